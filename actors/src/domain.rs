@@ -1,0 +1,10 @@
+//! The words of hookmill as types: what arrives, what is configured, what became of a delivery.
+
+pub mod backoff;
+pub mod config;
+pub mod delivery;
+pub mod event;
+pub mod headers;
+pub mod ids;
+pub mod limits;
+pub mod secret;

@@ -1,0 +1,24 @@
+//! Bounds that more than one part relies on, each with its reason. What an operator may turn is configuration.
+
+/// Deliveries of one subscription under way at once: bounds the position record and the duplicates after a kill.
+pub const IN_FLIGHT_MAX: usize = 256;
+/// Outcomes known but not yet recorded, a subscription; more would mean more duplicates after a kill.
+pub const UNRECORDED_MAX: usize = 2_048;
+/// A state commit is due when so many outcomes wait for it.
+pub const COMMIT_OUTCOMES: usize = 512;
+/// A state commit is due when an outcome has waited so long, milliseconds.
+pub const COMMIT_WAIT_MS: u64 = 50;
+/// First-try successes kept in one stored value: its bytes must stay far below the store's 7 KB bound.
+pub const RUN_IDS_MAX: usize = 256;
+/// Events in one batch between the log, an integration and its deliveries.
+pub const BATCH_EVENTS_MAX: usize = 256;
+/// Bytes in one such batch; one event larger than that still travels, alone.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Events of an integration whose intake is ahead of its recording.
+pub const INTAKE_UNRECORDED_MAX: usize = 2_048;
+/// Attempts remembered with a delivery, oldest dropped: the record must stay a small value.
+pub const ATTEMPTS_KEPT: usize = 12;
+/// Bytes of a destination's reply kept with an attempt.
+pub const REPLY_EXCERPT_BYTES: usize = 256;
+/// Bytes of a provider's event type or id that are kept.
+pub const IDENTITY_BYTES_MAX: usize = 128;

@@ -1,0 +1,4 @@
+//! The heart of hookmill: domain, ports and the supervised actor tree. Touches no socket, file or database.
+
+pub mod domain;
+pub mod ports;

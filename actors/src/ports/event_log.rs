@@ -1,0 +1,133 @@
+//! The event log.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::state_store::StateOp;
+use crate::domain::{
+    event::{Event, NewEvent},
+    ids::{EventId, IntegrationId},
+};
+
+/// Why the log did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Too much waits for the disk; nothing was taken. The sender should come back.
+    #[error("the event log's queue is full")]
+    QueueFull,
+    /// The disk is nearly full; nothing was taken.
+    #[error("the event log's disk is nearly full")]
+    DiskFull,
+    /// A write or sync failed: nothing is accepted any more until a restart.
+    #[error("the event log failed: {0}")]
+    Failed(Arc<str>),
+    /// The log is shut.
+    #[error("the event log is shut")]
+    Closed,
+    /// Stored bytes do not match their checksum.
+    #[error("record of event {0} is corrupt")]
+    Corrupt(EventId),
+}
+
+/// Resolves once the commit that holds the request would survive a power cut.
+#[derive(Debug)]
+pub struct Committing<T>(oneshot::Receiver<Result<T, LogError>>);
+
+impl<T> Committing<T> {
+    /// The future, and what the log's writer answers it with.
+    pub fn new() -> (oneshot::Sender<Result<T, LogError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+}
+
+impl<T> Future for Committing<T> {
+    type Output = Result<T, LogError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(LogError::Closed)))
+    }
+}
+
+/// Bounds of one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadBounds {
+    /// Events, at most.
+    pub events_max: usize,
+    /// Payload bytes, about; at least one event is returned.
+    pub bytes_max: usize,
+}
+
+/// What may go from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrimRequest {
+    /// Every delivery of every event up to this one is settled, due or dead: nothing beyond it is ever trimmed.
+    pub finished_upto: EventId,
+    /// Finished events received before this go, milliseconds since 1970.
+    pub received_before_ms: u64,
+    /// The oldest finished events go until the log holds no more than this, bytes.
+    pub bytes_max: u64,
+}
+
+/// What a trim did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Events whose payload is gone.
+    pub events: u64,
+    /// Payloads kept because a dead letter or a due retry needs them.
+    pub kept: u64,
+    /// Bytes freed.
+    pub bytes: u64,
+}
+
+/// A stored event as read: whole, or known to be damaged.
+pub type Stored = Result<Arc<Event>, EventId>;
+
+/// Durable, ordered storage of events, with the state riding along in its commits.
+///
+/// # Contract
+/// - Id order is commit order. An id is given out only after the sync of its commit, and readers never see
+///   an event before that.
+/// - State operations are applied in the order they were handed in. They become durable in the same commit as,
+///   or a later one than, events appended before them, never an earlier one.
+/// - After a failed write or sync nothing is acknowledged any more.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Queues an event for the next commit. Fails at once when the queue is full.
+    fn append(&self, event: NewEvent) -> Result<Committing<EventId>, LogError>;
+
+    /// Queues state for a coming commit: at once when events are being written, else within 50 ms.
+    fn commit(&self, state: Vec<StateOp>) -> Result<Committing<()>, LogError>;
+
+    /// An integration's events after `after`, in order.
+    async fn read(
+        &self,
+        integration: IntegrationId,
+        after: EventId,
+        bounds: ReadBounds,
+    ) -> Result<Vec<Stored>, LogError>;
+
+    /// One event by its id.
+    async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError>;
+
+    /// The newest events before `before`, newest first, of one integration or of all: for people.
+    async fn latest(
+        &self,
+        integration: Option<IntegrationId>,
+        before: EventId,
+        limit: usize,
+    ) -> Result<Vec<EventId>, LogError>;
+
+    /// Removes what may go, oldest first. The payload of a delivery that is dead or due stays readable by its id.
+    async fn trim(&self, request: TrimRequest) -> Result<Trimmed, LogError>;
+
+    /// The id of the last committed event.
+    fn last_committed(&self) -> EventId;
+}

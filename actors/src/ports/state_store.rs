@@ -1,0 +1,119 @@
+//! What is known about events beside their payload: positions, outcomes, due retries, dead letters, notes.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::event_log::LogError;
+use crate::domain::{
+    delivery::{DeadLetter, DeliveryRecord, Position},
+    ids::{EventId, IntegrationId, SubscriptionId},
+};
+
+/// What intake noted of an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The event.
+    pub event: EventId,
+    /// The provider's name of what happened.
+    pub event_type: Option<Box<str>>,
+    /// The provider's id of it.
+    pub provider_id: Option<Box<str>>,
+}
+
+/// One change of state. All operations of one [`super::event_log::EventLog::commit`] become visible together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StateOp {
+    /// An integration's intake has come so far; its notes, at most `BATCH_EVENTS_MAX`, ascending.
+    Intake {
+        /// Whose.
+        integration: IntegrationId,
+        /// The last event taken in.
+        upto: EventId,
+        /// What was noted since the intake position before.
+        notes: Vec<Note>,
+    },
+    /// A subscription's position.
+    Position {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// How far it has come.
+        position: Position,
+    },
+    /// Deliveries that succeeded at their first try, ascending, at most `RUN_IDS_MAX`.
+    Delivered {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Which.
+        events: Vec<EventId>,
+    },
+    /// Where a delivery stands that did not succeed at its first try. The store keeps the due queue and the dead
+    /// letter in step: an entry under the record's former due time goes, one under its new time comes; the dead
+    /// letter of a record that is no longer dead goes.
+    Delivery {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Which.
+        event: EventId,
+        /// Where it stands.
+        record: DeliveryRecord,
+    },
+    /// A delivery enters the dead letter. Comes with the `Delivery` that says so.
+    Dead(DeadLetter),
+}
+
+/// A due retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Due {
+    /// When, milliseconds since 1970.
+    pub due_ms: u64,
+    /// Which.
+    pub event: EventId,
+}
+
+/// What is known of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// Nothing is kept: beyond the position, open, or not this subscription's.
+    Unknown,
+    /// Delivered at the first try.
+    Delivered,
+    /// Anything else.
+    Record(DeliveryRecord),
+}
+
+/// Counts for people and gauges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Due entries.
+    pub due: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// Reads of the state. Writes go through [`super::event_log::EventLog::commit`].
+///
+/// # Contract
+/// A read sees every commit that was acknowledged before it began.
+#[async_trait]
+pub trait StateStore: Send + Sync {
+    /// How far an integration's intake has come.
+    async fn intake(&self, integration: IntegrationId) -> Result<EventId, LogError>;
+    /// How far a subscription has come; `None` when it never recorded anything.
+    async fn position(&self, subscription: SubscriptionId) -> Result<Option<Position>, LogError>;
+    /// The next due entries of a subscription, soonest first, not after `until_ms`.
+    async fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError>;
+    /// What is known of a delivery.
+    async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError>;
+    /// What intake noted of an event.
+    async fn note(&self, event: EventId) -> Result<Option<Note>, LogError>;
+    /// Dead letters after a place, ordered by subscription and event.
+    async fn dead_letters(
+        &self,
+        after: Option<(SubscriptionId, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError>;
+    /// One dead letter.
+    async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError>;
+    /// Counts.
+    async fn counts(&self) -> Result<StateCounts, LogError>;
+}

@@ -1,0 +1,12 @@
+//! Everything of hookmill that touches the outside: sockets, files, stores, the command line.
+//! The library shows its modules to the binary, the tests and the benches; it is no public API.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod destinations;
+pub mod ingress;
+pub mod providers;
+pub mod secrets;
+pub mod settings;
+pub mod storage;
