@@ -1,1 +1,46 @@
-//! storage
+//! The embedded store: segment files hold the log, sled holds the state made from it and the configuration.
+//!
+//! Layout of the store's directory: `FORMAT` (format version), `log/` (segments and their indexes), `state/` (sled).
+
+use hookmill_actors::{
+    domain::ids::EventId,
+    ports::{event_log::LogError, state_store::StateOp},
+};
+use serde::{Deserialize, Serialize};
+
+/// A place in the segment files: everything before `offset` of `segment`, and all of the segments before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct LogPlace {
+    /// Number of the segment file; they only grow.
+    pub segment: u64,
+    /// Bytes from its start.
+    pub offset: u64,
+}
+
+/// State as the log's writer sees it: a view that the log's own commits rebuild.
+///
+/// # Contract
+/// The state operations of a commit are first synced as part of the log, then applied here in the same order, in
+/// one atomic batch that also stores the commit's end. So the view may be behind the log by a crash, never ahead
+/// of it, and the log's writer replays what is missing when it opens.
+pub trait StateView: Send + Sync + 'static {
+    /// The end of the last commit that was applied.
+    fn applied(&self) -> Result<LogPlace, LogError>;
+
+    /// Applies a commit's operations in order, atomically together with `upto`. Visible to readers when it
+    /// returns; durable only after [`StateView::sync`].
+    fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError>;
+
+    /// Makes everything applied so far survive a power cut. Segments before the returned place may be removed.
+    fn sync(&self) -> Result<LogPlace, LogError>;
+
+    /// Events after `after` and up to `upto`, ascending and at most `limit`, that a dead letter or a due retry needs.
+    fn needed(&self, after: EventId, upto: EventId, limit: usize) -> Result<Vec<EventId>, LogError>;
+
+    /// Whether a dead letter or a due retry needs the event.
+    fn is_needed(&self, event: EventId) -> Result<bool, LogError>;
+
+    /// Drops notes and settled outcomes of events up to `upto`, save for events that are still needed, in bounded
+    /// steps. Returns how many keys went.
+    fn prune(&self, upto: EventId) -> Result<u64, LogError>;
+}
