@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use crate::domain::config::{Change, Configuration, ResourceKey};
+use crate::domain::{
+    activity::Activity,
+    config::{Change, Configuration, ResourceKey},
+};
 
 /// Why the configuration was not read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,4 +24,8 @@ pub trait ConfigStore: Send + Sync {
     async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError>;
     /// The history of a resource, newest first.
     async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError>;
+    /// Appends to the audit log.
+    async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError>;
+    /// The audit log, newest first, entries before the given number (`None`: from the end), each with its number.
+    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, Activity)>, ConfigStoreError>;
 }

@@ -142,8 +142,9 @@ pub trait Provider: Send + Sync {
     /// Makes an endpoint's verifier. `settings` are the endpoint's `verification`; unknown members are refused.
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError>;
 
-    /// Reads the provider's type and id from a stored event. May parse; never called before the reply.
-    fn identify(&self, event: &Event) -> Identity;
+    /// Reads the provider's type and id from a stored event; `settings` are the endpoint's `verification`. May parse;
+    /// never called before the reply.
+    fn identify(&self, settings: &Map<String, Value>, event: &Event) -> Identity;
 
     /// Signs `body` as the provider does. `id` is used where the scheme carries one.
     fn sign(

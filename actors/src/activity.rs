@@ -1,0 +1,50 @@
+//! The audit log's writer. In: `Record` from whoever did something. Out: the configuration store.
+//! Owns nothing; a crash may lose entries of the last moment, which were logged too.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{domain::activity::Activity, ports::config_store::ConfigStore, tree::wires::Wires};
+
+/// What may be said to the activity actor.
+pub(crate) enum ActivityMsg {
+    /// Keep this.
+    Record(Activity),
+}
+
+pub(crate) struct ActivityActor;
+
+impl Actor for ActivityActor {
+    type Msg = ActivityMsg;
+    type State = Arc<dyn ConfigStore>;
+    type Arguments = (Arc<dyn ConfigStore>, Wires);
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<ActivityMsg>,
+        (store, wires): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        wires.activity.set(me);
+        Ok(store)
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<ActivityMsg>,
+        ActivityMsg::Record(activity): ActivityMsg,
+        store: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        tracing::info!(
+            actor = activity.actor,
+            action = activity.action,
+            subject = activity.subject,
+            result = ?activity.result,
+            "activity"
+        );
+        if let Err(error) = store.record_activity(vec![activity]).await {
+            tracing::error!(%error, "an activity could not be stored");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,322 @@
+//! The only writer of configuration. In: `Write` from the admin API and the tree. Out: one immutable snapshot,
+//! published for everybody, and a hint to the integrations supervisor. Owns: the current configuration.
+//! A crash loses nothing: the store holds every version, and a change is in force only once it is stored.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use crate::{
+    domain::{
+        activity::{Activity, ActivityResult},
+        config::{Change, Configuration, DestinationStatus, IntegrationStatus, Resource, ResourceKey},
+        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
+    },
+    ports::{
+        clock::Clock,
+        config_store::{ConfigStore, ConfigStoreError},
+    },
+    snapshot::{Compiler, Snapshot},
+    tree::wires::{Slot, Wires},
+};
+
+mod rules;
+
+/// One wanted change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// What to change. A new resource has an id from [`ConfigHandle::reserve`].
+    pub key: ResourceKey,
+    /// The version the change is based on; `None` for a new resource.
+    pub expected_version: Option<u64>,
+    /// What shall stand afterwards; `None` deletes. The `meta` is stamped by the configuration actor.
+    pub resource: Option<Resource>,
+}
+
+/// Why a change was refused; nothing of it is in force then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// No such resource.
+    #[error("{0} does not exist")]
+    NotFound(ResourceKey),
+    /// Somebody else changed it since.
+    #[error("{key} is at version {actual}, not {expected}; read it again and repeat the change")]
+    Conflict {
+        /// Which.
+        key: ResourceKey,
+        /// The version the change was based on.
+        expected: u64,
+        /// The version in force.
+        actual: u64,
+    },
+    /// A member's value belongs to another resource.
+    #[error("`{field}` is already used by {by}")]
+    Taken {
+        /// The member.
+        field: &'static str,
+        /// Who has it.
+        by: ResourceKey,
+    },
+    /// A member names a resource that is not there.
+    #[error("`{field}` names {target}, which does not exist")]
+    Dangling {
+        /// The member.
+        field: &'static str,
+        /// What it names.
+        target: ResourceKey,
+    },
+    /// It is still needed.
+    #[error("{key} is still used by {by}; delete or change that first")]
+    InUse {
+        /// Which.
+        key: ResourceKey,
+        /// By whom.
+        by: ResourceKey,
+    },
+    /// There are as many as there may be.
+    #[error("there are already {0} of these, the most allowed")]
+    TooMany(usize),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] ConfigStoreError),
+    /// The configuration actor is being restarted or has stopped.
+    #[error("the configuration is not available now; try again")]
+    Unavailable,
+}
+
+/// What may be said to the configuration actor.
+pub enum ConfigMsg {
+    /// Make these changes, all or none, as one version.
+    Write {
+        /// Who wants them: a token's name, or a part of hookmill.
+        author: String,
+        /// The changes.
+        writes: Vec<Write>,
+        /// The changes as made, cascades included.
+        reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
+    },
+    /// A destination wants no more (410): rest until an operator says otherwise.
+    Pause {
+        /// Which.
+        destination: DestinationId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An integration's actor gave up.
+    Fail {
+        /// Which.
+        integration: IntegrationId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A secret has expired: compile again.
+    Recompile,
+}
+
+/// How others reach the configuration: reads without a lock, writes through the actor.
+#[derive(Clone)]
+pub struct ConfigHandle {
+    slot: Slot<ConfigMsg>,
+    published: Arc<ArcSwap<Snapshot>>,
+    last_ids: Arc<[AtomicU32; 4]>,
+}
+
+/// A kind of resource, for [`ConfigHandle::reserve`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the resources")]
+pub enum Kind {
+    Integration,
+    Endpoint,
+    Destination,
+    Subscription,
+}
+
+impl ConfigHandle {
+    pub(crate) fn new(slot: Slot<ConfigMsg>) -> Self {
+        Self {
+            slot,
+            published: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            last_ids: Arc::new([const { AtomicU32::new(0) }; 4]),
+        }
+    }
+
+    /// The snapshot in force.
+    pub fn current(&self) -> Arc<Snapshot> {
+        self.published.load_full()
+    }
+
+    /// The cell that snapshots are published in, for the hot path.
+    pub fn published(&self) -> Arc<ArcSwap<Snapshot>> {
+        self.published.clone()
+    }
+
+    /// An id that no resource of that kind ever had, so that secrets can be sealed for it before it is written.
+    pub fn reserve(&self, kind: Kind) -> ResourceKey {
+        let id = self.last_ids[kind as usize].fetch_add(1, Ordering::Relaxed) + 1;
+        match kind {
+            Kind::Integration => ResourceKey::Integration(IntegrationId(id)),
+            Kind::Endpoint => ResourceKey::Endpoint(EndpointId(id)),
+            Kind::Destination => ResourceKey::Destination(DestinationId(id)),
+            Kind::Subscription => ResourceKey::Subscription(SubscriptionId(id)),
+        }
+    }
+
+    /// Makes changes, all or none, as one version; they are stored and in force when this returns.
+    pub async fn write(&self, author: &str, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
+        let author = author.to_owned();
+        self.slot
+            .call(|reply| ConfigMsg::Write { author, writes, reply }, WRITE_WAIT_MAX)
+            .await
+            .unwrap_or(Err(ConfigError::Unavailable))
+    }
+}
+
+/// Longer than any healthy store takes; a caller must not hang on a dead disk.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) struct ConfigActor;
+
+pub(crate) struct ConfigArgs {
+    pub(crate) store: Arc<dyn ConfigStore>,
+    pub(crate) compiler: Compiler,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wires: Wires,
+}
+
+pub(crate) struct ConfigState {
+    args: ConfigArgs,
+    configuration: Arc<Configuration>,
+}
+
+impl Actor for ConfigActor {
+    type Msg = ConfigMsg;
+    type State = ConfigState;
+    type Arguments = ConfigArgs;
+
+    async fn pre_start(&self, me: ActorRef<ConfigMsg>, args: ConfigArgs) -> Result<Self::State, ActorProcessingErr> {
+        let configuration = Arc::new(args.store.load().await?);
+        for (last, stored) in args.wires.config.last_ids.iter().zip(configuration.last_ids) {
+            last.fetch_max(stored, Ordering::Relaxed);
+        }
+        let state = ConfigState { args, configuration };
+        state.publish(&me);
+        state.args.wires.config.slot.set(me);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<ConfigMsg>,
+        msg: ConfigMsg,
+        state: &mut ConfigState,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            ConfigMsg::Write { author, writes, reply } => {
+                let made = state.write(&me, author, writes).await;
+                // The caller may have stopped waiting; the change stands all the same.
+                let _ = reply.send(made);
+            }
+            ConfigMsg::Pause { destination, reason } => state.pause(&me, destination, reason).await,
+            ConfigMsg::Fail { integration, reason } => state.fail(&me, integration, reason).await,
+            ConfigMsg::Recompile => state.publish(&me),
+        }
+        Ok(())
+    }
+}
+
+impl ConfigState {
+    async fn write(
+        &mut self,
+        me: &ActorRef<ConfigMsg>,
+        author: String,
+        writes: Vec<Write>,
+    ) -> Result<Vec<Change>, ConfigError> {
+        let now_ms = self.args.clock.now_ms();
+        let changes = rules::changes(&self.configuration, writes, &author, now_ms)?;
+        self.args.store.commit(changes.clone()).await?;
+        let mut next = Configuration::clone(&self.configuration);
+        for change in &changes {
+            next.apply(change);
+        }
+        self.configuration = Arc::new(next);
+        self.publish(me);
+        for change in &changes {
+            self.args.wires.record(activity(change, &self.configuration));
+        }
+        Ok(changes)
+    }
+
+    fn publish(&self, me: &ActorRef<ConfigMsg>) {
+        let now_ms = self.args.clock.now_ms();
+        let before = self.args.wires.config.current();
+        let next = self.args.compiler.compile(self.configuration.clone(), &before, now_ms);
+        for fault in next.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+            tracing::warn!(subject = fault.subject, problem = fault.problem, "configured but not usable");
+        }
+        if let Some(at_ms) = next.next_expiry_ms {
+            me.send_after(Duration::from_millis(at_ms.saturating_sub(now_ms) + 1), || ConfigMsg::Recompile);
+        }
+        self.args.wires.config.published.store(Arc::new(next));
+        self.args.wires.configuration_changed();
+    }
+
+    async fn pause(&mut self, me: &ActorRef<ConfigMsg>, id: DestinationId, reason: String) {
+        let Some(mut destination) = self.configuration.destinations.get(&id).cloned() else { return };
+        if destination.status == DestinationStatus::Paused {
+            return;
+        }
+        destination.status = DestinationStatus::Paused;
+        destination.status_reason = Some(reason);
+        let write = Write {
+            key: ResourceKey::Destination(id),
+            expected_version: Some(destination.meta.version),
+            resource: Some(Resource::Destination(destination)),
+        };
+        if let Err(error) = self.write(me, "hookmill".to_owned(), vec![write]).await {
+            tracing::error!(destination = id.0, %error, "could not pause a destination that answered 410");
+        }
+    }
+
+    async fn fail(&mut self, me: &ActorRef<ConfigMsg>, id: IntegrationId, reason: String) {
+        let Some(mut integration) = self.configuration.integrations.get(&id).cloned() else { return };
+        integration.status = IntegrationStatus::Failed;
+        let write = Write {
+            key: ResourceKey::Integration(id),
+            expected_version: Some(integration.meta.version),
+            resource: Some(Resource::Integration(integration)),
+        };
+        tracing::error!(integration = id.0, reason, "integration failed: its actor kept crashing");
+        if let Err(error) = self.write(me, "hookmill".to_owned(), vec![write]).await {
+            tracing::error!(integration = id.0, %error, "could not record that an integration failed");
+        }
+    }
+}
+
+fn activity(change: &Change, configuration: &Configuration) -> Activity {
+    let kind = match change.key {
+        ResourceKey::Integration(_) => "integration",
+        ResourceKey::Endpoint(_) => "webhook_endpoint",
+        ResourceKey::Destination(_) => "destination",
+        ResourceKey::Subscription(_) => "subscription",
+    };
+    let verb = match &change.resource {
+        None => "deleted",
+        Some(resource) if resource.meta().created_at_ms == change.at_ms => "created",
+        Some(_) => "updated",
+    };
+    Activity {
+        at_ms: change.at_ms,
+        actor: change.author.clone(),
+        action: format!("{kind}.{verb}"),
+        subject: change.key.to_string(),
+        result: ActivityResult::Success,
+        detail: Some(format!("configuration version {}", configuration.version)),
+    }
+}

@@ -1,0 +1,222 @@
+//! What must hold between resources. Pure: from the configuration in force and the wanted writes to the changes.
+
+use super::{ConfigError, Write};
+use crate::domain::config::{Change, Configuration, Meta, Resource, ResourceKey};
+
+/// Resources of one kind, at most: the snapshot is in memory.
+const RESOURCES_MAX: usize = 100_000;
+
+/// The changes that the writes amount to, cascades included, or why they are refused. All carry one new version.
+pub(super) fn changes(
+    before: &Configuration,
+    writes: Vec<Write>,
+    author: &str,
+    now_ms: u64,
+) -> Result<Vec<Change>, ConfigError> {
+    let version = before.version + 1;
+    let mut after = before.clone();
+    let mut made = Vec::with_capacity(writes.len());
+    for write in writes {
+        let meta = checked_meta(&after, &write, version, now_ms)?;
+        let resource = write.resource.map(|mut resource| {
+            *resource.meta_mut() = meta;
+            resource
+        });
+        if resource.is_none() {
+            for key in dependents(&after, write.key)? {
+                push(
+                    &mut after,
+                    &mut made,
+                    Change { version, at_ms: now_ms, author: author.to_owned(), key, resource: None },
+                );
+            }
+        }
+        if let Some(resource) = &resource {
+            check_references(&after, resource)?;
+        }
+        push(
+            &mut after,
+            &mut made,
+            Change { version, at_ms: now_ms, author: author.to_owned(), key: write.key, resource },
+        );
+    }
+    Ok(made)
+}
+
+fn push(after: &mut Configuration, made: &mut Vec<Change>, change: Change) {
+    after.apply(&change);
+    made.push(change);
+}
+
+fn checked_meta(after: &Configuration, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
+    let current = after.get(write.key);
+    match (write.expected_version, current) {
+        (None, None) => {
+            let count = match write.key {
+                ResourceKey::Integration(_) => after.integrations.len(),
+                ResourceKey::Endpoint(_) => after.endpoints.len(),
+                ResourceKey::Destination(_) => after.destinations.len(),
+                ResourceKey::Subscription(_) => after.subscriptions.len(),
+            };
+            if count >= RESOURCES_MAX {
+                return Err(ConfigError::TooMany(count));
+            }
+            Ok(Meta { version, created_at_ms: now_ms, updated_at_ms: now_ms })
+        }
+        (Some(expected), Some(current)) if current.meta().version == expected => {
+            Ok(Meta { version, created_at_ms: current.meta().created_at_ms, updated_at_ms: now_ms })
+        }
+        (expected, Some(current)) => Err(ConfigError::Conflict {
+            key: write.key,
+            expected: expected.unwrap_or_default(),
+            actual: current.meta().version,
+        }),
+        (Some(_), None) => Err(ConfigError::NotFound(write.key)),
+    }
+}
+
+/// What goes with a deleted resource; a destination in use stays.
+fn dependents(after: &Configuration, key: ResourceKey) -> Result<Vec<ResourceKey>, ConfigError> {
+    match key {
+        ResourceKey::Integration(id) => {
+            let endpoints =
+                after.endpoints.values().filter(|it| it.integration_id == id).map(|it| ResourceKey::Endpoint(it.id));
+            let subscriptions = after
+                .subscriptions
+                .values()
+                .filter(|it| it.integration_id == id)
+                .map(|it| ResourceKey::Subscription(it.id));
+            Ok(endpoints.chain(subscriptions).collect())
+        }
+        ResourceKey::Destination(id) => match after.subscriptions.values().find(|it| it.destination_id == id) {
+            Some(user) => Err(ConfigError::InUse { key, by: ResourceKey::Subscription(user.id) }),
+            None => Ok(Vec::new()),
+        },
+        ResourceKey::Endpoint(_) | ResourceKey::Subscription(_) => Ok(Vec::new()),
+    }
+}
+
+fn check_references(after: &Configuration, resource: &Resource) -> Result<(), ConfigError> {
+    let integration = |id| match after.integrations.contains_key(&id) {
+        true => Ok(()),
+        false => Err(ConfigError::Dangling { field: "integration_id", target: ResourceKey::Integration(id) }),
+    };
+    match resource {
+        Resource::Integration(_) | Resource::Destination(_) => Ok(()),
+        Resource::Endpoint(endpoint) => {
+            integration(endpoint.integration_id)?;
+            match after.endpoints.values().find(|it| it.path == endpoint.path && it.id != endpoint.id) {
+                Some(other) => Err(ConfigError::Taken { field: "path", by: ResourceKey::Endpoint(other.id) }),
+                None => Ok(()),
+            }
+        }
+        Resource::Subscription(subscription) => {
+            integration(subscription.integration_id)?;
+            if after.destinations.contains_key(&subscription.destination_id) {
+                Ok(())
+            } else {
+                Err(ConfigError::Dangling {
+                    field: "destination_id",
+                    target: ResourceKey::Destination(subscription.destination_id),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::domain::{
+        config::{Endpoint, Environment, Integration, IntegrationStatus, IntegrationType},
+        ids::{EndpointId, IntegrationId},
+    };
+
+    fn integration(id: u32) -> Resource {
+        Resource::Integration(Integration {
+            id: IntegrationId(id),
+            name: "a".to_owned(),
+            kind: IntegrationType::Custom,
+            provider: "stripe".to_owned(),
+            description: None,
+            environment: Environment::Production,
+            status: IntegrationStatus::Pending,
+            configuration: Map::new(),
+            credentials: None,
+            meta: Meta::default(),
+        })
+    }
+
+    fn endpoint(id: u32, integration: u32, path: &str) -> Resource {
+        Resource::Endpoint(Endpoint {
+            id: EndpointId(id),
+            integration_id: IntegrationId(integration),
+            name: "e".to_owned(),
+            description: None,
+            path: path.to_owned(),
+            active: true,
+            verify_signature: true,
+            signature_header: None,
+            verification: Map::new(),
+            secrets: Vec::new(),
+            body_bytes_max: None,
+            meta: Meta::default(),
+        })
+    }
+
+    fn create(resource: Resource) -> Write {
+        Write { key: resource.key(), expected_version: None, resource: Some(resource) }
+    }
+
+    fn configured(writes: Vec<Write>) -> Configuration {
+        let mut configuration = Configuration::default();
+        for change in changes(&configuration, writes, "test", 7).expect("the fixture is valid") {
+            configuration.apply(&change);
+        }
+        configuration
+    }
+
+    #[test]
+    fn one_write_is_one_version_with_its_cascade() {
+        let before = configured(vec![create(integration(1)), create(endpoint(1, 1, "/a"))]);
+        assert_eq!(before.version, 1);
+        let delete =
+            Write { key: ResourceKey::Integration(IntegrationId(1)), expected_version: Some(1), resource: None };
+        let made = changes(&before, vec![delete], "test", 8).expect("nothing stands against it");
+        assert_eq!(
+            made.iter().map(|change| change.key).collect::<Vec<_>>(),
+            [ResourceKey::Endpoint(EndpointId(1)), ResourceKey::Integration(IntegrationId(1))]
+        );
+        assert!(made.iter().all(|change| change.version == 2));
+    }
+
+    #[test]
+    fn a_stale_write_is_a_conflict_and_a_taken_path_is_refused() {
+        let before = configured(vec![create(integration(1)), create(endpoint(1, 1, "/a"))]);
+        let stale = Write {
+            key: ResourceKey::Integration(IntegrationId(1)),
+            expected_version: Some(9),
+            resource: Some(integration(1)),
+        };
+        assert!(matches!(changes(&before, vec![stale], "test", 8), Err(ConfigError::Conflict { actual: 1, .. })));
+        let taken = create(endpoint(2, 1, "/a"));
+        assert!(matches!(changes(&before, vec![taken], "test", 8), Err(ConfigError::Taken { field: "path", .. })));
+        let dangling = create(endpoint(3, 5, "/b"));
+        assert!(matches!(changes(&before, vec![dangling], "test", 8), Err(ConfigError::Dangling { .. })));
+    }
+
+    #[test]
+    fn an_update_keeps_the_time_of_creation() {
+        let before = configured(vec![create(integration(1))]);
+        let update = Write {
+            key: ResourceKey::Integration(IntegrationId(1)),
+            expected_version: Some(1),
+            resource: Some(integration(1)),
+        };
+        let made = changes(&before, vec![update], "test", 99).expect("the version is right");
+        let meta = *made[0].resource.as_ref().expect("it was no delete").meta();
+        assert_eq!((meta.version, meta.created_at_ms, meta.updated_at_ms), (2, 7, 99));
+    }
+}

@@ -1,0 +1,4 @@
+//! integrations
+pub(crate) enum IntegrationsMsg {
+    Reconcile,
+}

@@ -1,0 +1,156 @@
+//! Counts. Everybody adds to shared atomics, so that counting costs nothing; the metrics actor looks at them once a
+//! second and answers questions about totals and rates. A crash of it loses the rates of a few seconds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::tree::wires::Wires;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Running totals since start.
+        #[derive(Default, Debug)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        /// The totals at one moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Reads all of them.
+            pub fn totals(&self) -> Totals {
+                Totals { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Webhooks answered 2xx.
+    accepted,
+    /// Webhooks refused for want of a signature.
+    missing_signature,
+    /// Webhooks refused for their signature.
+    invalid_signature,
+    /// Requests to paths that are not there or not active.
+    unknown_path,
+    /// Requests refused for their form: too large, too slow, not HTTP.
+    bad_request,
+    /// Webhooks answered 503: the sender must come back.
+    unavailable,
+    /// Events taken in.
+    taken_in,
+    /// Attempts made.
+    attempts,
+    /// Attempts that failed.
+    attempts_failed,
+    /// Deliveries that succeeded.
+    delivered,
+    /// Deliveries that wait for another attempt, counted each time.
+    retried,
+    /// Deliveries that entered the dead letter.
+    dead,
+    /// Dead letters sent again by an operator.
+    replayed,
+    /// Actors restarted after a crash.
+    restarts,
+    /// Integrations that failed: their actor kept crashing.
+    integrations_failed,
+}
+
+/// One more, or several.
+pub fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Relaxed);
+}
+
+/// What the metrics actor tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Totals since start.
+    pub totals: Totals,
+    /// Webhooks accepted a second, over the last few seconds.
+    pub accepted_per_s: f64,
+    /// Deliveries a second, over the last few seconds.
+    pub delivered_per_s: f64,
+}
+
+/// What may be said to the metrics actor.
+pub(crate) enum MetricsMsg {
+    /// The timer: look at the counters.
+    Tick,
+    /// Tell.
+    Report(RpcReplyPort<Report>),
+}
+
+pub(crate) struct MetricsActor;
+
+pub(crate) struct MetricsState {
+    counters: Arc<Counters>,
+    samples: std::collections::VecDeque<(Instant, Totals)>,
+}
+
+const TICK: Duration = Duration::from_secs(1);
+/// Rates are over so many ticks.
+const SAMPLES: usize = 5;
+
+impl Actor for MetricsActor {
+    type Msg = MetricsMsg;
+    type State = MetricsState;
+    type Arguments = Wires;
+
+    async fn pre_start(&self, me: ActorRef<MetricsMsg>, wires: Wires) -> Result<MetricsState, ActorProcessingErr> {
+        me.send_interval(TICK, || MetricsMsg::Tick);
+        wires.metrics.set(me);
+        let counters = wires.counters;
+        let samples = [(Instant::now(), counters.totals())].into();
+        Ok(MetricsState { counters, samples })
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<MetricsMsg>,
+        msg: MetricsMsg,
+        state: &mut MetricsState,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            MetricsMsg::Tick => state.sample(),
+            MetricsMsg::Report(reply) => drop(reply.send(state.report())),
+        }
+        Ok(())
+    }
+}
+
+impl MetricsState {
+    fn sample(&mut self) {
+        if self.samples.len() > SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((Instant::now(), self.counters.totals()));
+    }
+
+    fn report(&self) -> Report {
+        let totals = self.counters.totals();
+        let (since, before) = self.samples.front().copied().unwrap_or((Instant::now(), totals));
+        let seconds = since.elapsed().as_secs_f64().max(0.001);
+        #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds are far below 2^52")]
+        let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
+        Report {
+            totals,
+            accepted_per_s: rate(totals.accepted, before.accepted),
+            delivered_per_s: rate(totals.delivered, before.delivered),
+        }
+    }
+}

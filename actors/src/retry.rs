@@ -1,0 +1,2 @@
+//! retry
+pub(crate) enum RetryMsg {}

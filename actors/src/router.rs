@@ -1,0 +1,2 @@
+//! router
+pub(crate) enum RouterMsg {}

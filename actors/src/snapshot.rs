@@ -1,0 +1,255 @@
+//! The configuration in force, compiled: verifiers with expanded keys, transports, paths.
+//! The configuration actor publishes it; the ingress and the tree read it without a lock.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    domain::{
+        config::{
+            Configuration, Destination, DestinationStatus, Endpoint, Integration, IntegrationStatus, Subscription,
+        },
+        ids::{EndpointId, IntegrationId, SubscriptionId},
+        secret::Secret,
+    },
+    ports::{
+        provider::{Provider, Providers, SettingsError, Verifier},
+        sealer::{Owner, Sealer},
+        transport::{Transport, Transports},
+    },
+};
+
+/// What compiling needs of the outside.
+#[derive(Clone)]
+pub struct Compiler {
+    /// The provider registry.
+    pub providers: Arc<dyn Providers>,
+    /// The destination registry.
+    pub transports: Arc<dyn Transports>,
+    /// Opens what is sealed.
+    pub sealer: Arc<dyn Sealer>,
+}
+
+/// A path that accepts webhooks.
+pub struct Route {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Whose events they are.
+    pub integration: IntegrationId,
+    /// Checks signatures.
+    pub verifier: Arc<dyn Verifier>,
+    /// The largest body, bytes, where the endpoint sets one.
+    pub body_bytes_max: Option<u32>,
+    made_from: (u64, u64, Option<u64>),
+}
+
+/// How an endpoint's events are named at intake.
+#[derive(Clone)]
+pub struct Naming {
+    /// The scheme.
+    pub provider: &'static dyn Provider,
+    /// The endpoint's verification settings.
+    pub settings: Arc<Map<String, Value>>,
+}
+
+/// How a subscription is served.
+pub struct Plan {
+    /// As configured.
+    pub subscription: Subscription,
+    /// As configured.
+    pub destination: Destination,
+    /// The way there, or why there is none.
+    pub transport: Result<Arc<dyn Transport>, SettingsError>,
+    /// Whether deliveries may be made: subscription, destination and integration are all on.
+    pub running: bool,
+}
+
+impl Plan {
+    /// The configuration version that selection uses.
+    pub fn version(&self) -> u64 {
+        self.subscription.meta.version.max(self.destination.meta.version)
+    }
+}
+
+/// A resource that is configured but cannot be used as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which: `webhook endpoint 3`.
+    pub subject: String,
+    /// Why; never a secret.
+    pub problem: String,
+}
+
+/// All of it at one version.
+#[derive(Default)]
+pub struct Snapshot {
+    /// As configured.
+    pub configuration: Arc<Configuration>,
+    /// Active paths, with their leading slash.
+    pub routes: HashMap<Box<str>, Arc<Route>>,
+    /// Naming, by endpoint, inactive ones too: their events may still be in the log.
+    pub namings: HashMap<EndpointId, Naming>,
+    /// Plans by subscription.
+    pub plans: BTreeMap<SubscriptionId, Arc<Plan>>,
+    /// What cannot be used.
+    pub faults: Vec<Fault>,
+    /// When a secret expires next, milliseconds since 1970: time to compile again.
+    pub next_expiry_ms: Option<u64>,
+}
+
+impl Snapshot {
+    /// The configuration version.
+    pub fn version(&self) -> u64 {
+        self.configuration.version
+    }
+
+    /// The subscriptions of an integration.
+    pub fn plans_of(&self, integration: IntegrationId) -> impl Iterator<Item = &Arc<Plan>> {
+        self.plans.values().filter(move |plan| plan.subscription.integration_id == integration)
+    }
+}
+
+impl Compiler {
+    /// Compiles a configuration; what did not change is taken from `before`. Never fails as a whole: what cannot be
+    /// compiled is listed under `faults`, and its path answers as an unknown one.
+    pub fn compile(&self, configuration: Arc<Configuration>, before: &Snapshot, now_ms: u64) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for endpoint in configuration.endpoints.values() {
+            let Some(integration) = configuration.integrations.get(&endpoint.integration_id) else { continue };
+            self.add_endpoint(&mut snapshot, before, integration, endpoint, now_ms);
+        }
+        for subscription in configuration.subscriptions.values() {
+            let Some(integration) = configuration.integrations.get(&subscription.integration_id) else { continue };
+            let Some(destination) = configuration.destinations.get(&subscription.destination_id) else { continue };
+            let plan = self.plan(&mut snapshot.faults, before, integration, destination, subscription);
+            snapshot.plans.insert(subscription.id, plan);
+        }
+        snapshot.configuration = configuration;
+        snapshot
+    }
+
+    fn add_endpoint(
+        &self,
+        snapshot: &mut Snapshot,
+        before: &Snapshot,
+        integration: &Integration,
+        endpoint: &Endpoint,
+        now_ms: u64,
+    ) {
+        let Some(provider) = self.providers.get(&integration.provider) else {
+            snapshot.faults.push(Fault {
+                subject: format!("integration {}", integration.id),
+                problem: format!("provider `{}` is not known to this hookmill", integration.provider),
+            });
+            return;
+        };
+        let settings = Arc::new(effective_settings(endpoint));
+        snapshot.namings.insert(endpoint.id, Naming { provider, settings: settings.clone() });
+        if !endpoint.active || !accepts(integration.status) {
+            return;
+        }
+        let expiry = next_expiry(endpoint, now_ms);
+        snapshot.next_expiry_ms = [snapshot.next_expiry_ms, expiry].into_iter().flatten().min();
+        let made_from = (endpoint.meta.version, integration.meta.version, expiry);
+        if let Some(route) = before.routes.get(endpoint.path.as_str()).filter(|route| route.made_from == made_from) {
+            snapshot.routes.insert(endpoint.path.as_str().into(), route.clone());
+            return;
+        }
+        match self.verifier(provider, &settings, endpoint, now_ms) {
+            Ok(verifier) => {
+                let route = Route {
+                    endpoint: endpoint.id,
+                    integration: integration.id,
+                    verifier,
+                    body_bytes_max: endpoint.body_bytes_max,
+                    made_from,
+                };
+                snapshot.routes.insert(endpoint.path.as_str().into(), Arc::new(route));
+            }
+            Err(error) => snapshot
+                .faults
+                .push(Fault { subject: format!("webhook endpoint {}", endpoint.id), problem: error.to_string() }),
+        }
+    }
+
+    fn verifier(
+        &self,
+        provider: &'static dyn Provider,
+        settings: &Map<String, Value>,
+        endpoint: &Endpoint,
+        now_ms: u64,
+    ) -> Result<Arc<dyn Verifier>, SettingsError> {
+        if !endpoint.verify_signature {
+            let none = self.providers.get(UNVERIFIED).ok_or_else(|| {
+                SettingsError::new("verify_signature", "this hookmill cannot accept unsigned requests")
+            })?;
+            return none.verifier(&Map::new(), &[]);
+        }
+        let mut secrets = Vec::with_capacity(endpoint.secrets.len());
+        for secret in endpoint.secrets.iter().filter(|secret| secret.expires_at_ms.is_none_or(|at| at > now_ms)) {
+            secrets.push(
+                self.sealer
+                    .open(Owner::EndpointSecret(endpoint.integration_id), &secret.sealed)
+                    .map_err(|error| SettingsError::new("secret", error.to_string()))?,
+            );
+        }
+        provider.verifier(settings, &secrets)
+    }
+
+    fn plan(
+        &self,
+        faults: &mut Vec<Fault>,
+        before: &Snapshot,
+        integration: &Integration,
+        destination: &Destination,
+        subscription: &Subscription,
+    ) -> Arc<Plan> {
+        let running =
+            subscription.active && destination.status == DestinationStatus::Active && accepts(integration.status);
+        let former = before.plans.get(&subscription.id).filter(|plan| plan.destination == *destination);
+        if let Some(plan) = former.filter(|plan| plan.subscription == *subscription && plan.running == running) {
+            return plan.clone();
+        }
+        let transport = match former {
+            Some(plan) => plan.transport.clone(),
+            None => self
+                .sealer
+                .open(Owner::SigningSecret(destination.id), &destination.signing_secret)
+                .map_err(|error| SettingsError::new("signing_secret", error.to_string()))
+                .and_then(|secret: Secret| self.transports.build(destination, &secret)),
+        };
+        if let Err(error) = &transport {
+            faults.push(Fault { subject: format!("destination {}", destination.id), problem: error.to_string() });
+        }
+        Arc::new(Plan { subscription: subscription.clone(), destination: destination.clone(), transport, running })
+    }
+}
+
+/// The provider that verifies nothing; used only where an endpoint says so.
+pub const UNVERIFIED: &str = "none";
+
+/// An endpoint's verification settings, with its `signature_header` in them as `header`.
+pub fn effective_settings(endpoint: &Endpoint) -> Map<String, Value> {
+    let mut settings = endpoint.verification.clone();
+    if let Some(header) = &endpoint.signature_header {
+        settings.insert("header".to_owned(), Value::String(header.clone()));
+    }
+    settings
+}
+
+/// An untested integration is in use at once: an operator who creates one expects the next webhook to arrive. A
+/// failed one still accepts, so that nothing is lost while it is looked at; its deliveries wait in the log.
+fn accepts(status: IntegrationStatus) -> bool {
+    match status {
+        IntegrationStatus::Active | IntegrationStatus::Pending | IntegrationStatus::Failed => true,
+        IntegrationStatus::Inactive => false,
+    }
+}
+
+fn next_expiry(endpoint: &Endpoint, now_ms: u64) -> Option<u64> {
+    endpoint.secrets.iter().filter_map(|secret| secret.expires_at_ms).filter(|at| *at > now_ms).min()
+}

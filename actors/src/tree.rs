@@ -1,0 +1,81 @@
+//! The supervised tree: who starts whom, and how the outside talks to it.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    configuration::ConfigHandle,
+    domain::ids::{EventId, SubscriptionId},
+    metrics::{Counters, MetricsMsg, Report},
+    ports::{
+        clock::Clock,
+        config_store::ConfigStore,
+        event_log::{EventLog, LogError},
+        state_store::StateStore,
+    },
+    snapshot::Compiler,
+};
+
+pub(crate) mod wires;
+
+/// All that the tree needs of the outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// Events.
+    pub log: Arc<dyn EventLog>,
+    /// What is known about events.
+    pub state: Arc<dyn StateStore>,
+    /// Configuration.
+    pub config: Arc<dyn ConfigStore>,
+    /// Makes verifiers and transports.
+    pub compiler: Compiler,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a dead letter was not replayed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// There is no such dead letter.
+    #[error("no dead letter of event {event} for subscription {subscription}")]
+    NotFound {
+        /// Which.
+        event: EventId,
+        /// Whose.
+        subscription: SubscriptionId,
+    },
+    /// Its subscription was deleted.
+    #[error("subscription {0} does not exist any more; its dead letters can only be looked at")]
+    SubscriptionGone(SubscriptionId),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// How the outside talks to a running tree.
+#[derive(Clone)]
+pub struct TreeHandle {
+    ports: Ports,
+    wires: wires::Wires,
+}
+
+impl TreeHandle {
+    /// Configuration: read and change.
+    pub fn config(&self) -> &ConfigHandle {
+        &self.wires.config
+    }
+
+    /// The ports that the tree runs on.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The counters that everybody adds to.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.wires.counters
+    }
+
+    /// Totals and rates.
+    pub async fn report(&self) -> Report {
+        self.wires.metrics.call(MetricsMsg::Report, Duration::from_secs(1)).await.unwrap_or_default()
+    }
+}
