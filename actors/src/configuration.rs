@@ -168,6 +168,21 @@ impl ConfigHandle {
         }
     }
 
+    /// A destination wants no more.
+    pub(crate) fn pause(&self, destination: DestinationId, reason: String) {
+        self.slot.hint(ConfigMsg::Pause { destination, reason });
+    }
+
+    /// An integration's actor gave up.
+    pub(crate) fn fail(&self, integration: IntegrationId, reason: String) {
+        self.slot.hint(ConfigMsg::Fail { integration, reason });
+    }
+
+    /// Whether changes can be made now.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.slot.is_alive()
+    }
+
     /// Makes changes, all or none, as one version; they are stored and in force when this returns.
     pub async fn write(&self, author: &str, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
         let author = author.to_owned();

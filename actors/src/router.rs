@@ -1,2 +1,85 @@
-//! router
-pub(crate) enum RouterMsg {}
+//! Learns of new commits and wakes the integrations they are for. In: the log's writer, through [`CommitBoard`].
+//! Out: at most one waiting wake an integration. Buffers no event: whoever is woken reads the log from its own
+//! position. A crash loses nothing: a restarted router wakes everybody.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::{
+    domain::ids::{EventId, IntegrationId},
+    integration::IntegrationMsg,
+    ports::event_log::CommitListener,
+    router::gate::Gate,
+    tree::wires::{Slot, Wires},
+};
+
+pub(crate) mod gate;
+
+/// Where the log's writer notes for whom it just committed something. Bounded by the number of integrations.
+#[derive(Default)]
+pub struct CommitBoard {
+    dirty: Mutex<HashSet<IntegrationId>>,
+    gate: Gate,
+    router: Slot<RouterMsg>,
+}
+
+impl CommitBoard {
+    pub(crate) fn router(&self) -> Slot<RouterMsg> {
+        self.router.clone()
+    }
+
+    fn take(&self) -> HashSet<IntegrationId> {
+        self.gate.open();
+        std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl CommitListener for CommitBoard {
+    fn committed(&self, integrations: &[(IntegrationId, EventId)]) {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        dirty.extend(integrations.iter().map(|(integration, _)| *integration));
+        drop(dirty);
+        if self.gate.enter() {
+            self.router.hint(RouterMsg::Committed);
+        }
+    }
+}
+
+/// What may be said to the router.
+pub(crate) enum RouterMsg {
+    /// Something was committed; the board says for whom.
+    Committed,
+}
+
+pub(crate) struct RouterActor;
+
+impl Actor for RouterActor {
+    type Msg = RouterMsg;
+    type State = (Arc<CommitBoard>, Wires);
+    type Arguments = Wires;
+
+    async fn pre_start(&self, me: ActorRef<RouterMsg>, wires: Wires) -> Result<Self::State, ActorProcessingErr> {
+        wires.router.set(me);
+        wires.board.take();
+        for integration in wires.intakes.keys() {
+            wires.intakes.wake(integration, || IntegrationMsg::Wake);
+        }
+        Ok((wires.board.clone(), wires))
+    }
+
+    async fn handle(
+        &self,
+        _me: ActorRef<RouterMsg>,
+        RouterMsg::Committed: RouterMsg,
+        (board, wires): &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        for integration in board.take() {
+            wires.intakes.wake(integration, || IntegrationMsg::Wake);
+        }
+        Ok(())
+    }
+}

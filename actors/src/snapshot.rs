@@ -93,8 +93,8 @@ pub struct Snapshot {
     pub routes: HashMap<Box<str>, Arc<Route>>,
     /// Naming, by endpoint, inactive ones too: their events may still be in the log.
     pub namings: HashMap<EndpointId, Naming>,
-    /// Plans by subscription.
-    pub plans: BTreeMap<SubscriptionId, Arc<Plan>>,
+    /// Plans by integration and subscription.
+    pub plans: BTreeMap<(IntegrationId, SubscriptionId), Arc<Plan>>,
     /// What cannot be used.
     pub faults: Vec<Fault>,
     /// When a secret expires next, milliseconds since 1970: time to compile again.
@@ -109,7 +109,8 @@ impl Snapshot {
 
     /// The subscriptions of an integration.
     pub fn plans_of(&self, integration: IntegrationId) -> impl Iterator<Item = &Arc<Plan>> {
-        self.plans.values().filter(move |plan| plan.subscription.integration_id == integration)
+        let bounds = (integration, SubscriptionId(0))..=(integration, SubscriptionId(u32::MAX));
+        self.plans.range(bounds).map(|(_, plan)| plan)
     }
 }
 
@@ -126,7 +127,7 @@ impl Compiler {
             let Some(integration) = configuration.integrations.get(&subscription.integration_id) else { continue };
             let Some(destination) = configuration.destinations.get(&subscription.destination_id) else { continue };
             let plan = self.plan(&mut snapshot.faults, before, integration, destination, subscription);
-            snapshot.plans.insert(subscription.id, plan);
+            snapshot.plans.insert((integration.id, subscription.id), plan);
         }
         snapshot.configuration = configuration;
         snapshot
@@ -210,7 +211,8 @@ impl Compiler {
     ) -> Arc<Plan> {
         let running =
             subscription.active && destination.status == DestinationStatus::Active && accepts(integration.status);
-        let former = before.plans.get(&subscription.id).filter(|plan| plan.destination == *destination);
+        let former =
+            before.plans.get(&(integration.id, subscription.id)).filter(|plan| plan.destination == *destination);
         if let Some(plan) = former.filter(|plan| plan.subscription == *subscription && plan.running == running) {
             return plan.clone();
         }

@@ -1,20 +1,37 @@
-//! The supervised tree: who starts whom, and how the outside talks to it.
+//! The supervised tree: who starts whom, who is restarted, and how the outside talks to it.
 
 use std::{sync::Arc, time::Duration};
 
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::{task::JoinHandle, time::Instant};
+
 use crate::{
-    configuration::ConfigHandle,
-    domain::ids::{EventId, SubscriptionId},
-    metrics::{Counters, MetricsMsg, Report},
+    activity::ActivityActor,
+    configuration::{ConfigActor, ConfigArgs, ConfigHandle},
+    domain::{
+        activity::{Activity, ActivityResult},
+        delivery::DeliveryStatus,
+        ids::{EventId, SubscriptionId},
+    },
+    integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg},
+    metrics::{Counters, MetricsActor, MetricsMsg, Report, add},
     ports::{
         clock::Clock,
         config_store::ConfigStore,
         event_log::{EventLog, LogError},
-        state_store::StateStore,
+        state_store::{DeliveryState, StateOp, StateStore},
     },
+    retry::{RetryActor, RetryMsg},
+    router::{CommitBoard, RouterActor},
+    scheduler::{Retention, SchedulerActor},
     snapshot::Compiler,
+    tree::{
+        restart::{AfterCrash, RestartBudget, RestartLimit},
+        wires::Wires,
+    },
 };
 
+pub mod restart;
 pub(crate) mod wires;
 
 /// All that the tree needs of the outside.
@@ -30,6 +47,55 @@ pub struct Ports {
     pub compiler: Compiler,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+}
+
+/// What an operator may turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeOptions {
+    /// How many restarts are too many, at every level.
+    pub restarts: RestartLimit,
+    /// How long events are kept.
+    pub retention: Retention,
+}
+
+/// The tree did not come up.
+#[derive(Debug, thiserror::Error)]
+#[error("the actor tree did not start: {0}")]
+pub struct StartError(#[from] SpawnErr);
+
+/// A running tree.
+pub struct Tree {
+    handle: TreeHandle,
+    root: ActorRef<RootMsg>,
+    ended: JoinHandle<()>,
+}
+
+impl Tree {
+    /// Starts everything on the current runtime. `board` is the one that the log tells of its commits.
+    pub async fn start(ports: Ports, options: TreeOptions, board: Arc<CommitBoard>) -> Result<Self, StartError> {
+        let wires = Wires::new(board);
+        let args = RootArgs { ports: ports.clone(), wires: wires.clone(), options };
+        let (root, ended) = Actor::spawn(None, RootActor, args).await?;
+        Ok(Self { handle: TreeHandle { ports, wires }, root, ended })
+    }
+
+    /// How the outside talks to it.
+    pub fn handle(&self) -> &TreeHandle {
+        &self.handle
+    }
+
+    /// Lets deliveries under way end and records them, waiting no longer than this; then stops everything.
+    pub async fn stop(self, wait_max: Duration) {
+        if self.handle.wires.integrations.call(IntegrationsMsg::Drain, wait_max).await.is_none() {
+            tracing::warn!("some deliveries were still under way; they are made again after the next start");
+        }
+        let _ = self.root.stop_and_wait(None, Some(Duration::from_secs(5))).await;
+    }
+
+    /// Resolves when the tree has given up: one of its parts keeps crashing.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
 }
 
 /// Why a dead letter was not replayed.
@@ -55,7 +121,7 @@ pub enum ReplayError {
 #[derive(Clone)]
 pub struct TreeHandle {
     ports: Ports,
-    wires: wires::Wires,
+    wires: Wires,
 }
 
 impl TreeHandle {
@@ -78,4 +144,171 @@ impl TreeHandle {
     pub async fn report(&self) -> Report {
         self.wires.metrics.call(MetricsMsg::Report, Duration::from_secs(1)).await.unwrap_or_default()
     }
+
+    /// Which parts are not up, in words; empty when all are.
+    pub fn readiness(&self) -> Vec<String> {
+        let parts = [
+            ("configuration", self.wires.config.is_alive()),
+            ("router", self.wires.router.is_alive()),
+            ("integrations", self.wires.integrations.is_alive()),
+            ("retry", self.wires.retry.is_alive()),
+        ];
+        parts.iter().filter(|(_, alive)| !alive).map(|(part, _)| format!("the {part} actor is not running")).collect()
+    }
+
+    /// Sends a dead letter again: it leaves the dead letter for the due queue, under the same `webhook-id`, with a
+    /// fresh set of attempts. Durable when this returns.
+    pub async fn replay(&self, author: &str, subscription: SubscriptionId, event: EventId) -> Result<(), ReplayError> {
+        let Ports { log, state, clock, .. } = &self.ports;
+        if state.dead_letter(subscription, event).await?.is_none() {
+            return Err(ReplayError::NotFound { event, subscription });
+        }
+        if !self.config().current().configuration.subscriptions.contains_key(&subscription) {
+            return Err(ReplayError::SubscriptionGone(subscription));
+        }
+        let DeliveryState::Record(mut record) = state.delivery(subscription, event).await? else {
+            return Err(ReplayError::NotFound { event, subscription });
+        };
+        let now_ms = clock.now_ms();
+        record.status = DeliveryStatus::Retrying;
+        record.attempts = 0;
+        record.due_ms = Some(now_ms);
+        record.replay = true;
+        log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
+        add(&self.wires.counters.replayed, 1);
+        self.wires.retry.hint(RetryMsg::Schedule { subscription, due_ms: now_ms });
+        self.wires.record(Activity {
+            at_ms: now_ms,
+            actor: author.to_owned(),
+            action: "dead_letter.replayed".to_owned(),
+            subject: format!("event {event} for subscription {subscription}"),
+            result: ActivityResult::Success,
+            detail: None,
+        });
+        Ok(())
+    }
+}
+
+/// What may be said to the root.
+enum RootMsg {
+    /// The timer after a crash: start this part again.
+    Restart(Part),
+}
+
+/// The root's children, in the order they are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Activity,
+    Metrics,
+    Config,
+    Retry,
+    Router,
+    Integrations,
+    Scheduler,
+}
+
+const PARTS: [Part; 7] =
+    [Part::Activity, Part::Metrics, Part::Config, Part::Retry, Part::Router, Part::Integrations, Part::Scheduler];
+
+struct RootActor;
+
+struct RootArgs {
+    ports: Ports,
+    wires: Wires,
+    options: TreeOptions,
+}
+
+struct RootState {
+    args: RootArgs,
+    children: Vec<(Part, ActorCell)>,
+    budget: RestartBudget,
+}
+
+impl Actor for RootActor {
+    type Msg = RootMsg;
+    type State = RootState;
+    type Arguments = RootArgs;
+
+    async fn pre_start(&self, me: ActorRef<RootMsg>, args: RootArgs) -> Result<RootState, ActorProcessingErr> {
+        let budget = RestartBudget::new(args.options.restarts);
+        let mut state = RootState { args, children: Vec::new(), budget };
+        for part in PARTS {
+            state.start(&me, part).await?;
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<RootMsg>,
+        RootMsg::Restart(part): RootMsg,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        match state.start(&me, part).await {
+            Ok(()) => Ok(()),
+            Err(error) => state.crashed(&me, part, &error.to_string()),
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<RootMsg>,
+        event: SupervisionEvent,
+        state: &mut RootState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => match state.forget(&who) {
+                Some(part) => state.crashed(&me, part, &error.to_string()),
+                None => Ok(()),
+            },
+            SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+        }
+    }
+}
+
+impl RootState {
+    async fn start(&mut self, me: &ActorRef<RootMsg>, part: Part) -> Result<(), SpawnErr> {
+        let (ports, wires, root) = (self.args.ports.clone(), self.args.wires.clone(), me.get_cell());
+        let options = self.args.options;
+        let cell = match part {
+            Part::Activity => linked(ActivityActor, (ports.config, wires), root).await?,
+            Part::Metrics => linked(MetricsActor, wires, root).await?,
+            Part::Config => {
+                let args = ConfigArgs { store: ports.config, compiler: ports.compiler, clock: ports.clock, wires };
+                linked(ConfigActor, args, root).await?
+            }
+            Part::Retry => linked(RetryActor, (ports, wires), root).await?,
+            Part::Router => linked(RouterActor, wires, root).await?,
+            Part::Integrations => {
+                linked(IntegrationsActor, IntegrationsArgs { ports, wires, limit: options.restarts }, root).await?
+            }
+            Part::Scheduler => linked(SchedulerActor, (ports, wires, options.retention), root).await?,
+        };
+        self.children.push((part, cell));
+        Ok(())
+    }
+
+    fn forget(&mut self, who: &ActorCell) -> Option<Part> {
+        let index = self.children.iter().position(|(_, cell)| cell.get_id() == who.get_id())?;
+        Some(self.children.swap_remove(index).0)
+    }
+
+    fn crashed(&mut self, me: &ActorRef<RootMsg>, part: Part, error: &str) -> Result<(), ActorProcessingErr> {
+        add(&self.args.wires.counters.restarts, 1);
+        match self.budget.crashed(Instant::now()) {
+            AfterCrash::Restart(wait) => {
+                tracing::error!(?part, error, ?wait, "a part of the tree crashed; it is started again");
+                me.send_after(wait, move || RootMsg::Restart(part));
+                Ok(())
+            }
+            AfterCrash::GiveUp => Err(format!("{part:?} keeps crashing: {error}").into()),
+        }
+    }
+}
+
+async fn linked<A: Actor>(actor: A, args: A::Arguments, root: ActorCell) -> Result<ActorCell, SpawnErr> {
+    let (actor, _) = Actor::spawn_linked(None, actor, args, root).await?;
+    Ok(actor.get_cell())
 }

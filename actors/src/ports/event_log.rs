@@ -90,6 +90,12 @@ pub struct Trimmed {
 /// A stored event as read: whole, or known to be damaged.
 pub type Stored = Result<Arc<Event>, EventId>;
 
+/// Hears of commits. Called on the log's writer thread, so it must not block.
+pub trait CommitListener: Send + Sync {
+    /// These integrations have new events; with each, the id of its last one. They can be read from now on.
+    fn committed(&self, integrations: &[(IntegrationId, EventId)]);
+}
+
 /// Durable, ordered storage of events, with the state riding along in its commits.
 ///
 /// # Contract

@@ -2,7 +2,12 @@
 //! Every message sent through a slot is a hint: what matters is in the log or the state, so a message to an actor
 //! that is just being restarted may be lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use ractor::{ActorRef, Message, RpcReplyPort, rpc::CallResult};
@@ -10,11 +15,16 @@ use ractor::{ActorRef, Message, RpcReplyPort, rpc::CallResult};
 use crate::{
     activity::ActivityMsg,
     configuration::ConfigHandle,
-    domain::activity::Activity,
+    delivery::DeliveryMsg,
+    domain::{
+        activity::Activity,
+        ids::{IntegrationId, SubscriptionId},
+    },
+    integration::IntegrationMsg,
     integrations::IntegrationsMsg,
     metrics::{Counters, MetricsMsg},
     retry::RetryMsg,
-    router::RouterMsg,
+    router::{CommitBoard, RouterMsg, gate::Gate},
 };
 
 /// The present holder of a role.
@@ -57,14 +67,74 @@ impl<T: Message> Slot<T> {
             Ok(CallResult::Timeout | CallResult::SenderError) | Err(_) => None,
         }
     }
+
+    /// Whether somebody holds the role and is alive.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.load().as_ref().is_some_and(|actor| actor.get_status() == ractor::ActorStatus::Running)
+    }
+}
+
+/// The present holders of a role that exists once a key. The lock is held for a look-up only.
+pub(crate) struct Roll<K, T: Message>(Arc<RwLock<HashMap<K, Holder<T>>>>);
+
+type Holder<T> = (ActorRef<T>, Gate);
+
+impl<K, T: Message> Clone for Roll<K, T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K, T: Message> Default for Roll<K, T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Eq + Hash + Copy, T: Message> Roll<K, T> {
+    /// From now on messages for the key go to this actor. Returns the gate that its wakes pass.
+    pub(crate) fn set(&self, key: K, actor: ActorRef<T>) -> Gate {
+        let gate = Gate::default();
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (actor, gate.clone()));
+        gate
+    }
+
+    /// Nobody answers for the key any more.
+    pub(crate) fn remove(&self, key: K) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+    }
+
+    /// A hint to the holder.
+    pub(crate) fn hint(&self, key: K, msg: T) {
+        if let Some((actor, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            let _ = actor.cast(msg);
+        }
+    }
+
+    /// A hint of which the holder never has more than one waiting.
+    pub(crate) fn wake(&self, key: K, build: impl FnOnce() -> T) {
+        if let Some((actor, gate)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && gate.enter()
+        {
+            let _ = actor.cast(build());
+        }
+    }
+
+    /// Every key that has a holder.
+    pub(crate) fn keys(&self) -> Vec<K> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
 }
 
 /// Everybody's slots.
 #[derive(Clone)]
 pub(crate) struct Wires {
     pub(crate) config: ConfigHandle,
+    pub(crate) board: Arc<CommitBoard>,
     pub(crate) router: Slot<RouterMsg>,
     pub(crate) integrations: Slot<IntegrationsMsg>,
+    pub(crate) intakes: Roll<IntegrationId, IntegrationMsg>,
+    pub(crate) deliveries: Roll<SubscriptionId, DeliveryMsg>,
     pub(crate) retry: Slot<RetryMsg>,
     pub(crate) activity: Slot<ActivityMsg>,
     pub(crate) metrics: Slot<MetricsMsg>,
@@ -72,11 +142,14 @@ pub(crate) struct Wires {
 }
 
 impl Wires {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(board: Arc<CommitBoard>) -> Self {
         Self {
             config: ConfigHandle::new(Slot::default()),
-            router: Slot::default(),
+            router: board.router(),
+            board,
             integrations: Slot::default(),
+            intakes: Roll::default(),
+            deliveries: Roll::default(),
             retry: Slot::default(),
             activity: Slot::default(),
             metrics: Slot::default(),

@@ -1,0 +1,346 @@
+//! One integration: takes its events in, in order, once each, and hands them to its deliveries. In: wakes from the
+//! router, credit from its deliveries. Out: notes to the log, batches and wakes to its deliveries, which it starts
+//! and restarts. Owns: the intake position. A crash loses nothing: intake goes on from its recorded position.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use tokio::time::Instant;
+
+use crate::{
+    delivery::{DeliveryActor, DeliveryArgs, DeliveryMsg},
+    domain::{
+        ids::{EventId, IntegrationId, SubscriptionId},
+        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, INTAKE_UNRECORDED_MAX},
+    },
+    metrics::add,
+    ports::{
+        event_log::{LogError, ReadBounds, Stored},
+        state_store::StateOp,
+    },
+    router::gate::Gate,
+    snapshot::{Plan, Snapshot},
+    tree::{
+        Ports,
+        restart::{AfterCrash, RestartBudget, RestartLimit},
+        wires::Wires,
+    },
+};
+
+mod intake;
+
+/// What may be said to an integration actor.
+pub(crate) enum IntegrationMsg {
+    /// The router: the log has more for you. Never more than one waiting.
+    Wake,
+    /// A read of the log came back.
+    Read(Result<Vec<Stored>, LogError>),
+    /// The timer after a failed read: try again.
+    ReadAgain,
+    /// A commit of notes came back.
+    Recorded { events: usize, result: Result<(), LogError> },
+    /// A delivery stands at `at`, having read all it knows of, and would take so many events.
+    Ready { subscription: SubscriptionId, at: EventId, credit: usize },
+    /// The configuration changed.
+    Reconcile,
+    /// The timer after a crash: start this delivery again.
+    Restart(SubscriptionId),
+    /// Answer when all deliveries under way are recorded.
+    Drain(RpcReplyPort<()>),
+}
+
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+pub(crate) struct IntegrationActor;
+
+pub(crate) struct IntegrationArgs {
+    pub(crate) id: IntegrationId,
+    pub(crate) ports: Ports,
+    pub(crate) wires: Wires,
+    pub(crate) limit: RestartLimit,
+}
+
+pub(crate) struct IntegrationState {
+    args: IntegrationArgs,
+    gate: Gate,
+    snapshot: Arc<Snapshot>,
+    intake: EventId,
+    unrecorded: usize,
+    reading: bool,
+    more: bool,
+    deliveries: HashMap<SubscriptionId, Child>,
+}
+
+/// A delivery as its integration sees it.
+struct Child {
+    plan: Arc<Plan>,
+    actor: Option<ActorRef<DeliveryMsg>>,
+    budget: RestartBudget,
+    at: EventId,
+    credit: usize,
+    woken: bool,
+}
+
+impl Actor for IntegrationActor {
+    type Msg = IntegrationMsg;
+    type State = IntegrationState;
+    type Arguments = IntegrationArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<IntegrationMsg>,
+        args: IntegrationArgs,
+    ) -> Result<IntegrationState, ActorProcessingErr> {
+        args.ports.log.commit(Vec::new())?.await?;
+        let intake = args.ports.state.intake(args.id).await?;
+        let gate = args.wires.intakes.set(args.id, me.clone());
+        let snapshot = args.wires.config.current();
+        let mut state = IntegrationState {
+            args,
+            gate,
+            snapshot,
+            intake,
+            unrecorded: 0,
+            reading: false,
+            more: true,
+            deliveries: HashMap::new(),
+        };
+        state.reconcile(&me).await?;
+        state.read_on(&me);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<IntegrationMsg>,
+        msg: IntegrationMsg,
+        state: &mut IntegrationState,
+    ) -> Result<(), ActorProcessingErr> {
+        match msg {
+            IntegrationMsg::Wake => {
+                state.gate.open();
+                state.more = true;
+            }
+            IntegrationMsg::Read(result) => {
+                state.reading = false;
+                state.take_in(&me, result);
+            }
+            IntegrationMsg::ReadAgain => state.reading = false,
+            IntegrationMsg::Recorded { events, result } => {
+                state.unrecorded = state.unrecorded.saturating_sub(events);
+                result?;
+            }
+            IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
+            IntegrationMsg::Reconcile => {
+                state.snapshot = state.args.wires.config.current();
+                state.reconcile(&me).await?;
+            }
+            IntegrationMsg::Restart(subscription) => state.start(&me, subscription).await?,
+            IntegrationMsg::Drain(reply) => state.drain(reply),
+        }
+        state.read_on(&me);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<IntegrationMsg>,
+        event: SupervisionEvent,
+        state: &mut IntegrationState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &error.to_string()),
+            SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+        }
+    }
+}
+
+impl IntegrationState {
+    fn read_on(&mut self, me: &ActorRef<IntegrationMsg>) {
+        if self.reading || !self.more || self.unrecorded >= INTAKE_UNRECORDED_MAX {
+            return;
+        }
+        self.reading = true;
+        self.more = false;
+        let (log, me) = (self.args.ports.log.clone(), me.clone());
+        let (id, after) = (self.args.id, self.intake);
+        tokio::spawn(async move {
+            let bounds = ReadBounds { events_max: BATCH_EVENTS_MAX, bytes_max: BATCH_BYTES_MAX };
+            let _ = me.cast(IntegrationMsg::Read(log.read(id, after, bounds).await));
+        });
+    }
+
+    fn take_in(&mut self, me: &ActorRef<IntegrationMsg>, result: Result<Vec<Stored>, LogError>) {
+        let events = match result {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(integration = self.args.id.0, %error, "could not read the event log");
+                self.reading = true;
+                self.more = true;
+                me.send_after(READ_AGAIN_AFTER, || IntegrationMsg::ReadAgain);
+                return;
+            }
+        };
+        let (Some(first), Some(last)) = (events.first().map(id_of), events.last().map(id_of)) else { return };
+        // There may be more: an empty read ends the round.
+        self.more = true;
+        let prev = std::mem::replace(&mut self.intake, last);
+        self.note(me, &events, last);
+        for child in self.deliveries.values_mut() {
+            child.offer(prev, first, last, &events);
+        }
+    }
+
+    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: &[Stored], upto: EventId) {
+        add(&self.args.wires.counters.taken_in, events.len() as u64);
+        let notes = intake::notes(&self.snapshot, events);
+        self.unrecorded += events.len();
+        let (me, count) = (me.clone(), events.len());
+        let committing = self.args.ports.log.commit(vec![StateOp::Intake { integration: self.args.id, upto, notes }]);
+        tokio::spawn(async move {
+            let result = match committing {
+                Ok(committing) => committing.await,
+                Err(error) => Err(error),
+            };
+            let _ = me.cast(IntegrationMsg::Recorded { events: count, result });
+        });
+    }
+
+    fn ready(&mut self, subscription: SubscriptionId, at: EventId, credit: usize) {
+        let Some(child) = self.deliveries.get_mut(&subscription) else { return };
+        child.at = at;
+        child.woken = false;
+        child.credit = credit;
+        if at < self.intake {
+            child.wake(self.intake);
+        }
+    }
+
+    async fn reconcile(&mut self, me: &ActorRef<IntegrationMsg>) -> Result<(), ActorProcessingErr> {
+        let snapshot = self.snapshot.clone();
+        let plans: HashMap<SubscriptionId, Arc<Plan>> =
+            snapshot.plans_of(self.args.id).map(|plan| (plan.subscription.id, plan.clone())).collect();
+        let gone: Vec<SubscriptionId> = self.deliveries.keys().filter(|id| !plans.contains_key(id)).copied().collect();
+        for id in gone {
+            self.remove(id);
+        }
+        for (id, plan) in plans {
+            match self.deliveries.get_mut(&id) {
+                Some(child) if Arc::ptr_eq(&child.plan, &plan) => {}
+                Some(child) => {
+                    child.plan = plan.clone();
+                    if let Some(actor) = &child.actor {
+                        let _ = actor.cast(DeliveryMsg::Plan(plan));
+                    }
+                }
+                None => {
+                    let budget = RestartBudget::new(self.args.limit);
+                    let child = Child { plan, actor: None, budget, at: EventId::ZERO, credit: 0, woken: true };
+                    self.deliveries.insert(id, child);
+                    self.start(me, id).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(
+        &mut self,
+        me: &ActorRef<IntegrationMsg>,
+        subscription: SubscriptionId,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(child) = self.deliveries.get_mut(&subscription) else { return Ok(()) };
+        let args = DeliveryArgs {
+            plan: child.plan.clone(),
+            intake: self.intake,
+            parent: me.clone(),
+            ports: self.args.ports.clone(),
+            wires: self.args.wires.clone(),
+        };
+        let (actor, _) = Actor::spawn_linked(None, DeliveryActor, args, me.get_cell()).await?;
+        child.woken = true;
+        child.credit = 0;
+        child.actor = Some(actor);
+        Ok(())
+    }
+
+    /// The subscription was deleted: its retries are cancelled, its dead letters stay to be looked at.
+    fn remove(&mut self, subscription: SubscriptionId) {
+        self.args.wires.deliveries.remove(subscription);
+        let Some(child) = self.deliveries.remove(&subscription) else { return };
+        if let Some(actor) = child.actor {
+            actor.stop(Some("subscription deleted".to_owned()));
+        }
+        let ports = self.args.ports.clone();
+        tokio::spawn(async move {
+            if let Err(error) = intake::cancel_due(&ports, subscription).await {
+                tracing::warn!(subscription = subscription.0, %error, "retries of a deleted subscription remain");
+            }
+        });
+    }
+
+    fn crashed(
+        &mut self,
+        me: &ActorRef<IntegrationMsg>,
+        who: &ActorCell,
+        error: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        let crashed = self
+            .deliveries
+            .iter_mut()
+            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.get_id() == who.get_id()));
+        let Some((id, child)) = crashed else { return Ok(()) };
+        let id = *id;
+        child.actor = None;
+        add(&self.args.wires.counters.restarts, 1);
+        match child.budget.crashed(Instant::now()) {
+            AfterCrash::Restart(wait) => {
+                tracing::error!(subscription = id.0, error, ?wait, "delivery actor crashed; it is started again");
+                me.send_after(wait, move || IntegrationMsg::Restart(id));
+                Ok(())
+            }
+            AfterCrash::GiveUp => Err(format!("the delivery of subscription {id} keeps crashing: {error}").into()),
+        }
+    }
+
+    fn drain(&self, reply: RpcReplyPort<()>) {
+        let actors: Vec<_> = self.deliveries.values().filter_map(|child| child.actor.clone()).collect();
+        tokio::spawn(async move {
+            for actor in actors {
+                let _ = actor.call(DeliveryMsg::Drain, None).await;
+            }
+            let _ = reply.send(());
+        });
+    }
+}
+
+impl Child {
+    /// Hands a batch on to a delivery that stands right before it and has credit; wakes any other, once.
+    fn offer(&mut self, prev: EventId, first: EventId, last: EventId, events: &[Stored]) {
+        let Some(actor) = &self.actor else { return };
+        if self.at >= prev && self.at < first && events.len() <= self.credit {
+            let _ = actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec(), intake: last });
+            self.credit = 0;
+            self.woken = true;
+        } else {
+            self.wake(last);
+        }
+    }
+
+    fn wake(&mut self, intake: EventId) {
+        if let Some(actor) = self.actor.as_ref().filter(|_| !self.woken) {
+            let _ = actor.cast(DeliveryMsg::Wake { intake });
+            self.credit = 0;
+            self.woken = true;
+        }
+    }
+}
+
+fn id_of(stored: &Stored) -> EventId {
+    match stored {
+        Ok(event) => event.id,
+        Err(id) => *id,
+    }
+}

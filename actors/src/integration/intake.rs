@@ -1,0 +1,62 @@
+//! Naming events, and cancelling what a deleted subscription still had to retry.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::{
+    domain::{
+        delivery::DeliveryStatus,
+        event::{Event, Identity},
+        ids::SubscriptionId,
+    },
+    ports::{
+        event_log::{LogError, Stored},
+        state_store::{DeliveryState, Note, StateOp},
+    },
+    snapshot::Snapshot,
+    tree::Ports,
+};
+
+/// What is noted of a batch. Events whose bytes are damaged, or that carry no name, get no note.
+pub(super) fn notes(snapshot: &Snapshot, events: &[Stored]) -> Vec<Note> {
+    events
+        .iter()
+        .flatten()
+        .filter_map(|event| {
+            let Identity { event_type, provider_id } = identify(snapshot, event);
+            (event_type.is_some() || provider_id.is_some()).then_some(Note { event: event.id, event_type, provider_id })
+        })
+        .collect()
+}
+
+/// A provider that panics costs the event its name, nothing else.
+fn identify(snapshot: &Snapshot, event: &Event) -> Identity {
+    let Some(naming) = snapshot.namings.get(&event.arrival.endpoint) else { return Identity::default() };
+    catch_unwind(AssertUnwindSafe(|| naming.provider.identify(&naming.settings, event))).unwrap_or_else(|_| {
+        tracing::error!(event = %event.id, provider = naming.provider.name(), "a provider panicked while naming an event");
+        Identity::default()
+    })
+}
+
+/// Cancelled at once, at most: one commit holds them.
+const CANCEL_BATCH: usize = 256;
+
+/// Cancels every due retry of a subscription; each has the outcome `cancelled` afterwards.
+pub(super) async fn cancel_due(ports: &Ports, subscription: SubscriptionId) -> Result<(), LogError> {
+    loop {
+        // What a delivery actor that was just stopped had handed in comes first.
+        ports.log.commit(Vec::new())?.await?;
+        let due = ports.state.due(subscription, u64::MAX, CANCEL_BATCH).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        let mut ops = Vec::with_capacity(due.len());
+        for entry in due {
+            if let DeliveryState::Record(mut record) = ports.state.delivery(subscription, entry.event).await? {
+                record.status = DeliveryStatus::Cancelled;
+                record.due_ms = None;
+                ops.push(StateOp::Delivery { subscription, event: entry.event, record });
+            }
+        }
+        ports.log.commit(ops)?.await?;
+    }
+}
