@@ -331,7 +331,7 @@ fn activity(change: &Change, configuration: &Configuration) -> Activity {
         actor: change.author.clone(),
         action: format!("{kind}.{verb}"),
         subject: change.key.to_string(),
-        result: ActivityResult::Success,
-        detail: Some(format!("configuration version {}", configuration.version)),
+        result: ActivityResult::Ok,
+        detail: format!("configuration version {}", configuration.version),
     }
 }

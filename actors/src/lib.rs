@@ -18,4 +18,6 @@ pub(crate) mod retry;
 pub mod router;
 pub mod scheduler;
 pub mod snapshot;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod tree;

@@ -182,8 +182,8 @@ impl TreeHandle {
             actor: author.to_owned(),
             action: "dead_letter.replayed".to_owned(),
             subject: format!("event {event} for subscription {subscription}"),
-            result: ActivityResult::Success,
-            detail: None,
+            result: ActivityResult::Ok,
+            detail: String::new(),
         });
         Ok(())
     }

@@ -1,30 +1,42 @@
-//! Who did what, when: the audit log's entries.
+//! Who did what, when, to what, and how it ended: the entries of the activity log.
 
 use serde::{Deserialize, Serialize};
 
-/// How it ended.
+/// How an action ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivityResult {
     /// It was done.
-    Success,
-    /// It was refused or failed.
-    Failure,
+    Ok,
+    /// It was not allowed, or what was asked for is wrong.
+    Refused,
+    /// It was tried and failed.
+    Failed,
 }
 
-/// One entry of the audit log.
+/// One action of an operator or of hookmill itself. Holds no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    /// Milliseconds since 1970.
+    /// When, milliseconds since 1970.
     pub at_ms: u64,
-    /// A token's name, or a part of hookmill.
+    /// Who: a token's name, or a part of hookmill.
     pub actor: String,
-    /// What was done: `integration.created`, `dead_letter.replayed`, `destination.paused`, ...
+    /// What was done: `subscription.create`, `dead_letter.replay`.
     pub action: String,
-    /// To what: `integration 3`.
+    /// To what: `subscription 7`.
     pub subject: String,
     /// How it ended.
     pub result: ActivityResult,
-    /// More, in words; never a secret.
-    pub detail: Option<String>,
+    /// More of it in words; empty where there is nothing to add.
+    pub detail: String,
+}
+
+/// An activity as the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedActivity {
+    /// Its number in the log, from 1, without gaps.
+    pub number: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub activity: Activity,
 }

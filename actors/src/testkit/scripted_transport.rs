@@ -1,0 +1,142 @@
+//! Destinations that do as the test says.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        config::Destination,
+        ids::{DestinationId, EventId},
+        secret::Secret,
+    },
+    ports::{
+        provider::SettingsError,
+        transport::{AttemptReport, Consignment, Transport, Transports, Verdict},
+    },
+};
+
+/// What a destination does with the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Answers so after a while.
+    Answer(Verdict, Duration),
+    /// Never answers.
+    Hang,
+    /// The transport panics.
+    Panic,
+}
+
+/// One attempt as the destination saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which destination.
+    pub destination: DestinationId,
+    /// Which event.
+    pub event: EventId,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Whether it said that it is a replay.
+    pub replay: bool,
+    /// When, wall clock.
+    pub at_ms: u64,
+}
+
+/// Decides by the consignment what happens.
+pub type Script = dyn Fn(DestinationId, &Consignment) -> Step + Send + Sync;
+
+/// All destinations of a test. Clones share what was seen.
+#[derive(Clone)]
+pub struct ScriptedTransports {
+    script: Arc<Mutex<Arc<Script>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    under_way: Arc<Mutex<BTreeMap<DestinationId, (usize, usize)>>>,
+}
+
+impl Default for ScriptedTransports {
+    fn default() -> Self {
+        Self::new(|_, _| Step::Answer(Verdict::Delivered, Duration::from_millis(1)))
+    }
+}
+
+impl ScriptedTransports {
+    /// Destinations that follow the script.
+    pub fn new(script: impl Fn(DestinationId, &Consignment) -> Step + Send + Sync + 'static) -> Self {
+        Self { script: Arc::new(Mutex::new(Arc::new(script))), seen: Arc::default(), under_way: Arc::default() }
+    }
+
+    /// From now on they follow this one.
+    pub fn set_script(&self, script: impl Fn(DestinationId, &Consignment) -> Step + Send + Sync + 'static) {
+        *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
+    }
+
+    /// Every attempt so far, in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The most attempts that were under way at once, for one destination.
+    pub fn most_under_way(&self, destination: DestinationId) -> usize {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).get(&destination).map_or(0, |(_, most)| *most)
+    }
+
+    fn enter(&self, destination: DestinationId) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, most) = under_way.entry(destination).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+    }
+
+    fn leave(&self, destination: DestinationId) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((now, _)) = under_way.get_mut(&destination) {
+            *now -= 1;
+        }
+    }
+}
+
+impl Transports for ScriptedTransports {
+    fn build(&self, destination: &Destination, _signing_secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+        Ok(Arc::new(ScriptedTransport { all: self.clone(), destination: destination.id }))
+    }
+}
+
+struct ScriptedTransport {
+    all: ScriptedTransports,
+    destination: DestinationId,
+}
+
+#[async_trait]
+impl Transport for ScriptedTransport {
+    async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport {
+        self.all.enter(self.destination);
+        self.all.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen {
+            destination: self.destination,
+            event: consignment.event.id,
+            attempt: consignment.attempt,
+            replay: consignment.replay,
+            at_ms: now_ms,
+        });
+        let script = self.all.script.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let verdict = match script(self.destination, &consignment) {
+            Step::Answer(verdict, after) => {
+                tokio::time::sleep(after).await;
+                verdict
+            }
+            Step::Hang => std::future::pending().await,
+            Step::Panic => panic!("the script asked for it"),
+        };
+        self.all.leave(self.destination);
+        let failed = verdict != Verdict::Delivered;
+        AttemptReport {
+            verdict,
+            status: Some(if failed { 500 } else { 200 }),
+            error: failed.then(|| "answered 500".to_owned()),
+            reply: None,
+        }
+    }
+}

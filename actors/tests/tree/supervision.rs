@@ -1,0 +1,90 @@
+//! Crashes cost their cause, and nothing is lost by them.
+
+use std::time::Duration;
+
+use hookmill_actors::{
+    domain::{
+        backoff::RetryPolicy,
+        config::{IntegrationStatus, Resource, ResourceKey},
+        delivery::DeliveryStatus,
+    },
+    ports::{config_store::ConfigStore, transport::Verdict},
+    testkit::scripted_transport::{ScriptedTransports, Step},
+};
+
+use crate::world::{World, quick_retries};
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_that_panics_costs_an_attempt() {
+    let world = World::start(ScriptedTransports::new(|_, consignment| match consignment.attempt {
+        1 => Step::Panic,
+        _ => Step::Answer(Verdict::Delivered, Duration::from_millis(1)),
+    }))
+    .await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[1])).await;
+    let events = world.post_many(integration, 20).await;
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    assert_eq!(world.handle().counters().totals().restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_records_what_is_under_way_and_begins_nothing_new() {
+    let world =
+        World::start(ScriptedTransports::new(|_, _| Step::Answer(Verdict::Delivered, Duration::from_secs(2)))).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    let events = world.post_many(integration, 100).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (state, transports) = (world.state.clone(), world.transports.clone());
+    world.tree.stop(Duration::from_secs(10)).await;
+    assert_eq!(transports.seen().len(), 16);
+    let mut delivered = 0;
+    for event in &events {
+        use hookmill_actors::ports::state_store::{DeliveryState, StateStore};
+        delivered += usize::from(state.delivery(subscription, *event).await.unwrap() == DeliveryState::Delivered);
+    }
+    assert_eq!(delivered, 16, "what was under way is recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_change_is_in_the_audit_log_and_a_healthy_tree_is_ready() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    world.subscription(integration, RetryPolicy::default()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let actions: Vec<String> =
+        world.config.activities(None, 10).await.unwrap().into_iter().map(|entry| entry.activity.action).collect();
+    assert_eq!(
+        actions,
+        ["subscription.created", "destination.created", "webhook_endpoint.created", "integration.created"]
+    );
+    assert_eq!(world.handle().readiness(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everything() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let broken = world.integration().await;
+    let healthy = world.integration().await;
+    let broken_subscription = world.subscription(broken, RetryPolicy::default()).await;
+    let healthy_subscription = world.subscription(healthy, RetryPolicy::default()).await;
+    world.log.break_intake(Some(broken));
+    let events = world.post_many(broken, 300).await;
+    let others = world.post_many(healthy, 300).await;
+    world.until(healthy_subscription, &others, DeliveryStatus::Delivered).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let status = |world: &World| world.handle().config().current().configuration.integrations[&broken].status;
+    assert_eq!(status(&world), IntegrationStatus::Failed);
+    let totals = world.handle().counters().totals();
+    assert_eq!((totals.integrations_failed, totals.restarts), (1, 6), "five restarts within the window, then no more");
+
+    world.log.break_intake(None);
+    world
+        .update(ResourceKey::Integration(broken), |resource| {
+            let Resource::Integration(it) = resource else { unreachable!() };
+            it.status = IntegrationStatus::Active;
+        })
+        .await;
+    world.until(broken_subscription, &events, DeliveryStatus::Delivered).await;
+}

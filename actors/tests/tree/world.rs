@@ -1,0 +1,237 @@
+//! A tree with one integration and as many destinations as a test wants.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hookmill_actors::{
+    configuration::{Kind, Write},
+    domain::{
+        backoff::RetryPolicy,
+        config::{
+            Destination, DestinationStatus, Endpoint, Environment, Integration, IntegrationStatus, IntegrationType,
+            Meta, Resource, ResourceKey, Subscription,
+        },
+        delivery::DeliveryStatus,
+        event::{Arrival, NewEvent},
+        headers::HeaderBlock,
+        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        secret::Sealed,
+    },
+    ports::{
+        clock::Clock,
+        event_log::EventLog,
+        state_store::{DeliveryState, StateStore},
+    },
+    router::CommitBoard,
+    snapshot::Compiler,
+    testkit::{
+        memory_config::MemoryConfig,
+        memory_log::MemoryLog,
+        memory_state::MemoryState,
+        scripted_transport::ScriptedTransports,
+        stubs::{OneProvider, OpenSealer},
+        test_clock::TestClock,
+    },
+    tree::{Ports, Tree, TreeHandle, TreeOptions},
+};
+
+pub(crate) struct World {
+    pub(crate) tree: Tree,
+    pub(crate) log: Arc<MemoryLog>,
+    pub(crate) state: MemoryState,
+    pub(crate) config: MemoryConfig,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) transports: ScriptedTransports,
+}
+
+impl World {
+    pub(crate) async fn start(transports: ScriptedTransports) -> Self {
+        let clock = Arc::new(TestClock::default());
+        let state = MemoryState::default();
+        let board = Arc::new(CommitBoard::default());
+        let log = Arc::new(MemoryLog::new(state.clone(), board.clone(), clock.clone()));
+        Self::on(log, state, MemoryConfig::default(), clock, transports, board).await
+    }
+
+    async fn on(
+        log: Arc<MemoryLog>,
+        state: MemoryState,
+        config: MemoryConfig,
+        clock: Arc<TestClock>,
+        transports: ScriptedTransports,
+        board: Arc<CommitBoard>,
+    ) -> Self {
+        let compiler = Compiler {
+            providers: Arc::new(OneProvider),
+            transports: Arc::new(transports.clone()),
+            sealer: Arc::new(OpenSealer),
+        };
+        let ports = Ports {
+            log: log.clone(),
+            state: Arc::new(state.clone()),
+            config: Arc::new(config.clone()),
+            compiler,
+            clock: clock.clone(),
+        };
+        let tree = Tree::start(ports, TreeOptions::default(), board).await.expect("the tree starts");
+        Self { tree, log, state, config, clock, transports }
+    }
+
+    /// As after a crash: everything in memory is gone, the stores stay.
+    pub(crate) async fn crash_and_restart(self) -> Self {
+        let kept = self.state.snapshot();
+        let board = Arc::new(CommitBoard::default());
+        let log = Arc::new(self.log.reopened(kept.clone(), board.clone()));
+        let (config, clock, transports) = (self.config.clone(), self.clock.clone(), self.transports.clone());
+        self.tree.stop(Duration::ZERO).await;
+        Self::on(log, kept, config, clock, transports, board).await
+    }
+
+    pub(crate) fn handle(&self) -> &TreeHandle {
+        self.tree.handle()
+    }
+
+    pub(crate) async fn write(&self, resource: Resource) {
+        let write = Write { key: resource.key(), expected_version: None, resource: Some(resource) };
+        self.handle().config().write("test", vec![write]).await.expect("a valid resource");
+    }
+
+    /// Changes a resource as an operator would.
+    pub(crate) async fn update(&self, key: ResourceKey, change: impl FnOnce(&mut Resource)) {
+        let mut resource = self.handle().config().current().configuration.get(key).expect("it is configured");
+        let expected_version = Some(resource.meta().version);
+        change(&mut resource);
+        let write = Write { key, expected_version, resource: Some(resource) };
+        self.handle().config().write("test", vec![write]).await.expect("a valid change");
+    }
+
+    pub(crate) async fn delete(&self, key: ResourceKey) {
+        let version = self.handle().config().current().configuration.get(key).expect("configured").meta().version;
+        let write = Write { key, expected_version: Some(version), resource: None };
+        self.handle().config().write("test", vec![write]).await.expect("a valid delete");
+    }
+
+    pub(crate) async fn integration(&self) -> IntegrationId {
+        let ResourceKey::Integration(id) = self.handle().config().reserve(Kind::Integration) else { unreachable!() };
+        self.write(Resource::Integration(Integration {
+            id,
+            name: format!("integration {id}"),
+            kind: IntegrationType::Custom,
+            provider: "none".to_owned(),
+            description: None,
+            environment: Environment::Development,
+            status: IntegrationStatus::Active,
+            configuration: serde_json::Map::new(),
+            credentials: None,
+            meta: Meta::default(),
+        }))
+        .await;
+        self.write(Resource::Endpoint(Endpoint {
+            id: EndpointId(id.0),
+            integration_id: id,
+            name: "endpoint".to_owned(),
+            description: None,
+            path: format!("/{id}"),
+            active: true,
+            verify_signature: false,
+            signature_header: None,
+            verification: serde_json::Map::new(),
+            secrets: Vec::new(),
+            body_bytes_max: None,
+            meta: Meta::default(),
+        }))
+        .await;
+        id
+    }
+
+    pub(crate) async fn subscription(&self, integration: IntegrationId, retry: RetryPolicy) -> SubscriptionId {
+        let config = self.handle().config();
+        let ResourceKey::Destination(destination) = config.reserve(Kind::Destination) else { unreachable!() };
+        let ResourceKey::Subscription(id) = config.reserve(Kind::Subscription) else { unreachable!() };
+        self.write(Resource::Destination(Destination {
+            id: destination,
+            name: "destination".to_owned(),
+            kind: "http".to_owned(),
+            status: DestinationStatus::Active,
+            status_reason: None,
+            settings: serde_json::Map::new(),
+            signing_secret: Sealed("secret".to_owned()),
+            signing_fingerprint: String::new(),
+            meta: Meta::default(),
+        }))
+        .await;
+        self.write(Resource::Subscription(Subscription {
+            id,
+            integration_id: integration,
+            destination_id: destination,
+            name: "subscription".to_owned(),
+            active: true,
+            in_flight_max: 16,
+            retry,
+            start_after: self.log.last_committed(),
+            meta: Meta::default(),
+        }))
+        .await;
+        id
+    }
+
+    pub(crate) async fn post(&self, integration: IntegrationId, body: &'static str) -> EventId {
+        let event = NewEvent {
+            integration,
+            arrival: Arrival {
+                endpoint: EndpointId(integration.0),
+                received_at_ms: self.clock.now_ms(),
+                accepted_version: 1,
+                peer: Ipv4Addr::LOCALHOST.into(),
+                hops: 0,
+                query: "".into(),
+                headers: HeaderBlock::default(),
+                body: Bytes::from_static(body.as_bytes()),
+            },
+        };
+        self.log.append(event).expect("there is room").await.expect("it is durable")
+    }
+
+    pub(crate) async fn post_many(&self, integration: IntegrationId, count: usize) -> Vec<EventId> {
+        let mut ids = Vec::with_capacity(count);
+        for _ in 0..count {
+            ids.push(self.post(integration, "payment.succeeded").await);
+        }
+        ids
+    }
+
+    pub(crate) async fn status(&self, subscription: SubscriptionId, event: EventId) -> DeliveryStatus {
+        match self.state.delivery(subscription, event).await.expect("the state answers") {
+            DeliveryState::Unknown => DeliveryStatus::Pending,
+            DeliveryState::Delivered => DeliveryStatus::Delivered,
+            DeliveryState::Record(record) => record.status,
+        }
+    }
+
+    /// Lets time pass until all of these deliveries stand there.
+    pub(crate) async fn until(&self, subscription: SubscriptionId, events: &[EventId], wanted: DeliveryStatus) {
+        for round in 0..200_000 {
+            let mut all = true;
+            for event in events {
+                all &= self.status(subscription, *event).await == wanted;
+            }
+            if all {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(if round < 200 { 500 } else { 10_000 })).await;
+        }
+        panic!("the deliveries did not become {wanted:?}");
+    }
+
+    /// The events that a destination saw, in order, repeats included.
+    pub(crate) fn arrivals(&self, subscription: SubscriptionId) -> Vec<EventId> {
+        let configuration = self.handle().config().current().configuration.clone();
+        let destination = configuration.subscriptions[&subscription].destination_id;
+        self.transports.seen().iter().filter(|seen| seen.destination == destination).map(|seen| seen.event).collect()
+    }
+}
+
+/// A schedule of short waits.
+pub(crate) fn quick_retries(waits: &[u64]) -> RetryPolicy {
+    RetryPolicy { schedule_s: waits.to_vec(), ..RetryPolicy::default() }
+}
