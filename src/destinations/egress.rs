@@ -52,6 +52,25 @@ impl Egress {
             _ => Ok(()),
         }
     }
+
+    /// Those of a name's addresses that may be connected to, in order. Denied ones are left out, and are an error
+    /// when no other is there; a name that also leads to ourselves is denied whole.
+    fn select(&self, addresses: &[IpAddr], port: u16) -> Result<Vec<SocketAddr>, Denied> {
+        let mut targets = Vec::with_capacity(addresses.len());
+        let mut first_denied = None;
+        for address in addresses {
+            let target = SocketAddr::new(*address, port);
+            match self.check(target) {
+                Ok(()) => targets.push(target),
+                Err(denied @ Denied::Own(_)) => return Err(denied),
+                Err(denied) => first_denied = first_denied.or(Some(denied)),
+            }
+        }
+        match first_denied {
+            Some(denied) if targets.is_empty() => Err(denied),
+            _ => Ok(targets),
+        }
+    }
 }
 
 /// The addresses that this process listens on.
@@ -269,6 +288,19 @@ mod tests {
             }
             assert_eq!(rules.check(at("8.8.8.8", 8080)), Ok(()));
         }
+    }
+
+    #[test]
+    fn of_a_names_addresses_only_the_permitted_are_left() {
+        let rules = egress(&["127.0.0.0/8"], &[at("127.0.0.1", 8080)]);
+        let select = |addresses: &[&str], port| {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            rules.select(&addresses, port)
+        };
+        let mixed = ["10.0.0.1", "8.8.8.8", "fe80::1", "127.0.0.1"];
+        assert_eq!(select(&mixed, 80), Ok(vec![at("8.8.8.8", 80), at("127.0.0.1", 80)]));
+        assert_eq!(select(&mixed, 8080), Err(Denied::Own(at("127.0.0.1", 8080))), "though 8.8.8.8 is permitted");
+        assert!(matches!(select(&["10.0.0.1", "fe80::1"], 80), Err(Denied::Range { range: "a private address", .. })));
     }
 
     proptest! {

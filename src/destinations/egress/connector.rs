@@ -93,8 +93,6 @@ impl Connector {
         Ok(TokioIo::new(stream))
     }
 
-    /// The host's addresses that may be connected to, in the resolver's order. Denied ones are left out; a name
-    /// that also leads to ourselves is refused whole.
     async fn targets(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
         if let Some(address) = literal_address(host) {
             let target = SocketAddr::new(address, port);
@@ -102,20 +100,7 @@ impl Connector {
             return Ok(vec![target]);
         }
         let addresses = self.resolver.lookup(host).await.map_err(ConnectError::Unresolved)?;
-        let mut targets = Vec::with_capacity(addresses.len());
-        let mut first_denied = None;
-        for address in addresses.iter() {
-            let target = SocketAddr::new(*address, port);
-            match self.egress.check(target) {
-                Ok(()) => targets.push(target),
-                Err(denied @ Denied::Own(_)) => return Err(ConnectError::Denied { denied, literal: false }),
-                Err(denied) => first_denied = first_denied.or(Some(denied)),
-            }
-        }
-        match first_denied {
-            Some(denied) if targets.is_empty() => Err(ConnectError::Denied { denied, literal: false }),
-            _ => Ok(targets),
-        }
+        self.egress.select(&addresses, port).map_err(|denied| ConnectError::Denied { denied, literal: false })
     }
 }
 
