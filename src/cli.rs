@@ -1,1 +1,232 @@
-//! cli
+//! The command line: what is typed in, the exit code and the words for people out. The work is done elsewhere.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or settings. Results go to standard output, everything else to
+//! standard error. No secret is ever an argument, because every user of a machine can read arguments.
+
+mod config;
+mod serve;
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+pub use self::serve::ServeOptions;
+use self::{config::ConfigArgs, serve::ServeArgs};
+use crate::{
+    secrets::KeyRingError,
+    settings::{self, Effective, LogFormat, Overrides, SettingsError, SettingsSources, TelemetrySettings},
+};
+
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+/// hookmill receives webhooks, makes them durable before it answers, and delivers them at least once.
+///
+/// Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "hookmill", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hookmill --dev                        serve on loopback, deliver to services of this machine
+  hookmill --config hookmill.toml       serve with a settings file
+  hookmill config default               print every setting with its explanation
+  hookmill config check --print         check the settings and show where each comes from
+
+Environment:
+  HOOKMILL_SECTION__NAME  any setting: HOOKMILL_INGRESS__ADDRESS is `address` of `[ingress]`
+  HOOKMILL_ADMIN_TOKEN    presets the admin token; without it the first start makes one
+  HOOKMILL_KEY_FILE       the key ring's file; without it `keys.toml` in the data folder
+  NO_COLOR                plain output";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive and deliver webhooks (this is also what `hookmill` alone does)
+    Serve(ServeArgs),
+    /// Check and explain the settings
+    Config(ConfigArgs),
+}
+
+/// Runs the command that was typed and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done where the terminal is gone. `--help` and `--version` come here, too.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    run(cli).unwrap_or_else(|error| {
+        tell(&error);
+        ExitCode::from(exit_code(&error))
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+/// The flags that bear on settings, the same for every command that reads them.
+#[derive(Clone, Debug, Default, Args)]
+struct SettingsArgs {
+    /// Settings file (TOML); it must exist
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the store, the key ring and the first admin token
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where webhooks are received, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    ingress: Option<SocketAddr>,
+    /// Where the admin API listens, such as 127.0.0.1:8081
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// For trying out: destinations may be on this machine, and nobody else can reach hookmill
+    #[arg(long)]
+    dev: bool,
+}
+
+impl SettingsArgs {
+    fn load(self) -> Result<Effective, SettingsError> {
+        Effective::load(SettingsSources {
+            config_file: self.config,
+            environment: settings::process_environment()?,
+            overrides: Overrides { data_dir: self.data_dir, ingress: self.ingress, admin: self.admin, dev: self.dev },
+        })
+    }
+}
+
+/// Sends log lines to standard error: ours from the set level on, those of libraries from `warn` on.
+/// Does nothing where a subscriber is set already.
+pub(crate) fn init_tracing(telemetry: &TelemetrySettings) {
+    let level = LevelFilter::from(telemetry.log_level);
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        // A prefix: it stands for every crate of ours.
+        .with_target("hookmill", level);
+    let terminal = io::stderr().is_terminal();
+    let human = match telemetry.log_format {
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    let _ = if human {
+        registry.with(fmt::layer().with_writer(io::stderr).with_ansi(terminal && !no_color())).try_init()
+    } else {
+        registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
+    };
+}
+
+/// Whether the user asked for plain output (<https://no-color.org>).
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Writes a result. A reader that has gone, such as `head`, is no failure.
+pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
+    match write!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn tell(error: &anyhow::Error) {
+    let mut stderr = io::stderr().lock();
+    // Nothing can be done where standard error is gone.
+    let _ = writeln!(stderr, "error: {error}");
+    for cause in error.chain().skip(1) {
+        let _ = writeln!(stderr, "  because: {cause}");
+    }
+    if let Some(next) = next_step(error) {
+        let _ = writeln!(stderr, "next: {next}");
+    }
+}
+
+fn next_step(error: &anyhow::Error) -> Option<&'static str> {
+    let settings = || error.chain().find_map(|cause| Some(cause.downcast_ref::<SettingsError>()?.next_step()));
+    let keys = || error.chain().find_map(|cause| Some(cause.downcast_ref::<KeyRingError>()?.next_step()));
+    settings().or_else(keys)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(<dyn std::error::Error>::is::<SettingsError>) { EXIT_USAGE } else { EXIT_FAILURE }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use anyhow::Context;
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["hookmill"], words].concat())
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_word() {
+        let bare = parse(&["--dev", "--ingress", "127.0.0.1:9", "--start-empty"]).unwrap();
+        let worded = parse(&["serve", "--dev", "--ingress", "127.0.0.1:9", "--start-empty"]).unwrap();
+        let Some(Command::Serve(worded)) = worded.command else { panic!("not serve") };
+        assert!(bare.command.is_none());
+        assert_eq!(format!("{:?}", bare.serve), format!("{worded:?}"));
+        assert!(worded.settings.dev && worded.start_empty);
+    }
+
+    #[test]
+    fn a_flag_before_the_word_is_refused_rather_than_forgotten() {
+        assert!(parse(&["--dev", "serve"]).is_err());
+    }
+
+    #[test]
+    fn an_address_is_checked_where_it_is_typed() {
+        let text = parse(&["--ingress", "localhost"]).unwrap_err().to_string();
+        assert!(text.contains("--ingress") && text.contains("localhost"), "{text}");
+    }
+
+    #[test]
+    fn help_has_examples_everywhere() {
+        fn check(command: &clap::Command) {
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("Examples:"), "`{}` has none", command.get_name());
+            command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn wrong_settings_are_wrong_usage() {
+        let absent = || SettingsError::Absent("f".into());
+        let error = Err::<(), _>(absent()).context("cannot start").unwrap_err();
+        assert_eq!(exit_code(&error), EXIT_USAGE);
+        assert_eq!(next_step(&error), Some(absent().next_step()));
+        assert_eq!(exit_code(&anyhow::anyhow!("disk on fire")), EXIT_FAILURE);
+        let error = anyhow::Error::from(KeyRingError::Missing("k".into()));
+        assert!(next_step(&error).is_some_and(|next| next.contains("HOOKMILL_KEY_FILE")));
+    }
+}

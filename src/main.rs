@@ -1,1 +1,7 @@
-fn main() {}
+//! Arguments in, exit code out; everything else is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hookmill::cli::main()
+}

@@ -1,0 +1,306 @@
+//! The sections of the settings, one struct each. Defaults are told with their reasons in `config/default.toml`,
+//! which a test holds equal to the `Default` of these structs.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use hookmill_actors::domain::backoff::RetryPolicy;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+
+use super::{durations, size};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: u64 = 1 << 30;
+const DAY: Duration = Duration::from_hours(24);
+
+/// The public listener that receives webhooks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngressSettings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Threads that receive; 0 for one a core, at most 2. See [`IngressSettings::thread_count`].
+    pub threads: usize,
+    /// Open connections at most.
+    pub connections_max: usize,
+    /// Header lines of a request at most.
+    pub header_count_max: usize,
+    /// All header lines of a request at most, bytes.
+    #[serde(with = "size")]
+    pub header_bytes_max: usize,
+    /// One header line at most, bytes.
+    #[serde(with = "size")]
+    pub header_line_bytes_max: usize,
+    /// Path and query at most, bytes.
+    #[serde(with = "size")]
+    pub target_bytes_max: usize,
+    /// One body at most, bytes.
+    #[serde(with = "size")]
+    pub body_bytes_max: usize,
+    /// All bodies being received at once, bytes.
+    #[serde(with = "size")]
+    pub body_bytes_in_flight_max: usize,
+    /// To the end of a request's head.
+    #[serde(with = "humantime_serde")]
+    pub head_timeout: Duration,
+    /// From the end of the head to the reply.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// A connection without a request lives this long.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// The slowest a body may come, bytes a second; 0 for no minimum.
+    pub body_rate_min: u64,
+    /// Proxies or hookmills that a request may have passed.
+    pub hops_max: u32,
+    /// For requests under way at a stop.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub http2_streams_max: u32,
+}
+
+/// More event loops than this gain nothing: the disk's sync is the limit, and deliveries need cores as well.
+const INGRESS_THREADS_MAX: usize = 2;
+
+impl IngressSettings {
+    /// Threads that receive, with 0 resolved for this machine; at least 1.
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(INGRESS_THREADS_MAX),
+            threads => threads,
+        }
+    }
+}
+
+impl Default for IngressSettings {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            threads: 0,
+            connections_max: 10_000,
+            header_count_max: 100,
+            header_bytes_max: 32 * KIB,
+            header_line_bytes_max: 8 * KIB,
+            target_bytes_max: 4 * KIB,
+            body_bytes_max: MIB,
+            body_bytes_in_flight_max: 64 * MIB,
+            head_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            body_rate_min: 1_000,
+            hops_max: 5,
+            drain_timeout: Duration::from_secs(8),
+            http2_streams_max: 100,
+        }
+    }
+}
+
+/// The listener of the admin API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// One request body at most, bytes.
+    #[serde(with = "size")]
+    pub body_bytes_max: usize,
+    /// From the end of the head to the reply.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// Names or addresses, without port, that `Host` may carry beside loopback names and the bound address.
+    pub allowed_hosts: Vec<String>,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            body_bytes_max: 256 * KIB,
+            request_timeout: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+        }
+    }
+}
+
+/// The event log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// One file of the log, bytes.
+    #[serde(with = "size")]
+    pub segment_bytes: u64,
+    /// Events that may wait for the disk.
+    pub queue_events: usize,
+    /// Bytes that may wait for the disk.
+    #[serde(with = "size")]
+    pub queue_bytes: usize,
+    /// Free space below which nothing is accepted, bytes.
+    #[serde(with = "size")]
+    pub reserve_bytes: u64,
+    /// How long finished events are kept.
+    #[serde(with = "humantime_serde")]
+    pub retention: Duration,
+    /// The log at most, bytes.
+    #[serde(with = "size")]
+    pub bytes_max: u64,
+    /// Memory for the state beside the log, bytes.
+    #[serde(with = "size")]
+    pub state_cache_bytes: u64,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 * MIB as u64,
+            queue_events: 16_384,
+            queue_bytes: 64 * MIB,
+            reserve_bytes: 256 * MIB as u64,
+            retention: 30 * DAY,
+            bytes_max: 10 * GIB,
+            state_cache_bytes: 32 * MIB as u64,
+        }
+    }
+}
+
+/// Sending events to destinations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeliverySettings {
+    /// Threads that deliver.
+    pub threads: usize,
+    /// To reach a destination and shake hands, where it sets no other.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// For a whole attempt, where the destination sets no other.
+    #[serde(with = "humantime_serde")]
+    pub total_timeout: Duration,
+    /// Deliveries under way at once, where the subscription sets no other.
+    pub in_flight_max: u16,
+    /// The `User-Agent` of deliveries.
+    pub user_agent: String,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            connect_timeout: Duration::from_secs(5),
+            total_timeout: Duration::from_secs(15),
+            in_flight_max: 64,
+            user_agent: "hookmill".to_owned(),
+        }
+    }
+}
+
+/// When failed deliveries are tried again, where the subscription names no schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// The wait after each failed attempt, in whole seconds.
+    #[serde(with = "durations")]
+    pub schedule: Vec<Duration>,
+    /// The longest `Retry-After` that is honoured, in whole seconds.
+    #[serde(with = "humantime_serde")]
+    pub retry_after_max: Duration,
+}
+
+impl RetrySettings {
+    /// The same as a subscription's policy.
+    pub fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            schedule_s: self.schedule.iter().map(Duration::as_secs).collect(),
+            retry_after_max_s: self.retry_after_max.as_secs(),
+        }
+    }
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        let policy = RetryPolicy::default();
+        Self {
+            schedule: policy.schedule_s.into_iter().map(Duration::from_secs).collect(),
+            retry_after_max: Duration::from_secs(policy.retry_after_max_s),
+        }
+    }
+}
+
+/// What destinations may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressSettings {
+    /// Networks beside the public internet that destinations may lie in.
+    pub allow: Vec<IpNet>,
+}
+
+/// What happens when a part of hookmill crashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SupervisionSettings {
+    /// Restarts within the window at most.
+    pub restarts_max: u32,
+    /// The window.
+    #[serde(with = "humantime_serde")]
+    pub restarts_window: Duration,
+}
+
+impl Default for SupervisionSettings {
+    fn default() -> Self {
+        Self { restarts_max: 5, restarts_window: Duration::from_secs(10) }
+    }
+}
+
+/// What hookmill tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// The least important line that is written.
+    pub log_level: LogLevel,
+    /// How lines look.
+    pub log_format: LogFormat,
+}
+
+/// How important a log line must be to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are the field's")]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::OFF,
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
