@@ -20,6 +20,9 @@ use crate::{
 /// A backlog that has not shrunk for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
 
+/// Between two lines of how the backlog develops.
+const MOMENT_EVERY: Duration = Duration::from_secs(1);
+
 /// What both ways have in common.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct EndToEndArgs {
@@ -111,11 +114,15 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
         progress: true,
     })?;
     let mut moments = Vec::new();
+    let mut next = began + MOMENT_EVERY;
     while !load.is_over()? {
-        thread::sleep(Duration::from_secs(1));
-        let (rss_mib, _) = gateway.running.memory_mib()?;
-        let delivered = sink.count()?.distinct;
-        moments.push(Moment { at_s: began.elapsed().as_secs_f64(), accepted: load.accepted(), delivered, rss_mib });
+        if Instant::now() >= next {
+            next += MOMENT_EVERY;
+            let (rss_mib, _) = gateway.running.memory_mib()?;
+            let delivered = sink.count()?.distinct;
+            moments.push(Moment { at_s: began.elapsed().as_secs_f64(), accepted: load.accepted(), delivered, rss_mib });
+        }
+        thread::sleep(Duration::from_millis(10));
     }
     let report = load.finish()?;
     let at_end = Moment {

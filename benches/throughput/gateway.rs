@@ -21,9 +21,9 @@ use crate::{
 /// The admin API's token, handed over by the environment.
 const TOKEN: &str = "throughput-admin-0123456789abcdef0123456789abcdef";
 /// A store of a million events must be open by then.
-const READY_WAIT_MAX: Duration = Duration::from_secs(180);
+const READY_WAIT_MAX: Duration = Duration::from_mins(3);
 /// SIGTERM to exit.
-const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
+const STOP_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// A running gateway.
 pub(crate) struct Gateway {

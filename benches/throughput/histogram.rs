@@ -155,7 +155,9 @@ mod tests {
         fn merging_equals_recording_together(a: Vec<u32>, b: Vec<u32>) {
             let of = |values: &[u32]| {
                 let mut histogram = Histogram::default();
-                values.iter().for_each(|value| histogram.record(u64::from(*value)));
+                for value in values {
+                    histogram.record(u64::from(*value));
+                }
                 histogram
             };
             let mut merged = of(&a);
@@ -166,7 +168,9 @@ mod tests {
         #[test]
         fn it_survives_the_wire(values: Vec<u64>) {
             let mut histogram = Histogram::default();
-            values.iter().for_each(|value| histogram.record(*value));
+            for value in &values {
+                histogram.record(*value);
+            }
             let text = serde_json::to_string(&histogram).expect("numbers serialise");
             let back: Histogram = serde_json::from_str(&text).expect("our own text parses");
             prop_assert_eq!(back, histogram);

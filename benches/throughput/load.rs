@@ -389,7 +389,7 @@ impl Pace {
 }
 
 /// Wall time that sender and sink share, microseconds since 1970.
-#[allow(clippy::disallowed_methods, reason = "two processes compare it, so it must be the machine's own clock")]
+#[expect(clippy::disallowed_methods, reason = "two processes compare it, so it must be the machine's own clock")]
 pub(crate) fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

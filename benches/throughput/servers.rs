@@ -87,13 +87,8 @@ struct Seen {
 impl Seen {
     fn take(&mut self, id: Option<u128>, took_us: Option<u64>) {
         self.count.requests += 1;
-        let first = match id {
-            Some(id) => self.ids.insert(id),
-            None => {
-                self.count.without_id += 1;
-                false
-            }
-        };
+        self.count.without_id += u64::from(id.is_none());
+        let first = id.is_some_and(|id| self.ids.insert(id));
         if first {
             self.count.distinct += 1;
             if let Some(took_us) = took_us {

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &StartupArgs, binary: &Path, directory: &Path) -> Result
     ensure!(missing == 0, "{missing} of {} events were not accepted: {:?}", args.events, filled.faults());
     println!("{} events stored at {:.0} /s", filled.accepted, filled.per_second());
     let (_, fill_peak) = gateway.running.memory_mib()?;
-    gateway.running.settle(Duration::from_secs(60))?;
+    gateway.running.settle(Duration::from_mins(1))?;
     let stopped = gateway.stop()?;
     println!("store: {:.0} MiB; clean stop: {} ms", size_mib(&data)?, stopped.as_millis());
 
