@@ -1,5 +1,6 @@
 //! The words of hookmill as types: what arrives, what is configured, what became of a delivery.
 
+pub mod activity;
 pub mod backoff;
 pub mod config;
 pub mod delivery;

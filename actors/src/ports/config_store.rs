@@ -1,8 +1,11 @@
-//! Durable configuration with its history.
+//! Durable configuration with its history, and the activity log.
 
 use async_trait::async_trait;
 
-use crate::domain::config::{Change, Configuration, ResourceKey};
+use crate::domain::{
+    activity::{Activity, RecordedActivity},
+    config::{Change, Configuration, ResourceKey},
+};
 
 /// Why the configuration was not read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +20,12 @@ pub struct ConfigStoreError(pub String);
 pub trait ConfigStore: Send + Sync {
     /// Everything that is configured.
     async fn load(&self) -> Result<Configuration, ConfigStoreError>;
-    /// Stores changes of one version.
+    /// Stores changes of one version, which must lie above the stored one: a version is never rewritten.
     async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError>;
     /// The history of a resource, newest first.
     async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError>;
+    /// Appends to the activity log; nothing in it is ever changed. Durable when it returns, as `commit` is.
+    async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError>;
+    /// Recorded activities below a number, newest first; `None` begins with the last one.
+    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError>;
 }

@@ -1,0 +1,192 @@
+//! [`StateStore`] over plain maps: what a real store must answer, written as simply as can be.
+//!
+//! Whoever stands in for the event log calls [`MemoryState::apply`] with each commit. Nothing is bounded or cut
+//! short here, and nothing survives the last clone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        delivery::{DeadLetter, DeliveryRecord, DeliveryStatus, Position},
+        ids::{EventId, IntegrationId, SubscriptionId},
+    },
+    ports::{
+        event_log::LogError,
+        state_store::{DeliveryState, Due, Note, StateCounts, StateOp, StateStore},
+    },
+};
+
+/// The state in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryState(Arc<Mutex<Maps>>);
+
+#[derive(Clone, Debug, Default)]
+struct Maps {
+    intake: BTreeMap<IntegrationId, EventId>,
+    notes: BTreeMap<EventId, Note>,
+    positions: BTreeMap<SubscriptionId, Position>,
+    delivered: BTreeSet<(SubscriptionId, EventId)>,
+    records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
+    dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
+}
+
+impl MemoryState {
+    /// Applies a commit's operations in order; readers see all of them or none.
+    pub fn apply(&self, ops: &[StateOp]) {
+        let mut maps = self.maps();
+        for op in ops {
+            maps.add(op.clone());
+        }
+    }
+
+    /// A copy that later commits do not touch.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.maps().clone())))
+    }
+
+    /// Events after `after` and up to `upto` that a dead letter or a due retry needs, ascending.
+    pub fn needed(&self, after: EventId, upto: EventId) -> Vec<EventId> {
+        let maps = self.maps();
+        let events = maps.dead.keys().chain(maps.due().map(|(key, _)| key)).map(|(_, event)| *event);
+        events.filter(|event| *event > after && *event <= upto).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maps {
+    fn add(&mut self, op: StateOp) {
+        match op {
+            StateOp::Intake { integration, upto, notes } => {
+                self.intake.insert(integration, upto);
+                self.notes.extend(notes.into_iter().map(|note| (note.event, note)));
+            }
+            StateOp::Position { subscription, position } => {
+                self.positions.insert(subscription, position);
+            }
+            StateOp::Delivered { subscription, events } => {
+                self.delivered.extend(events.into_iter().map(|event| (subscription, event)));
+            }
+            StateOp::Delivery { subscription, event, record } => {
+                if record.status != DeliveryStatus::Dead {
+                    self.dead.remove(&(subscription, event));
+                }
+                self.records.insert((subscription, event), record);
+            }
+            StateOp::Dead(letter) => {
+                self.dead.insert((letter.subscription, letter.event), letter);
+            }
+        }
+    }
+
+    /// What is due, in no order; what is settled is not.
+    fn due(&self) -> impl Iterator<Item = (&(SubscriptionId, EventId), u64)> {
+        self.records.iter().filter_map(|(key, record)| match record.status {
+            DeliveryStatus::Pending | DeliveryStatus::Retrying => Some((key, record.due_ms?)),
+            DeliveryStatus::Delivered | DeliveryStatus::Dead | DeliveryStatus::Cancelled => None,
+        })
+    }
+}
+
+#[async_trait]
+impl StateStore for MemoryState {
+    async fn intake(&self, integration: IntegrationId) -> Result<EventId, LogError> {
+        Ok(self.maps().intake.get(&integration).copied().unwrap_or_default())
+    }
+
+    async fn position(&self, subscription: SubscriptionId) -> Result<Option<Position>, LogError> {
+        Ok(self.maps().positions.get(&subscription).cloned())
+    }
+
+    async fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError> {
+        let maps = self.maps();
+        let own = maps.due().filter(|((of, _), due_ms)| *of == subscription && *due_ms <= until_ms);
+        let mut due: Vec<Due> = own.map(|((_, event), due_ms)| Due { due_ms, event: *event }).collect();
+        due.sort_unstable();
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
+        let maps = self.maps();
+        Ok(match maps.records.get(&(subscription, event)) {
+            Some(record) => DeliveryState::Record(record.clone()),
+            None if maps.delivered.contains(&(subscription, event)) => DeliveryState::Delivered,
+            None => DeliveryState::Unknown,
+        })
+    }
+
+    async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
+        Ok(self.maps().notes.get(&event).cloned())
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<(SubscriptionId, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self.maps().dead.range((after, Bound::Unbounded)).take(limit).map(|(_, letter)| letter.clone()).collect())
+    }
+
+    async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError> {
+        Ok(self.maps().dead.get(&(subscription, event)).cloned())
+    }
+
+    async fn counts(&self) -> Result<StateCounts, LogError> {
+        let maps = self.maps();
+        Ok(StateCounts { due: maps.due().count() as u64, dead: maps.dead.len() as u64 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delivery::DeadReason;
+
+    const SUBSCRIPTION: SubscriptionId = SubscriptionId(1);
+
+    fn event(n: u64) -> EventId {
+        EventId::at_millis(n)
+    }
+
+    fn record(status: DeliveryStatus, due_ms: Option<u64>) -> StateOp {
+        let record = DeliveryRecord { status, due_ms, ..DeliveryRecord::new(1) };
+        StateOp::Delivery { subscription: SUBSCRIPTION, event: event(1), record }
+    }
+
+    #[tokio::test]
+    async fn a_delivery_goes_from_due_to_dead_to_delivered() {
+        let state = MemoryState::default();
+        state.apply(&[record(DeliveryStatus::Retrying, Some(5)), record(DeliveryStatus::Retrying, Some(9))]);
+        assert_eq!(state.due(SUBSCRIPTION, 8, 10).await, Ok(vec![]));
+        assert_eq!(state.due(SUBSCRIPTION, 9, 10).await, Ok(vec![Due { due_ms: 9, event: event(1) }]));
+        assert_eq!(state.needed(EventId::ZERO, event(1)), vec![event(1)]);
+
+        let letter = DeadLetter {
+            event: event(1),
+            subscription: SUBSCRIPTION,
+            reason: DeadReason::Refused,
+            error: String::new(),
+            at_ms: 1,
+            attempts: 1,
+        };
+        state.apply(&[StateOp::Dead(letter.clone()), record(DeliveryStatus::Dead, None)]);
+        assert_eq!(state.counts().await, Ok(StateCounts { due: 0, dead: 1 }));
+        assert_eq!(state.dead_letters(None, 10).await, Ok(vec![letter]));
+        assert_eq!(state.dead_letters(Some((SUBSCRIPTION, event(1))), 10).await, Ok(vec![]));
+
+        state.apply(&[record(DeliveryStatus::Delivered, None)]);
+        assert_eq!(state.counts().await, Ok(StateCounts::default()));
+        assert_eq!(state.needed(EventId::ZERO, EventId::MAX), vec![]);
+    }
+}

@@ -1,0 +1,297 @@
+//! The sled database under the state and the configuration: opening it, syncing it, and its traps.
+//!
+//! [`super::sled_state`] and [`super::sled_config`] each own a tree of it. A crash costs what was not synced; the
+//! event log replays that for the state, and the configuration syncs before it answers.
+//!
+//! What sled 0.34.7 asks for, from its source:
+//! - `flush()` hands its buffers to the kernel and no more, so [`StateDb::sync`] calls `sync_data` on a second
+//!   handle of the same file after it.
+//! - A leaf of up to 17 items is written as one log item, and an item above a quarter of a segment becomes a file in
+//!   `blobs/` that nothing ever syncs. [`VALUE_BYTES_MAX`] keeps leaves far below that.
+//! - `flush_every_ms(None)` would also switch off the reuse of its segments.
+//! - `mode` is read nowhere; the cache's default of 1 GiB is.
+//! - After an I/O error nothing it holds can be trusted, and a failed sync repeated may report success for pages that
+//!   are lost. So the first error is kept and every later call answers with it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use hookmill_actors::ports::event_log::LogError;
+
+/// The most a stored value may have, bytes: 17 of them stay below a quarter of sled's 512 KiB segment.
+pub const VALUE_BYTES_MAX: usize = 4 * 1024;
+/// The cache, unless the settings name another size, bytes.
+pub const CACHE_BYTES: u64 = 32 << 20;
+
+/// How often sled writes its buffers out and collects its garbage, milliseconds.
+const FLUSH_EVERY_MS: u64 = 500;
+/// The layout of keys and values; a change that older code would misread counts it up.
+const FORMAT: u32 = 1;
+/// Where the format stands: a key of the default tree.
+const FORMAT_KEY: &[u8] = b"format";
+/// sled lets go of its lock a moment after the handle is dropped; seen up to a few milliseconds.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Why the database cannot be used. Nothing was changed that was not there before.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("`{dir}` is in use by another process; stop that one, or name another data directory", dir = .dir.display())]
+    InUse {
+        /// The database's directory.
+        dir: PathBuf,
+    },
+    /// Its files are damaged or part of them is missing.
+    #[error(
+        "`{dir}` is damaged ({cause}); restore a backup, or keep it aside and start without it by `--start-empty`",
+        dir = .dir.display()
+    )]
+    Damaged {
+        /// The database's directory.
+        dir: PathBuf,
+        /// What was found.
+        cause: String,
+    },
+    /// Written by a newer hookmill.
+    #[error("`{dir}` has format {found}, this hookmill reads up to {FORMAT}; use a newer one", dir = .dir.display())]
+    Newer {
+        /// The database's directory.
+        dir: PathBuf,
+        /// The format found.
+        found: u32,
+    },
+    /// The operating system refused.
+    #[error("`{dir}` cannot be opened", dir = .dir.display())]
+    Io {
+        /// The database's directory.
+        dir: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// An open database. Clones share it; the last one to go closes it.
+#[derive(Clone)]
+pub struct StateDb(Arc<Shared>);
+
+struct Shared {
+    db: sled::Db,
+    /// A second handle of the file that sled writes: sled's own does no `fdatasync`.
+    file: File,
+    dir: PathBuf,
+    failure: OnceLock<Arc<str>>,
+}
+
+impl StateDb {
+    /// Opens the database in `dir`, and makes it where the directory does not exist. `cache_bytes` bounds its page
+    /// cache; [`CACHE_BYTES`] is a good size.
+    ///
+    /// A new database is made beside its place and renamed when it is whole. So a directory without a format
+    /// version has lost its contents, and is refused rather than begun anew in silence.
+    pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
+        if !dir.try_exists().map_err(io_error)? {
+            create(dir, cache_bytes)?;
+        }
+        let db = start(dir, cache_bytes)?;
+        let damaged = |cause: String| OpenError::Damaged { dir: dir.to_owned(), cause };
+        match db.get(FORMAT_KEY).map_err(|error| damaged(error.to_string()))? {
+            None => return Err(damaged("its format version is missing".to_owned())),
+            Some(bytes) => match bytes.as_ref().try_into().map(u32::from_be_bytes) {
+                Ok(FORMAT) => {}
+                Ok(found) if found > FORMAT => return Err(OpenError::Newer { dir: dir.to_owned(), found }),
+                _ => return Err(damaged("its format version is malformed".to_owned())),
+            },
+        }
+        let file = File::open(dir.join("db")).map_err(io_error)?;
+        Ok(Self(Arc::new(Shared { db, file, dir: dir.to_owned(), failure: OnceLock::new() })))
+    }
+
+    /// Makes everything written so far survive a power cut. Blocks for the disk.
+    pub fn sync(&self) -> Result<(), LogError> {
+        self.check()?;
+        self.guard(self.0.db.flush().map(drop))?;
+        self.0.file.sync_data().map_err(|error| self.fail(&format!("sync of `{}`: {error}", self.0.dir.display())))
+    }
+
+    /// A tree of that name, made where there is none.
+    pub(super) fn tree(&self, name: &str) -> Result<sled::Tree, LogError> {
+        self.guard(self.0.db.open_tree(name))
+    }
+
+    /// The first failure, for ever.
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        match self.0.failure.get() {
+            Some(failure) => Err(LogError::Failed(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns sled's answer into ours; an error sticks.
+    pub(super) fn guard<T>(&self, answer: sled::Result<T>) -> Result<T, LogError> {
+        answer.map_err(|error| self.fail(&format!("`{}`: {error}", self.0.dir.display())))
+    }
+
+    fn fail(&self, failure: &str) -> LogError {
+        LogError::Failed(self.0.failure.get_or_init(|| failure.into()).clone())
+    }
+}
+
+impl std::fmt::Debug for StateDb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateDb").field("dir", &self.0.dir).field("failure", &self.0.failure).finish_non_exhaustive()
+    }
+}
+
+/// Makes a database with its format version beside `dir`, then puts it there. What a crash leaves of an earlier
+/// try holds nothing and goes.
+fn create(dir: &Path, cache_bytes: u64) -> Result<(), OpenError> {
+    let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let draft = parent.join(name);
+    match fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+        _ => {}
+    }
+    fs::create_dir_all(&draft).map_err(io_error)?;
+    let db = start(&draft, cache_bytes)?;
+    let written = db.insert(FORMAT_KEY, &FORMAT.to_be_bytes()).and_then(|_| db.flush());
+    written.map_err(|error| io_error(io::Error::other(error)))?;
+    drop(db);
+    released(&draft.join("db")).map_err(io_error)?;
+    for file in fs::read_dir(&draft).map_err(io_error)? {
+        File::open(file.map_err(io_error)?.path()).and_then(|file| file.sync_all()).map_err(io_error)?;
+    }
+    sync_directory(&draft).map_err(io_error)?;
+    fs::rename(&draft, dir).and_then(|()| sync_directory(parent)).map_err(io_error)
+}
+
+/// Waits until nobody holds the database file.
+fn released(file: &Path) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match File::open(file)?.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < RELEASE_WAIT_MAX => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Has sled open the directory. sled asserts about what it reads in places, so a panic of its is damage too.
+fn start(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+    let dir = dir.to_owned();
+    match File::open(dir.join("db")).map(|file| file.try_lock()) {
+        Ok(Err(TryLockError::WouldBlock)) => return Err(OpenError::InUse { dir }),
+        Ok(Err(TryLockError::Error(source))) => return Err(OpenError::Io { dir, source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { dir, source }),
+        Ok(Ok(())) | Err(_) => {}
+    }
+    let config = sled::Config::new().path(&dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(sled::Error::Io(source))) => Err(OpenError::Io { dir, source }),
+        Ok(Err(error)) => Err(OpenError::Damaged { dir, cause: error.to_string() }),
+        Err(_) => Err(OpenError::Damaged { dir, cause: "the database's own checks failed".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(dir: &Path) {
+        let db = StateDb::open(dir, CACHE_BYTES).unwrap();
+        let tree = db.tree("t").unwrap();
+        for number in 0..20_000u32 {
+            tree.insert(number.to_be_bytes(), [7u8; 64].as_slice()).unwrap();
+        }
+        db.sync().unwrap();
+        drop((tree, db));
+        released(&dir.join("db")).unwrap();
+    }
+
+    #[test]
+    fn a_second_opening_is_refused_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        let _first = StateDb::open(&dir, CACHE_BYTES).unwrap();
+        assert!(matches!(StateDb::open(&dir, CACHE_BYTES), Err(OpenError::InUse { .. })));
+    }
+
+    #[test]
+    fn damage_and_loss_are_refused_and_say_what_to_do() {
+        type Harm = fn(&Path);
+        let harms: [(&str, Harm); 5] = [
+            ("overwritten", |dir| {
+                let length = fs::metadata(dir.join("db")).unwrap().len();
+                fs::write(dir.join("db"), vec![0xa5; usize::try_from(length).unwrap()]).unwrap();
+            }),
+            ("emptied", |dir| fs::write(dir.join("db"), b"").unwrap()),
+            ("removed", |dir| fs::remove_file(dir.join("db")).unwrap()),
+            ("all removed", |dir| {
+                fs::remove_dir_all(dir).unwrap();
+                fs::create_dir(dir).unwrap();
+            }),
+            ("settings overwritten", |dir| fs::write(dir.join("conf"), b"not what sled wrote, at all").unwrap()),
+        ];
+        for (name, harm) in harms {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("state");
+            filled(&dir);
+            harm(&dir);
+            match StateDb::open(&dir, CACHE_BYTES) {
+                Err(error @ OpenError::Damaged { .. }) => {
+                    assert!(error.to_string().contains("--start-empty"), "{name}: {error}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        let db = StateDb::open(&dir, CACHE_BYTES).unwrap();
+        db.0.db.insert(FORMAT_KEY, &(FORMAT + 1).to_be_bytes()).unwrap();
+        db.sync().unwrap();
+        drop(db);
+        released(&dir.join("db")).unwrap();
+        assert!(matches!(StateDb::open(&dir, CACHE_BYTES), Err(OpenError::Newer { found, .. }) if found == FORMAT + 1));
+    }
+
+    #[test]
+    fn a_beginning_that_was_cut_short_is_begun_anew() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("state.new")).unwrap();
+        fs::write(root.path().join("state.new/db"), b"half").unwrap();
+        StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
+        assert!(!root.path().join("state.new").exists());
+    }
+
+    #[test]
+    fn the_first_failure_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let db = StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
+        let answer = db.guard::<()>(Err(sled::Error::Io(io::Error::other("no space left"))));
+        assert!(matches!(answer, Err(LogError::Failed(text)) if text.contains("no space left")));
+        assert!(matches!(db.sync(), Err(LogError::Failed(text)) if text.contains("no space left")));
+        assert!(matches!(db.check(), Err(LogError::Failed(_))));
+    }
+}
