@@ -163,7 +163,9 @@ impl Shared {
         for (place, change) in (0u16..).zip(changes) {
             if change.version != version {
                 let other = change.version;
-                return Err(ConfigStoreError(format!("one commit has the versions {version} and {other}; give it one")));
+                return Err(ConfigStoreError(format!(
+                    "one commit has the versions {version} and {other}; give it one"
+                )));
             }
             tally.apply(change);
             let json = to_json(change)?;

@@ -35,8 +35,9 @@ const FLUSH_EVERY_MS: u64 = 500;
 const FORMAT: u32 = 1;
 /// Where the format stands: a key of the default tree.
 const FORMAT_KEY: &[u8] = b"format";
-/// sled lets go of its lock a moment after the handle is dropped; seen up to a few milliseconds.
-const RELEASE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long another holder of the database is waited for: one that shuts down needs a moment, and sled lets go of
+/// its lock only some milliseconds after the handle is dropped.
+const RELEASE_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Why the database cannot be used. Nothing was changed that was not there before.
 #[derive(Debug, thiserror::Error)]
@@ -167,7 +168,7 @@ fn create(dir: &Path, cache_bytes: u64) -> Result<(), OpenError> {
     let written = db.insert(FORMAT_KEY, &FORMAT.to_be_bytes()).and_then(|_| db.flush());
     written.map_err(|error| io_error(io::Error::other(error)))?;
     drop(db);
-    released(&draft.join("db")).map_err(io_error)?;
+    released(&draft)?;
     for file in fs::read_dir(&draft).map_err(io_error)? {
         File::open(file.map_err(io_error)?.path()).and_then(|file| file.sync_all()).map_err(io_error)?;
     }
@@ -175,16 +176,23 @@ fn create(dir: &Path, cache_bytes: u64) -> Result<(), OpenError> {
     fs::rename(&draft, dir).and_then(|()| sync_directory(parent)).map_err(io_error)
 }
 
-/// Waits until nobody holds the database file.
-fn released(file: &Path) -> io::Result<()> {
+/// Waits until nobody holds the database file. There may be none yet.
+fn released(dir: &Path) -> Result<(), OpenError> {
+    let io_error = |source| OpenError::Io { dir: dir.to_owned(), source };
+    let file = match File::open(dir.join("db")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(error)),
+    };
     let begun = Instant::now();
     loop {
-        match File::open(file)?.try_lock() {
+        match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if begun.elapsed() < RELEASE_WAIT_MAX => {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            Err(error) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(io_error(error)),
         }
     }
 }
@@ -195,13 +203,8 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
 
 /// Has sled open the directory. sled asserts about what it reads in places, so a panic of its is damage too.
 fn start(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
+    released(dir)?;
     let dir = dir.to_owned();
-    match File::open(dir.join("db")).map(|file| file.try_lock()) {
-        Ok(Err(TryLockError::WouldBlock)) => return Err(OpenError::InUse { dir }),
-        Ok(Err(TryLockError::Error(source))) => return Err(OpenError::Io { dir, source }),
-        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io { dir, source }),
-        Ok(Ok(())) | Err(_) => {}
-    }
     let config = sled::Config::new().path(&dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
@@ -223,7 +226,7 @@ mod tests {
         }
         db.sync().unwrap();
         drop((tree, db));
-        released(&dir.join("db")).unwrap();
+        released(dir).unwrap();
     }
 
     #[test]
@@ -272,7 +275,7 @@ mod tests {
         db.0.db.insert(FORMAT_KEY, &(FORMAT + 1).to_be_bytes()).unwrap();
         db.sync().unwrap();
         drop(db);
-        released(&dir.join("db")).unwrap();
+        released(&dir).unwrap();
         assert!(matches!(StateDb::open(&dir, CACHE_BYTES), Err(OpenError::Newer { found, .. }) if found == FORMAT + 1));
     }
 

@@ -198,8 +198,7 @@ impl Shared {
         if first > last || limit == 0 {
             return Ok(events);
         }
-        let (first, last) =
-            (keys::needed(first, SubscriptionId(0)), keys::needed(last, SubscriptionId(u32::MAX)));
+        let (first, last) = (keys::needed(first, SubscriptionId(0)), keys::needed(last, SubscriptionId(u32::MAX)));
         for item in self.range(&first, &last) {
             let (key, _) = item?;
             let event = keys::parse_needed(&key).ok_or_else(|| malformed(&key))?;

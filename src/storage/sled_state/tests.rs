@@ -101,10 +101,7 @@ async fn same(state: &SledState, model: &MemoryState) {
     for subscription in (0..=SUBSCRIPTIONS + 1).map(SubscriptionId) {
         assert_eq!(state.position(subscription).await, model.position(subscription).await);
         for (until, limit) in [(u64::MAX, 1_000), (25, 1_000), (40, 3), (0, 1), (9, 0)] {
-            assert_eq!(
-                state.due(subscription, until, limit).await,
-                model.due(subscription, until, limit).await
-            );
+            assert_eq!(state.due(subscription, until, limit).await, model.due(subscription, until, limit).await);
         }
         for event in (0..EVENTS).map(event) {
             assert_eq!(state.delivery(subscription, event).await, model.delivery(subscription, event).await);
@@ -231,10 +228,8 @@ fn a_slow_delivery_hides_nobody_in_its_run() {
     let root = tempfile::tempdir().unwrap();
     let (state, runtime) = (open(&root.path().join("state")), runtime());
     let subscription = SubscriptionId(1);
-    let delivered = |numbers: &[u64]| StateOp::Delivered {
-        subscription,
-        events: numbers.iter().copied().map(event).collect(),
-    };
+    let delivered =
+        |numbers: &[u64]| StateOp::Delivered { subscription, events: numbers.iter().copied().map(event).collect() };
     state.apply(&[delivered(&[10, 11, 12, 14])], place(1)).unwrap();
     // Far behind the others, and then the same first id again.
     state.apply(&[delivered(&[0, 1, 13, 300]), delivered(&[0, 5])], place(2)).unwrap();
