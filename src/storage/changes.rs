@@ -133,19 +133,19 @@ impl<'a> Changes<'a> {
             }
         }
         let dead_key = keys::owned(keys::DEAD, subscription.0, event);
-        let mut dead = self.has(&dead_key)?;
-        if dead && record.status != DeliveryStatus::Dead {
+        let was_dead = self.has(&dead_key)?;
+        let dead = was_dead && record.status == DeliveryStatus::Dead;
+        if was_dead && !dead {
             self.remove(&dead_key);
             self.counts.dead -= 1;
-            dead = false;
+        }
+        match (former.is_some() || was_dead, due.is_some() || dead) {
+            (false, true) => self.put(&keys::needed(event, subscription), Vec::new()),
+            (true, false) => self.remove(&keys::needed(event, subscription)),
+            // A retry that failed is due again: nothing new here.
+            _ => {}
         }
         self.put(&record_key, values::encode_record(record));
-        let needed_key = keys::needed(event, subscription);
-        if due.is_some() || dead {
-            self.put(&needed_key, Vec::new());
-        } else {
-            self.remove(&needed_key);
-        }
         Ok(())
     }
 

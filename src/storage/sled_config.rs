@@ -47,6 +47,9 @@ struct Shared {
     writing: Mutex<u64>,
 }
 
+/// A stored document: its key without the chunk's number, and its bytes.
+type Document = (Vec<u8>, Vec<u8>);
+
 /// What the whole configuration has of its own.
 #[derive(Default, Serialize, Deserialize)]
 struct Tally {
@@ -116,7 +119,7 @@ impl ConfigStore for SledConfig {
         self.blocking(move |shared| {
             let end = before.map(activity_key);
             let documents = shared.newest_first(b"a", end.as_deref(), limit)?;
-            let recorded = |(key, json): (Vec<u8>, Vec<u8>)| {
+            let recorded = |(key, json): Document| {
                 let number = activity_number(&key).ok_or_else(|| malformed(&key))?;
                 Ok(RecordedActivity { number, activity: parse(&key, &json)? })
             };
@@ -129,8 +132,8 @@ impl ConfigStore for SledConfig {
 impl Shared {
     fn load(&self) -> Result<Configuration, ConfigStoreError> {
         let mut configuration = Configuration::default();
-        let mut standing: Option<(Vec<u8>, Vec<u8>)> = None;
-        let mut take = |document: Option<(Vec<u8>, Vec<u8>)>| -> Result<(), ConfigStoreError> {
+        let mut standing: Option<Document> = None;
+        let mut take = |document: Option<Document>| -> Result<(), ConfigStoreError> {
             if let Some((key, json)) = document {
                 configuration.apply(&parse(&key, &json)?);
             }
@@ -217,12 +220,7 @@ impl Shared {
     }
 
     /// Documents whose key begins with `prefix` and lies below `end`, with their keys, the last one first.
-    fn newest_first(
-        &self,
-        prefix: &[u8],
-        end: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ConfigStoreError> {
+    fn newest_first(&self, prefix: &[u8], end: Option<&[u8]>, limit: usize) -> Result<Vec<Document>, ConfigStoreError> {
         let mut documents = Vec::new();
         let mut chunks: Vec<sled::IVec> = Vec::new();
         if limit == 0 {
@@ -347,7 +345,6 @@ fn malformed(key: &[u8]) -> ConfigStoreError {
     ConfigStoreError(format!("the document at `{}` is malformed", key.escape_ascii()))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn store_error(error: LogError) -> ConfigStoreError {
     match error {
         LogError::Failed(cause) => ConfigStoreError(cause.to_string()),
@@ -419,7 +416,9 @@ mod tests {
                 let changes: Vec<Change> = resources.into_iter().map(|(id, text_bytes)| {
                     change(version, id, text_bytes.map(|bytes| destination(id, &format!("v{version}"), bytes)))
                 }).collect();
-                changes.iter().for_each(|change| model.apply(change));
+                for change in &changes {
+                    model.apply(change);
+                }
                 history.extend(changes.clone());
                 runtime.block_on(config.commit(changes)).unwrap();
                 prop_assert_eq!(&runtime.block_on(config.load()).unwrap(), &model);
@@ -490,15 +489,16 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let config = open(&root);
         assert_eq!(config.meta_get("tokens"), Ok(None));
-        config.meta_put("tokens", &[7; 3 * VALUE_BYTES_MAX]).unwrap();
+        let long = vec![7; 3 * VALUE_BYTES_MAX];
+        config.meta_put("tokens", &long).unwrap();
         config.meta_put("tokens-2", b"other").unwrap();
-        assert_eq!(config.meta_get("tokens").unwrap().unwrap(), [7; 3 * VALUE_BYTES_MAX]);
+        assert_eq!(config.meta_get("tokens").unwrap().unwrap(), long);
         config.meta_put("tokens", b"short").unwrap();
         assert_eq!(config.meta_get("tokens").unwrap().unwrap(), b"short");
         config.meta_put("tokens", b"").unwrap();
         assert_eq!(config.meta_get("tokens").unwrap().unwrap(), b"");
         assert_eq!(config.meta_get("tokens-2").unwrap().unwrap(), b"other");
         assert!(config.meta_put("", b"x").unwrap_err().0.contains("1 to 255"));
-        assert!(config.meta_put("large", &[0; DOCUMENT_BYTES_MAX + 1]).unwrap_err().0.contains("65536"));
+        assert!(config.meta_put("large", &vec![0; DOCUMENT_BYTES_MAX + 1]).unwrap_err().0.contains("65536"));
     }
 }

@@ -1,5 +1,5 @@
 //! Values of the state's tree, each at most [`VALUE_BYTES_MAX`]: lists of ids and notes in a form of their own,
-//! the rest in MessagePack, where a struct is an array and new fields come last with a default.
+//! the rest in `MessagePack`, where a struct is an array and new fields come last with a default.
 //!
 //! Ids that follow each other differ by little in their sequence, not at all in their integration, and wholly in
 //! their 16 random bits. So an id is stored as the difference of its sequence, and those bits: 4 to 6 bytes.
@@ -251,7 +251,7 @@ pub(super) fn decode_dead_letter(value: &[u8]) -> Option<DeadLetter> {
     rmp_serde::from_slice(value).ok()
 }
 
-/// A value in MessagePack.
+/// A value in `MessagePack`.
 pub(super) fn pack(value: &impl serde::Serialize) -> Vec<u8> {
     rmp_serde::to_vec(value).expect("plain data is written to memory without failing")
 }

@@ -45,8 +45,8 @@ fn letter(subscription: SubscriptionId, event: EventId) -> DeadLetter {
 fn note(n: u64) -> Note {
     Note {
         event: event(n),
-        event_type: (n % 5 != 0).then(|| format!("invoice.paid.{}", n / 3).into()),
-        provider_id: (n % 7 != 0).then(|| format!("evt_{n:0>40}").into()),
+        event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
+        provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
     }
 }
 
@@ -348,13 +348,13 @@ fn a_kill_leaves_whole_commits_only_and_all_that_were_synced() {
             synced = state.sync().unwrap().offset;
         }
         if n % 23 == 9 {
-            let copied = tempfile::tempdir().unwrap();
-            copy(&dir, copied.path());
-            copies.push((synced, copied));
+            let files = tempfile::tempdir().unwrap();
+            copy(&dir, files.path());
+            copies.push((synced, files));
         }
     }
-    for (synced, copied) in copies {
-        let state = open(copied.path());
+    for (synced, files) in copies {
+        let state = open(files.path());
         let applied = state.applied().unwrap().offset;
         assert!(applied >= synced, "{applied} were kept, {synced} were synced");
         runtime.block_on(same(&state, &after[usize::try_from(applied).unwrap()]));
