@@ -1,7 +1,8 @@
 //! The configuration in sled, with the history of every resource, the activity log, and a few named values.
 //!
 //! The configuration actor is its only writer of resources. Owns the tree `config`. What a call has stored survives
-//! a power cut before the call returns, so a crash costs nothing.
+//! a power cut before the call returns, so a crash costs nothing. From a damaged file sled may go on with what lay
+//! before the damage, so [`Mark`] tells beside it how far things had come, and a database that went back is refused.
 //!
 //! A document is JSON, cut into chunks under keys that follow each other, because a stored value must stay small.
 //!
@@ -12,6 +13,8 @@
 //! | `h` kind, id, version, place in the commit | a change of its history |
 //! | `a` number | an activity |
 //! | `m` length, name | a named value of the binary |
+
+mod mark;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +31,8 @@ use hookmill_actors::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::sled_db::{StateDb, VALUE_BYTES_MAX};
+use self::mark::Mark;
+use super::sled_db::{OpenError, StateDb, VALUE_BYTES_MAX};
 
 /// The largest document, bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
@@ -43,8 +47,8 @@ pub struct SledConfig(Arc<Shared>);
 struct Shared {
     db: StateDb,
     tree: sled::Tree,
-    /// Held from the first read of a change to its write; the activity log's last number.
-    writing: Mutex<u64>,
+    /// Held from the first read of a change to its write: how far what is stored has come.
+    writing: Mutex<Mark>,
 }
 
 /// A stored document: its key without the chunk's number, and its bytes.
@@ -58,12 +62,14 @@ struct Tally {
 }
 
 impl SledConfig {
-    /// Takes the database's tree over.
-    pub fn open(db: StateDb) -> Result<Self, LogError> {
-        let tree = db.tree("config")?;
-        let shared = Shared { db, tree, writing: Mutex::new(0) };
-        let last = shared.last_activity()?;
-        *shared.writing() = last;
+    /// Takes the database's tree over. Refuses one that has lost what was once acknowledged.
+    pub fn open(db: StateDb) -> Result<Self, OpenError> {
+        let tree = db.first_reads(|| db.tree("config"))?;
+        let mark = Mark::read(db.dir())?;
+        let shared = Shared { db, tree, writing: Mutex::new(Mark::default()) };
+        let found = shared.db.first_reads(|| shared.found())?;
+        found.covers(mark, shared.db.dir())?;
+        *shared.writing() = found;
         Ok(Self(Arc::new(shared)))
     }
 
@@ -155,7 +161,7 @@ impl Shared {
 
     fn commit(&self, changes: &[Change]) -> Result<(), ConfigStoreError> {
         let Some(version) = changes.first().map(|change| change.version) else { return Ok(()) };
-        let _writing = self.writing();
+        let mut mark = self.writing();
         let Tally { version: stored, last_ids } = self.tally()?;
         if version <= stored {
             return Err(ConfigStoreError(format!("version {version} is not above the stored version {stored}")));
@@ -184,7 +190,9 @@ impl Shared {
         }
         let tally = Tally { version, last_ids: tally.last_ids };
         self.put(&mut batch, TALLY_KEY, &to_json(&tally)?, &"the version")?;
-        self.write(batch)
+        self.write(batch)?;
+        mark.version = version;
+        self.guard(mark.write(self.db.dir()))
     }
 
     fn tally(&self) -> Result<Tally, ConfigStoreError> {
@@ -192,8 +200,8 @@ impl Shared {
     }
 
     fn record_activity(&self, activities: &[Activity]) -> Result<(), ConfigStoreError> {
-        let mut last = self.writing();
-        let mut number = *last;
+        let mut mark = self.writing();
+        let mut number = mark.activity;
         let mut batch = sled::Batch::default();
         for activity in activities {
             number += 1;
@@ -201,13 +209,16 @@ impl Shared {
             self.put(&mut batch, &activity_key(number), &to_json(activity)?, &subject)?;
         }
         self.write(batch)?;
-        *last = number;
-        Ok(())
+        mark.activity = number;
+        self.guard(mark.write(self.db.dir()))
     }
 
-    fn last_activity(&self) -> Result<u64, LogError> {
+    /// How far what is stored has come.
+    fn found(&self) -> Result<Mark, LogError> {
         let last = self.tree.scan_prefix(b"a").keys().next_back();
-        Ok(self.db.guard(last.transpose())?.and_then(|key| activity_number(&key)).unwrap_or(0))
+        let activity = self.db.guard(last.transpose())?.and_then(|key| activity_number(&key)).unwrap_or(0);
+        let tally = self.tally().map_err(|ConfigStoreError(cause)| LogError::Failed(cause.into()))?;
+        Ok(Mark { version: tally.version, activity })
     }
 
     /// The document whose chunks lie under `key`.
@@ -283,12 +294,12 @@ impl Shared {
         self.db.sync().map_err(store_error)
     }
 
-    fn guard<T>(&self, answer: sled::Result<T>) -> Result<T, ConfigStoreError> {
+    fn guard<T, E: std::fmt::Display>(&self, answer: Result<T, E>) -> Result<T, ConfigStoreError> {
         self.db.guard(answer).map_err(store_error)
     }
 
-    fn writing(&self) -> MutexGuard<'_, u64> {
-        // The number in it is set last, so what panicked under it left nothing half done.
+    fn writing(&self) -> MutexGuard<'_, Mark> {
+        // The numbers in it are set last, so what panicked under it left nothing half done.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -482,6 +493,22 @@ mod tests {
         let rest = config.activities(Some(2), 10).await.unwrap();
         assert_eq!(rest, [RecordedActivity { number: 1, activity: activity("one") }]);
         assert!(config.activities(Some(1), 10).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_database_that_went_back_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let config = open(&root);
+        config.commit(vec![change(1, 1, Some(destination(1, "a", 1)))]).await.unwrap();
+        config.record_activity(vec![activity("one"), activity("two")]).await.unwrap();
+        config.0.tree.remove(chunk_key(&activity_key(2), 0)).unwrap();
+        drop(config);
+        let db = StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
+        let refusal = SledConfig::open(db.clone()).err().unwrap().to_string();
+        assert!(refusal.contains("activity 2") && refusal.contains("--start-empty"), "{refusal}");
+        db.tree("config").unwrap().clear().unwrap();
+        let refusal = SledConfig::open(db).err().unwrap().to_string();
+        assert!(refusal.contains("version 1"), "{refusal}");
     }
 
     #[test]

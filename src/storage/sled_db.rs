@@ -10,6 +10,9 @@
 //!   `blobs/` that nothing ever syncs. [`VALUE_BYTES_MAX`] keeps leaves far below that.
 //! - `flush_every_ms(None)` would also switch off the reuse of its segments.
 //! - `mode` is read nowhere; the cache's default of 1 GiB is.
+//! - A kill while it opens leaves a half-written `snap.*.generating`, which the next opening would take for the
+//!   newest snapshot and refuse for ever. The one before it is still there, so [`StateDb::open`] removes the draft.
+//! - On damaged files it panics as often as it returns an error, at the opening or at the first read.
 //! - After an I/O error nothing it holds can be trusted, and a failed sync repeated may report success for pages that
 //!   are lost. So the first error is kept and every later call answers with it.
 
@@ -35,6 +38,8 @@ const FLUSH_EVERY_MS: u64 = 500;
 const FORMAT: u32 = 1;
 /// Where the format stands: a key of the default tree.
 const FORMAT_KEY: &[u8] = b"format";
+/// What is said of a panic of sled's.
+const OWN_CHECKS: &str = "the database's own checks failed";
 /// How long another holder of the database is waited for: one that shuts down needs a moment, and sled lets go of
 /// its lock only some milliseconds after the handle is dropped.
 const RELEASE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -102,24 +107,37 @@ impl StateDb {
             create(dir, cache_bytes)?;
         }
         let db = start(dir, cache_bytes)?;
-        let damaged = |cause: String| OpenError::Damaged { dir: dir.to_owned(), cause };
-        match db.get(FORMAT_KEY).map_err(|error| damaged(error.to_string()))? {
-            None => return Err(damaged("its format version is missing".to_owned())),
-            Some(bytes) => match bytes.as_ref().try_into().map(u32::from_be_bytes) {
-                Ok(FORMAT) => {}
-                Ok(found) if found > FORMAT => return Err(OpenError::Newer { dir: dir.to_owned(), found }),
-                _ => return Err(damaged("its format version is malformed".to_owned())),
-            },
-        }
         let file = File::open(dir.join("db")).map_err(io_error)?;
-        Ok(Self(Arc::new(Shared { db, file, dir: dir.to_owned(), failure: OnceLock::new() })))
+        let db = Self(Arc::new(Shared { db, file, dir: dir.to_owned(), failure: OnceLock::new() }));
+        let format = db.first_reads(|| db.guard(db.0.db.get(FORMAT_KEY)))?;
+        let damaged = |cause: &str| Err(OpenError::Damaged { dir: dir.to_owned(), cause: cause.to_owned() });
+        match format.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
+            Some(Ok(FORMAT)) => Ok(db),
+            Some(Ok(found)) if found > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
+            Some(_) => damaged("its format version is malformed"),
+            None => damaged("its format version is missing"),
+        }
     }
 
     /// Makes everything written so far survive a power cut. Blocks for the disk.
     pub fn sync(&self) -> Result<(), LogError> {
         self.check()?;
         self.guard(self.0.db.flush().map(drop))?;
-        self.0.file.sync_data().map_err(|error| self.fail(&format!("sync of `{}`: {error}", self.0.dir.display())))
+        self.guard(self.0.file.sync_data())
+    }
+
+    /// Runs an owner's first reads. What they find wrong is damage, and so is a panic of sled's in them.
+    pub(super) fn first_reads<T>(&self, reads: impl FnOnce() -> Result<T, LogError>) -> Result<T, OpenError> {
+        let damaged = |cause| OpenError::Damaged { dir: self.0.dir.clone(), cause };
+        match catch_unwind(AssertUnwindSafe(reads)) {
+            Ok(answer) => answer.map_err(|error| damaged(error.to_string())),
+            Err(_) => Err(damaged(OWN_CHECKS.to_owned())),
+        }
+    }
+
+    /// The directory, for what stands beside sled's files.
+    pub(super) fn dir(&self) -> &Path {
+        &self.0.dir
     }
 
     /// A tree of that name, made where there is none.
@@ -135,13 +153,12 @@ impl StateDb {
         }
     }
 
-    /// Turns sled's answer into ours; an error sticks.
-    pub(super) fn guard<T>(&self, answer: sled::Result<T>) -> Result<T, LogError> {
-        answer.map_err(|error| self.fail(&format!("`{}`: {error}", self.0.dir.display())))
-    }
-
-    fn fail(&self, failure: &str) -> LogError {
-        LogError::Failed(self.0.failure.get_or_init(|| failure.into()).clone())
+    /// Turns an answer of sled or of the system into ours; an error sticks.
+    pub(super) fn guard<T, E: std::fmt::Display>(&self, answer: Result<T, E>) -> Result<T, LogError> {
+        answer.map_err(|error| {
+            let failure = || format!("`{}`: {error}", self.0.dir.display()).into();
+            LogError::Failed(self.0.failure.get_or_init(failure).clone())
+        })
     }
 }
 
@@ -201,16 +218,37 @@ fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Has sled open the directory. sled asserts about what it reads in places, so a panic of its is damage too.
+/// Removes the drafts of snapshots that a kill left behind.
+fn remove_drafts(dir: &Path) -> io::Result<()> {
+    let files = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
+        let file = file?;
+        let name = file.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("snap.") && name.ends_with(".generating")) {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Has sled open the directory.
 fn start(dir: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
     released(dir)?;
     let dir = dir.to_owned();
+    if let Err(source) = remove_drafts(&dir) {
+        return Err(OpenError::Io { dir, source });
+    }
     let config = sled::Config::new().path(&dir).cache_capacity(cache_bytes).flush_every_ms(Some(FLUSH_EVERY_MS));
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(Ok(db)) => Ok(db),
-        Ok(Err(sled::Error::Io(source))) => Err(OpenError::Io { dir, source }),
+        Ok(Err(sled::Error::Io(source))) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(OpenError::Io { dir, source })
+        }
         Ok(Err(error)) => Err(OpenError::Damaged { dir, cause: error.to_string() }),
-        Err(_) => Err(OpenError::Damaged { dir, cause: "the database's own checks failed".to_owned() }),
+        Err(_) => Err(OpenError::Damaged { dir, cause: OWN_CHECKS.to_owned() }),
     }
 }
 
@@ -268,6 +306,42 @@ mod tests {
     }
 
     #[test]
+    fn whatever_bits_flip_an_opening_answers() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        filled(&dir);
+        let whole = fs::read(dir.join("db")).unwrap();
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut refused = 0;
+        for _ in 0..40 {
+            let mut bytes = whole.clone();
+            for _ in 0..8 {
+                let at = random.usize(..bytes.len());
+                bytes[at] ^= 1 << random.u8(..8);
+            }
+            fs::write(dir.join("db"), bytes).unwrap();
+            let opened = StateDb::open(&dir, CACHE_BYTES)
+                .and_then(|db| db.first_reads(|| db.tree("t")?.iter().try_for_each(|item| db.guard(item).map(drop))));
+            match opened {
+                Ok(()) => {}
+                Err(OpenError::Damaged { .. }) => refused += 1,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 0);
+    }
+
+    #[test]
+    fn a_snapshot_cut_short_by_a_kill_does_not_keep_it_shut() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        filled(&dir);
+        fs::write(dir.join("snap.7FFFFFFFFFFFFFFF.generating"), b"half").unwrap();
+        let db = StateDb::open(&dir, CACHE_BYTES).unwrap();
+        assert_eq!(db.tree("t").unwrap().len(), 20_000);
+    }
+
+    #[test]
     fn a_newer_format_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("state");
@@ -292,7 +366,7 @@ mod tests {
     fn the_first_failure_stays() {
         let root = tempfile::tempdir().unwrap();
         let db = StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
-        let answer = db.guard::<()>(Err(sled::Error::Io(io::Error::other("no space left"))));
+        let answer = db.guard(Err::<(), _>(sled::Error::Io(io::Error::other("no space left"))));
         assert!(matches!(answer, Err(LogError::Failed(text)) if text.contains("no space left")));
         assert!(matches!(db.sync(), Err(LogError::Failed(text)) if text.contains("no space left")));
         assert!(matches!(db.check(), Err(LogError::Failed(_))));

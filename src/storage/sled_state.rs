@@ -30,7 +30,7 @@ use super::{
     LogPlace, StateView,
     changes::{Changes, CountChanges, malformed},
     keys,
-    sled_db::StateDb,
+    sled_db::{OpenError, StateDb},
     values,
 };
 
@@ -49,17 +49,15 @@ struct Shared {
 
 impl SledState {
     /// Takes the database's tree over and counts what is due and dead in it.
-    pub fn open(db: StateDb) -> Result<Self, LogError> {
-        let tree = db.tree("state")?;
-        let count = |letter: u8| -> Result<AtomicU64, LogError> {
-            let mut keys = 0;
-            for key in tree.scan_prefix([letter]).keys() {
-                db.guard(key)?;
-                keys += 1;
-            }
-            Ok(AtomicU64::new(keys))
-        };
-        let (due, dead) = (count(keys::DUE)?, count(keys::DEAD)?);
+    pub fn open(db: StateDb) -> Result<Self, OpenError> {
+        let (tree, due, dead) = db.first_reads(|| {
+            let tree = db.tree("state")?;
+            let count =
+                |letter: u8| tree.scan_prefix([letter]).keys().try_fold(0, |keys, key| db.guard(key).map(|_| keys + 1));
+            let (due, dead) = (count(keys::DUE)?, count(keys::DEAD)?);
+            Ok((tree, due, dead))
+        })?;
+        let (due, dead) = (AtomicU64::new(due), AtomicU64::new(dead));
         Ok(Self(Arc::new(Shared { db, tree, due, dead, writing: Mutex::new(()) })))
     }
 
