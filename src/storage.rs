@@ -2,6 +2,13 @@
 //!
 //! Layout of the store's directory: `FORMAT` (format version), `log/` (segments and their indexes), `state/` (sled).
 
+mod changes;
+mod keys;
+pub mod sled_config;
+pub mod sled_db;
+pub mod sled_state;
+mod values;
+
 use hookmill_actors::{
     domain::ids::EventId,
     ports::{event_log::LogError, state_store::StateOp},

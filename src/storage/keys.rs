@@ -1,0 +1,120 @@
+//! Keys of the state's tree: one letter, then what it is about, numbers big-endian so that ranges sort as ids do.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `a` | the place in the log that was applied |
+//! | `d` subscription, event | a delivery's record |
+//! | `e` event, subscription | nothing: the event is due or dead for that subscription |
+//! | `i` integration | its intake position |
+//! | `n` integration, last event | a batch of notes |
+//! | `p` subscription, part | its position; parts above 0 only when it does not fit one value |
+//! | `q` subscription, due time, event | nothing: the due queue |
+//! | `r` subscription, first event | a run of deliveries that succeeded at their first try |
+//! | `x` subscription, event | a dead letter |
+
+use hookmill_actors::{
+    domain::ids::{EventId, IntegrationId, SubscriptionId},
+    ports::state_store::Due,
+};
+
+pub(super) const APPLIED: [u8; 1] = [b'a'];
+pub(super) const RECORD: u8 = b'd';
+pub(super) const NEEDED: u8 = b'e';
+pub(super) const NOTES: u8 = b'n';
+pub(super) const DUE: u8 = b'q';
+pub(super) const RUN: u8 = b'r';
+pub(super) const DEAD: u8 = b'x';
+
+/// Bytes of a key of the form: letter, number, event.
+const OWNED_BYTES: usize = 1 + 4 + 16;
+
+pub(super) fn intake(integration: IntegrationId) -> [u8; 5] {
+    number(b'i', integration.0)
+}
+
+pub(super) fn position(subscription: SubscriptionId, part: u8) -> [u8; 6] {
+    let mut key = [0; 6];
+    key[..5].copy_from_slice(&number(b'p', subscription.0));
+    key[5] = part;
+    key
+}
+
+/// `d`, `n`, `r` and `x` keys: of a subscription or integration, for an event.
+pub(super) fn owned(letter: u8, owner: u32, event: EventId) -> [u8; OWNED_BYTES] {
+    let mut key = [0; OWNED_BYTES];
+    key[..5].copy_from_slice(&number(letter, owner));
+    key[5..].copy_from_slice(&event.to_bytes());
+    key
+}
+
+/// The owner and the event of an [`owned`] key.
+pub(super) fn parse_owned(key: &[u8]) -> Option<(u32, EventId)> {
+    let (owner, event) = key.get(1..)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*owner), EventId::from_bytes(event.try_into().ok()?)))
+}
+
+pub(super) fn due(subscription: SubscriptionId, due: Due) -> [u8; 29] {
+    let mut key = [0; 29];
+    key[..5].copy_from_slice(&number(DUE, subscription.0));
+    key[5..13].copy_from_slice(&due.due_ms.to_be_bytes());
+    key[13..].copy_from_slice(&due.event.to_bytes());
+    key
+}
+
+pub(super) fn parse_due(key: &[u8]) -> Option<Due> {
+    let (due_ms, event) = key.get(5..)?.split_first_chunk::<8>()?;
+    Some(Due { due_ms: u64::from_be_bytes(*due_ms), event: EventId::from_bytes(event.try_into().ok()?) })
+}
+
+pub(super) fn needed(event: EventId, subscription: SubscriptionId) -> [u8; 21] {
+    let mut key = [0; 21];
+    key[0] = NEEDED;
+    key[1..17].copy_from_slice(&event.to_bytes());
+    key[17..].copy_from_slice(&subscription.0.to_be_bytes());
+    key
+}
+
+pub(super) fn parse_needed(key: &[u8]) -> Option<EventId> {
+    Some(EventId::from_bytes(*key.get(1..)?.first_chunk::<16>()?))
+}
+
+fn number(letter: u8, number: u32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [letter, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_sort_as_what_they_are_made_of(
+            a in (any::<u32>(), any::<u64>(), any::<u128>()), b in (any::<u32>(), any::<u64>(), any::<u128>()),
+        ) {
+            let event = |it: (u32, u64, u128)| EventId::from_u128(it.2);
+            let due_of = |it| Due { due_ms: it, event: EventId::ZERO };
+            prop_assert_eq!(
+                owned(RUN, a.0, event(a)).cmp(&owned(RUN, b.0, event(b))),
+                (a.0, event(a)).cmp(&(b.0, event(b)))
+            );
+            prop_assert_eq!(
+                due(SubscriptionId(1), due_of(a.1)).cmp(&due(SubscriptionId(1), due_of(b.1))),
+                a.1.cmp(&b.1)
+            );
+            prop_assert_eq!(parse_owned(&owned(DEAD, a.0, event(a))), Some((a.0, event(a))));
+            let entry = Due { due_ms: a.1, event: event(a) };
+            prop_assert_eq!(parse_due(&due(SubscriptionId(a.0), entry)), Some(entry));
+            prop_assert_eq!(parse_needed(&needed(event(a), SubscriptionId(a.0))), Some(event(a)));
+        }
+    }
+
+    #[test]
+    fn short_keys_are_refused() {
+        assert_eq!(parse_owned(b"d"), None);
+        assert_eq!(parse_due(b"q1234"), None);
+        assert_eq!(parse_needed(b""), None);
+    }
+}

@@ -1,0 +1,289 @@
+//! The state in sled: positions, outcomes, due retries, dead letters and notes, as the log's commits make them.
+//!
+//! The log's writer applies each commit here through [`StateView`]; the actors read through [`StateStore`]. Owns the
+//! tree `state`; its keys are in [`super::keys`]. A crash loses what was applied and not synced, and the log's
+//! writer applies that again.
+
+mod prune;
+
+use std::{
+    ops::Bound,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use hookmill_actors::{
+    domain::{
+        delivery::{DeadLetter, Position},
+        ids::{EventId, IntegrationId, SubscriptionId},
+    },
+    ports::{
+        event_log::LogError,
+        state_store::{DeliveryState, Due, Note, StateCounts, StateOp, StateStore},
+    },
+};
+
+use super::{
+    LogPlace, StateView,
+    changes::{Changes, CountChanges, malformed},
+    keys,
+    sled_db::{OpenError, StateDb},
+    values,
+};
+
+/// The state. Clones share it.
+#[derive(Clone)]
+pub struct SledState(Arc<Shared>);
+
+struct Shared {
+    db: StateDb,
+    tree: sled::Tree,
+    due: AtomicU64,
+    dead: AtomicU64,
+    /// Held from the first read of a change to its write, so that pruning and commits do not cross.
+    writing: Mutex<()>,
+}
+
+impl SledState {
+    /// Takes the database's tree over and counts what is due and dead in it.
+    pub fn open(db: StateDb) -> Result<Self, OpenError> {
+        let (tree, due, dead) = db.first_reads(|| {
+            let tree = db.tree("state")?;
+            let count =
+                |letter: u8| tree.scan_prefix([letter]).keys().try_fold(0, |keys, key| db.guard(key).map(|_| keys + 1));
+            let (due, dead) = (count(keys::DUE)?, count(keys::DEAD)?);
+            Ok((tree, due, dead))
+        })?;
+        let (due, dead) = (AtomicU64::new(due), AtomicU64::new(dead));
+        Ok(Self(Arc::new(Shared { db, tree, due, dead, writing: Mutex::new(()) })))
+    }
+
+    /// Runs a scan that may be long where it holds nothing up.
+    async fn scan<T: Send + 'static>(
+        &self,
+        scan: impl FnOnce(&Shared) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let shared = self.0.clone();
+        tokio::task::spawn_blocking(move || scan(&shared)).await.unwrap_or(Err(LogError::Closed))
+    }
+}
+
+impl StateView for SledState {
+    fn applied(&self) -> Result<LogPlace, LogError> {
+        match self.0.get(&keys::APPLIED)? {
+            Some(value) => rmp_serde::from_slice(&value).map_err(|_| malformed(&keys::APPLIED)),
+            None => Ok(LogPlace::default()),
+        }
+    }
+
+    fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
+        self.0.db.check()?;
+        self.0.change(|changes| {
+            for op in ops {
+                changes.add(op)?;
+            }
+            changes.put(&keys::APPLIED, values::pack(&upto));
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> Result<LogPlace, LogError> {
+        // Read before the sync: what is applied while it runs may not be part of it.
+        let applied = self.applied()?;
+        self.0.db.sync()?;
+        Ok(applied)
+    }
+
+    fn needed(&self, after: EventId, upto: EventId, limit: usize) -> Result<Vec<EventId>, LogError> {
+        let Some(first) = after.as_u128().checked_add(1).map(EventId::from_u128) else {
+            return Ok(Vec::new());
+        };
+        self.0.needed(first, upto, limit)
+    }
+
+    fn is_needed(&self, event: EventId) -> Result<bool, LogError> {
+        Ok(!self.0.needed(event, event, 1)?.is_empty())
+    }
+
+    fn prune(&self, upto: EventId) -> Result<u64, LogError> {
+        self.0.db.check()?;
+        prune::prune(&self.0, upto)
+    }
+}
+
+#[async_trait]
+impl StateStore for SledState {
+    async fn intake(&self, integration: IntegrationId) -> Result<EventId, LogError> {
+        let key = keys::intake(integration);
+        match self.0.get(&key)? {
+            Some(value) => value.as_ref().try_into().map(EventId::from_bytes).map_err(|_| malformed(&key)),
+            None => Ok(EventId::ZERO),
+        }
+    }
+
+    async fn position(&self, subscription: SubscriptionId) -> Result<Option<Position>, LogError> {
+        self.0.position(subscription)
+    }
+
+    async fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError> {
+        self.scan(move |shared| shared.due(subscription, until_ms, limit)).await
+    }
+
+    async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
+        self.0.delivery(subscription, event)
+    }
+
+    async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
+        self.0.note(event)
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<(SubscriptionId, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        self.scan(move |shared| shared.dead_letters(after, limit)).await
+    }
+
+    async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError> {
+        let key = keys::owned(keys::DEAD, subscription.0, event);
+        let Some(value) = self.0.get(&key)? else { return Ok(None) };
+        values::decode_dead_letter(&value).map(Some).ok_or_else(|| malformed(&key))
+    }
+
+    async fn counts(&self) -> Result<StateCounts, LogError> {
+        self.0.db.check()?;
+        Ok(StateCounts { due: self.0.due.load(Ordering::Relaxed), dead: self.0.dead.load(Ordering::Relaxed) })
+    }
+}
+
+impl Shared {
+    /// Puts a commit together and writes it, or leaves everything as it is.
+    fn change(&self, fill: impl FnOnce(&mut Changes<'_>) -> Result<(), LogError>) -> Result<(), LogError> {
+        // The lock guards no data of its own, so what panicked under it left nothing half done.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changes = Changes::new(&self.db, &self.tree);
+        fill(&mut changes)?;
+        let CountChanges { due, dead } = changes.commit()?;
+        // Adding a negative number's two's complement subtracts.
+        self.due.fetch_add(due.cast_unsigned(), Ordering::Relaxed);
+        self.dead.fetch_add(dead.cast_unsigned(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, LogError> {
+        self.db.check()?;
+        self.db.guard(self.tree.get(key))
+    }
+
+    /// Keys and values from `first` to `last`, both included.
+    fn range(
+        &self,
+        first: &[u8],
+        last: &[u8],
+    ) -> impl DoubleEndedIterator<Item = Result<(sled::IVec, sled::IVec), LogError>> + '_ {
+        let bounds = (Bound::Included(first), Bound::Included(last));
+        self.tree.range::<&[u8], _>(bounds).map(|item| self.db.guard(item))
+    }
+
+    /// Events from `first` to `last`, both included, that are due or dead for any subscription.
+    fn needed(&self, first: EventId, last: EventId, limit: usize) -> Result<Vec<EventId>, LogError> {
+        self.db.check()?;
+        let mut events = Vec::new();
+        if first > last || limit == 0 {
+            return Ok(events);
+        }
+        let (first, last) = (keys::needed(first, SubscriptionId(0)), keys::needed(last, SubscriptionId(u32::MAX)));
+        for item in self.range(&first, &last) {
+            let (key, _) = item?;
+            let event = keys::parse_needed(&key).ok_or_else(|| malformed(&key))?;
+            if events.last() == Some(&event) {
+                continue;
+            }
+            events.push(event);
+            if events.len() == limit {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    fn position(&self, subscription: SubscriptionId) -> Result<Option<Position>, LogError> {
+        let key = keys::position(subscription, 0);
+        let Some(first) = self.get(&key)? else { return Ok(None) };
+        let parts = values::position_parts(&first).ok_or_else(|| malformed(&key))?;
+        let mut others = Vec::new();
+        for part in 1..parts {
+            let key = keys::position(subscription, part);
+            others.push(self.get(&key)?.ok_or_else(|| malformed(&key))?);
+        }
+        values::decode_position(&first, &others).map(Some).ok_or_else(|| malformed(&key))
+    }
+
+    fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError> {
+        self.db.check()?;
+        let first = keys::due(subscription, Due { due_ms: 0, event: EventId::ZERO });
+        let last = keys::due(subscription, Due { due_ms: until_ms, event: EventId::MAX });
+        let entries = self.range(&first, &last).take(limit);
+        entries.map(|item| item.and_then(|(key, _)| keys::parse_due(&key).ok_or_else(|| malformed(&key)))).collect()
+    }
+
+    fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
+        let key = keys::owned(keys::RECORD, subscription.0, event);
+        if let Some(value) = self.get(&key)? {
+            return values::decode_record(&value).map(DeliveryState::Record).ok_or_else(|| malformed(&key));
+        }
+        // Runs may overlap: what was slow begins a run beside that of its later neighbours. None spans more than this.
+        let earliest = EventId::at_millis(event.millis().saturating_sub(values::RUN_SPAN_MS));
+        let first = keys::owned(keys::RUN, subscription.0, earliest.min(event));
+        let last = keys::owned(keys::RUN, subscription.0, event);
+        for item in self.range(&first, &last).rev() {
+            let (key, value) = item?;
+            let run = values::decode_run(&value).ok_or_else(|| malformed(&key))?;
+            if run.binary_search(&event).is_ok() {
+                return Ok(DeliveryState::Delivered);
+            }
+        }
+        Ok(DeliveryState::Unknown)
+    }
+
+    fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
+        self.db.check()?;
+        let owner = event.integration().0;
+        let first = keys::owned(keys::NOTES, owner, event);
+        let last = keys::owned(keys::NOTES, owner, EventId::MAX);
+        let Some(item) = self.range(&first, &last).next() else { return Ok(None) };
+        let (key, value) = item?;
+        let notes = values::decode_notes(&value).ok_or_else(|| malformed(&key))?;
+        Ok(notes.into_iter().find(|note| note.event == event))
+    }
+
+    fn dead_letters(
+        &self,
+        after: Option<(SubscriptionId, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        self.db.check()?;
+        let last = keys::owned(keys::DEAD, u32::MAX, EventId::MAX);
+        let first = match after {
+            Some((subscription, event)) => Bound::Excluded(keys::owned(keys::DEAD, subscription.0, event)),
+            None => Bound::Included(keys::owned(keys::DEAD, 0, EventId::ZERO)),
+        };
+        if first == Bound::Excluded(last) {
+            return Ok(Vec::new());
+        }
+        let letters = self.tree.range((first, Bound::Included(last))).take(limit);
+        letters
+            .map(|item| {
+                let (key, value) = self.db.guard(item)?;
+                values::decode_dead_letter(&value).ok_or_else(|| malformed(&key))
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

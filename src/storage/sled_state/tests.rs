@@ -1,0 +1,398 @@
+//! The state against plain maps, over re-openings, kills and pruning; and what a commit costs.
+
+use std::{fs, path::Path, time::Instant};
+
+use hookmill_actors::{
+    domain::{
+        delivery::{Attempt, DeadReason, DeliveryRecord, DeliveryStatus},
+        limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, IN_FLIGHT_MAX, RUN_IDS_MAX},
+    },
+    testkit::memory_state::MemoryState,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::storage::sled_db::CACHE_BYTES;
+
+const EVENTS: u64 = 400;
+const SUBSCRIPTIONS: u32 = 3;
+
+/// Events of two integrations in turn, half a second apart, so that runs of them reach over the longest span.
+fn event(n: u64) -> EventId {
+    let integration = IntegrationId(u32::try_from(n % 2).unwrap() + 1);
+    let sequence = u128::from(1_700_000_000_000 + n * 500) << 26 | u128::from(n);
+    EventId::from_parts(sequence, integration, u16::try_from(n * 157 % 65_536).unwrap())
+}
+
+fn open(dir: &Path) -> SledState {
+    SledState::open(StateDb::open(dir, CACHE_BYTES).unwrap()).unwrap()
+}
+
+fn place(n: u64) -> LogPlace {
+    LogPlace { segment: 1, offset: n }
+}
+
+fn record(status: DeliveryStatus, due_ms: Option<u64>) -> DeliveryRecord {
+    DeliveryRecord { status, due_ms, ..DeliveryRecord::new(3) }
+}
+
+fn letter(subscription: SubscriptionId, event: EventId) -> DeadLetter {
+    let error = "refused by the destination".to_owned();
+    DeadLetter { event, subscription, reason: DeadReason::Refused, error, at_ms: 5, attempts: 2 }
+}
+
+fn note(n: u64) -> Note {
+    Note {
+        event: event(n),
+        event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
+        provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
+    }
+}
+
+/// One commit's operations.
+fn commit() -> impl Strategy<Value = Vec<StateOp>> {
+    let subscription = (1..=SUBSCRIPTIONS).prop_map(SubscriptionId);
+    let events = proptest::collection::btree_set(0..EVENTS, 0..60)
+        .prop_map(|numbers| numbers.into_iter().map(event).collect::<Vec<_>>());
+    // Few events, so that the operations of one commit meet each other.
+    let few = (0..12u64).prop_map(event);
+    let status = prop_oneof![
+        Just((DeliveryStatus::Pending, false)),
+        Just((DeliveryStatus::Retrying, true)),
+        Just((DeliveryStatus::Retrying, true)),
+        Just((DeliveryStatus::Delivered, false)),
+        Just((DeliveryStatus::Dead, false)),
+        Just((DeliveryStatus::Cancelled, true)),
+    ];
+    let op = prop_oneof![
+        2 => (subscription.clone(), events.clone(), 0..EVENTS).prop_map(|(subscription, open, upto)| {
+            StateOp::Position { subscription, position: Position { read_upto: event(upto), open } }
+        }),
+        3 => (subscription.clone(), events).prop_map(|(subscription, events)| {
+            StateOp::Delivered { subscription, events }
+        }),
+        6 => (subscription.clone(), few.clone(), status, 0u64..50).prop_map(|(subscription, event, (status, has_due), due)| {
+            StateOp::Delivery { subscription, event, record: record(status, has_due.then_some(due)) }
+        }),
+        3 => (subscription, few).prop_map(|(subscription, event)| StateOp::Dead(letter(subscription, event))),
+    ];
+    proptest::collection::vec(op, 0..12)
+}
+
+/// Intake goes forward only: commit `n` of `of` takes its share of the events in.
+fn with_intake(mut ops: Vec<StateOp>, n: u64, of: u64) -> Vec<StateOp> {
+    for integration in 0..2 {
+        let share = n * EVENTS / of..(n + 1) * EVENTS / of;
+        let notes: Vec<Note> = share.filter(|n| n % 2 == integration).map(note).collect();
+        if let Some(last) = notes.last() {
+            let integration = last.event.integration();
+            ops.push(StateOp::Intake { integration, upto: last.event, notes });
+        }
+    }
+    ops
+}
+
+async fn same(state: &SledState, model: &MemoryState) {
+    assert_eq!(state.counts().await, model.counts().await);
+    for integration in (0..4).map(IntegrationId) {
+        assert_eq!(state.intake(integration).await, model.intake(integration).await);
+    }
+    for subscription in (0..=SUBSCRIPTIONS + 1).map(SubscriptionId) {
+        assert_eq!(state.position(subscription).await, model.position(subscription).await);
+        for (until, limit) in [(u64::MAX, 1_000), (25, 1_000), (40, 3), (0, 1), (9, 0)] {
+            assert_eq!(state.due(subscription, until, limit).await, model.due(subscription, until, limit).await);
+        }
+        for event in (0..EVENTS).map(event) {
+            assert_eq!(state.delivery(subscription, event).await, model.delivery(subscription, event).await);
+        }
+        for event in (0..12).map(event) {
+            assert_eq!(state.dead_letter(subscription, event).await, model.dead_letter(subscription, event).await);
+        }
+        let after = Some((subscription, event(5)));
+        assert_eq!(state.dead_letters(after, 4).await, model.dead_letters(after, 4).await);
+    }
+    assert_eq!(state.dead_letters(None, 1_000).await, model.dead_letters(None, 1_000).await);
+    for event in (0..EVENTS).map(event) {
+        assert_eq!(state.note(event).await, model.note(event).await);
+    }
+    let needed = model.needed(EventId::ZERO, EventId::MAX);
+    assert_eq!(state.needed(EventId::ZERO, EventId::MAX, 1_000), Ok(needed.clone()));
+    assert_eq!(state.needed(event(3), event(8), 1_000), Ok(model.needed(event(3), event(8))));
+    assert_eq!(state.needed(EventId::ZERO, EventId::MAX, 2).unwrap(), needed[..needed.len().min(2)]);
+    for event in (0..12).map(event) {
+        assert_eq!(state.is_needed(event), Ok(needed.contains(&event)));
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn answers_as_plain_maps_do(commits in proptest::collection::vec(commit(), 1..20)) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        let (runtime, model) = (runtime(), MemoryState::default());
+        let state = open(&dir);
+        let of = commits.len() as u64;
+        for (n, ops) in (0..).zip(commits) {
+            let ops = with_intake(ops, n, of);
+            state.apply(&ops, place(n + 1)).unwrap();
+            model.apply(&ops);
+            prop_assert_eq!(state.applied(), Ok(place(n + 1)));
+        }
+        runtime.block_on(same(&state, &model));
+        prop_assert_eq!(state.sync(), Ok(place(of)));
+        drop(state);
+        let state = open(&dir);
+        prop_assert_eq!(state.applied(), Ok(place(of)));
+        runtime.block_on(same(&state, &model));
+    }
+
+    #[test]
+    fn pruning_takes_what_is_settled_and_nothing_else(
+        commits in proptest::collection::vec(commit(), 1..12), upto in 0..EVENTS,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let (runtime, model) = (runtime(), MemoryState::default());
+        let state = open(&root.path().join("state"));
+        let of = commits.len() as u64;
+        for (n, ops) in (0..).zip(commits) {
+            let ops = with_intake(ops, n, of);
+            state.apply(&ops, place(n + 1)).unwrap();
+            model.apply(&ops);
+        }
+        let needed = model.needed(EventId::ZERO, EventId::MAX);
+        state.prune(event(upto)).unwrap();
+        prop_assert_eq!(state.prune(event(upto)), Ok(0), "a second time finds nothing more");
+        runtime.block_on(async {
+            assert_eq!(state.counts().await, model.counts().await);
+            for n in 0..EVENTS {
+                let event = event(n);
+                let gone = n <= upto && !needed.contains(&event);
+                let note = state.note(event).await.unwrap();
+                assert!(note == model.note(event).await.unwrap() || gone && note.is_none(), "note {n}");
+                for subscription in (1..=SUBSCRIPTIONS).map(SubscriptionId) {
+                    let (found, want) = (
+                        state.delivery(subscription, event).await.unwrap(),
+                        model.delivery(subscription, event).await.unwrap(),
+                    );
+                    let settled = match &want {
+                        DeliveryState::Unknown => false,
+                        DeliveryState::Delivered => true,
+                        DeliveryState::Record(record) => {
+                            matches!(record.status, DeliveryStatus::Delivered | DeliveryStatus::Cancelled)
+                        }
+                    };
+                    let record = matches!(want, DeliveryState::Record(_));
+                    assert!(found == want || gone && settled, "{subscription} {n}: {found:?}, not {want:?}");
+                    // A run that reaches over the end stays whole; a record stands alone.
+                    assert!(!(gone && settled && record) || found != want, "record {subscription} {n} stayed");
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn pruning_everything_leaves_only_what_is_needed() {
+    let root = tempfile::tempdir().unwrap();
+    let state = open(&root.path().join("state"));
+    let subscription = SubscriptionId(1);
+    let due = StateOp::Delivery {
+        subscription: SubscriptionId(2),
+        event: event(6),
+        record: record(DeliveryStatus::Retrying, Some(9)),
+    };
+    let delivered = StateOp::Delivered { subscription, events: (0..EVENTS).map(event).collect() };
+    state.apply(&with_intake(vec![due, delivered], 0, 1), place(1)).unwrap();
+    assert!(state.prune(EventId::MAX).unwrap() > 0);
+    let kept: Vec<(u8, EventId)> = state
+        .0
+        .tree
+        .iter()
+        .keys()
+        .map(Result::unwrap)
+        .filter(|key| [keys::NOTES, keys::RUN, keys::RECORD].contains(&key[0]))
+        .map(|key| (key[0], keys::parse_owned(&key).unwrap().1))
+        .collect();
+    assert_eq!(kept, [(keys::RECORD, event(6)), (keys::NOTES, event(6)), (keys::RUN, event(6))]);
+}
+
+#[test]
+fn a_slow_delivery_hides_nobody_in_its_run() {
+    let root = tempfile::tempdir().unwrap();
+    let (state, runtime) = (open(&root.path().join("state")), runtime());
+    let subscription = SubscriptionId(1);
+    let delivered =
+        |numbers: &[u64]| StateOp::Delivered { subscription, events: numbers.iter().copied().map(event).collect() };
+    state.apply(&[delivered(&[10, 11, 12, 14])], place(1)).unwrap();
+    // Far behind the others, and then the same first id again.
+    state.apply(&[delivered(&[0, 1, 13, 300]), delivered(&[0, 5])], place(2)).unwrap();
+    let found: Vec<u64> = (0..EVENTS)
+        .filter(|n| runtime.block_on(state.delivery(subscription, event(*n))) == Ok(DeliveryState::Delivered))
+        .collect();
+    assert_eq!(found, [0, 1, 5, 10, 11, 12, 13, 14, 300]);
+}
+
+fn full_record(due_ms: u64) -> DeliveryRecord {
+    let attempt = Attempt {
+        at_ms: u64::MAX,
+        duration_ms: u32::MAX,
+        status: Some(503),
+        error: Some("e".repeat(400)),
+        reply: Some("r".repeat(256)),
+    };
+    let mut record = record(DeliveryStatus::Retrying, Some(due_ms));
+    record.latest = vec![attempt; ATTEMPTS_KEPT];
+    record
+}
+
+fn blobs(dir: &Path) -> usize {
+    fs::read_dir(dir.join("blobs")).unwrap().count()
+}
+
+#[test]
+fn the_largest_values_written_over_and_removed_make_no_blob() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let state = open(&dir);
+    let long = |n: u64| Note {
+        event: EventId::from_parts(u128::from(n) << 60, IntegrationId(1), u16::MAX),
+        event_type: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
+        provider_id: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
+    };
+    let wide: Vec<EventId> =
+        (1..=IN_FLIGHT_MAX as u128).map(|n| EventId::from_parts(n << 65, IntegrationId(1), u16::MAX)).collect();
+    for round in 0..6u64 {
+        for batch in 0..4u64 {
+            let mut ops: Vec<StateOp> = (0..100)
+                .map(|n| StateOp::Delivery {
+                    subscription: SubscriptionId(1),
+                    event: event(batch * 100 + n),
+                    record: full_record(round * 1_000 + n),
+                })
+                .collect();
+            let position = Position { read_upto: EventId::MAX, open: wide.clone() };
+            ops.push(StateOp::Position { subscription: SubscriptionId(u32::try_from(batch).unwrap()), position });
+            let notes: Vec<Note> = (0..256).map(|n| long(round * 1_024 + batch * 256 + n)).collect();
+            ops.push(StateOp::Intake { integration: IntegrationId(1), upto: EventId::MAX, notes });
+            ops.push(StateOp::Delivered { subscription: SubscriptionId(2), events: wide[..RUN_IDS_MAX].to_vec() });
+            state.apply(&ops, place(round)).unwrap();
+        }
+        state.sync().unwrap();
+        assert_eq!(blobs(&dir), 0, "round {round}");
+    }
+    let cancelled: Vec<StateOp> = (0..EVENTS)
+        .map(|n| StateOp::Delivery {
+            subscription: SubscriptionId(1),
+            event: event(n),
+            record: record(DeliveryStatus::Cancelled, None),
+        })
+        .collect();
+    state.apply(&cancelled, place(9)).unwrap();
+    assert!(state.prune(EventId::MAX).unwrap() > EVENTS);
+    state.sync().unwrap();
+    assert_eq!(blobs(&dir), 0);
+    let longest = state.0.tree.iter().values().map(|value| value.unwrap().len()).max().unwrap();
+    assert!(longest <= crate::storage::sled_db::VALUE_BYTES_MAX);
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// What a killed process leaves in its files is what a copy of them finds while it runs.
+#[test]
+fn a_kill_leaves_whole_commits_only_and_all_that_were_synced() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("state");
+    let (runtime, model, state) = (runtime(), MemoryState::default(), open(&dir));
+    let mut after = vec![model.snapshot()];
+    let mut copies: Vec<(u64, TempDir)> = Vec::new();
+    let mut synced = 0;
+    for n in 0..200u64 {
+        let subscription = SubscriptionId(u32::try_from(n % 3).unwrap() + 1);
+        let first = n * 2;
+        let ops = with_intake(
+            vec![
+                StateOp::Delivered { subscription, events: vec![event(first)] },
+                StateOp::Delivery {
+                    subscription,
+                    event: event(first + 1),
+                    record: record(DeliveryStatus::Retrying, Some(n)),
+                },
+                StateOp::Dead(letter(subscription, event(n % 12))),
+                StateOp::Position { subscription, position: Position { read_upto: event(first), open: vec![] } },
+            ],
+            n,
+            200,
+        );
+        state.apply(&ops, place(n + 1)).unwrap();
+        model.apply(&ops);
+        after.push(model.snapshot());
+        if n % 32 == 5 {
+            synced = state.sync().unwrap().offset;
+        }
+        if n % 23 == 9 {
+            let files = tempfile::tempdir().unwrap();
+            copy(&dir, files.path());
+            copies.push((synced, files));
+        }
+    }
+    for (synced, files) in copies {
+        let state = open(files.path());
+        let applied = state.applied().unwrap().offset;
+        assert!(applied >= synced, "{applied} were kept, {synced} were synced");
+        runtime.block_on(same(&state, &after[usize::try_from(applied).unwrap()]));
+    }
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --lib -- --ignored --nocapture what_a_commit_costs"]
+fn what_a_commit_costs() {
+    const ROUNDS: u64 = 200;
+    let root = tempfile::tempdir().unwrap();
+    let state = open(&root.path().join("state"));
+    let id = |n: u64| EventId::from_parts((1_700_000_000_000 << 26) + u128::from(n) * 900_000, IntegrationId(1), 7);
+    let runs = |round: u64| -> Vec<StateOp> {
+        let ids: Vec<EventId> = (round * 512..(round + 1) * 512).map(id).collect();
+        let position = Position { read_upto: ids[511], open: ids[256..].to_vec() };
+        let run = |part: &[EventId]| StateOp::Delivered { subscription: SubscriptionId(1), events: part.to_vec() };
+        vec![run(&ids[..256]), run(&ids[256..]), StateOp::Position { subscription: SubscriptionId(1), position }]
+    };
+    let records = |round: u64| -> Vec<StateOp> {
+        let mut record = record(DeliveryStatus::Retrying, Some(round));
+        record.push(Attempt { at_ms: 1, duration_ms: 2, status: Some(500), error: Some("500".into()), reply: None });
+        let delivery = |n| StateOp::Delivery { subscription: SubscriptionId(1), event: id(n), record: record.clone() };
+        (round * 512..(round + 1) * 512).map(delivery).collect()
+    };
+    for (name, commit) in [("runs and a position", &runs as &dyn Fn(u64) -> Vec<StateOp>), ("records", &records)] {
+        let mut micros: Vec<u128> = (0..ROUNDS)
+            .map(|round| {
+                let ops = commit(round);
+                let begun = Instant::now();
+                state.apply(&ops, place(round)).unwrap();
+                begun.elapsed().as_micros()
+            })
+            .collect();
+        micros.sort_unstable();
+        let begun = Instant::now();
+        state.sync().unwrap();
+        let (median, p99) = (micros[micros.len() / 2], micros[micros.len() * 99 / 100]);
+        eprintln!("512 {name}: median {median} us, p99 {p99} us; a sync then {} us", begun.elapsed().as_micros());
+    }
+}
