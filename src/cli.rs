@@ -1,1 +1,3 @@
 //! cli
+pub mod send;
+pub mod verify;

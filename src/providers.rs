@@ -94,10 +94,10 @@ mod tests {
             );
             let verifier = provider.verifier(&Map::new(), &[other.clone(), secret]).expect("compiles");
             let name = provider.name();
-            let verified =
+            let outcome =
                 verifier.verify(&post(&headers, &body), now_ms).unwrap_or_else(|error| panic!("{name}: {error}"));
             if !signed.headers.is_empty() {
-                assert_eq!(verified.secret_index, 1, "{name}");
+                assert_eq!(outcome.secret_index, 1, "{name}");
                 let verifier = provider.verifier(&Map::new(), &[other]).expect("compiles");
                 assert!(verifier.verify(&post(&headers, &body), now_ms).is_err(), "{name}: another secret");
             }

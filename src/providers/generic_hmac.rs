@@ -257,7 +257,7 @@ impl Verifier for Compiled {
                 return Err(Refusal::Malformed(format!("`{name}` holds the text that ends it in the template")));
             }
         }
-        let secret_index = signature::matching_key(&self.keys, scheme.template.slices(fill), signatures.as_slice())?;
+        let secret_index = signature::matching_key(&self.keys, &scheme.template.slices(fill), signatures.as_slice())?;
         Ok(Verified { secret_index })
     }
 
@@ -279,17 +279,12 @@ impl Compiled {
         let mut signatures = Signatures::new();
         let mut rest = Some(header);
         while let Some(text) = rest {
-            let element = match &scheme.separator {
-                Some(separator) => {
-                    let (element, after) = split_once(text, separator);
-                    rest = after;
-                    element.trim_ascii()
-                }
-                None => {
-                    rest = None;
-                    text
-                }
+            let (element, after) = match &scheme.separator {
+                Some(separator) => split_once(text, separator),
+                None => (text, None),
             };
+            rest = after;
+            let element = if scheme.separator.is_some() { element.trim_ascii() } else { element };
             if let Some(digest) = decode(element) {
                 signatures.push(digest)?;
             }

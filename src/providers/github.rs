@@ -40,7 +40,7 @@ impl Verifier for Compiled {
             .strip_prefix(PREFIX.as_bytes())
             .and_then(|hex| Encoding::Hex.decode(hex, 32))
             .ok_or_else(|| Refusal::Malformed(format!("`{SIGNATURE}` is not `{PREFIX}` and 64 hex digits")))?;
-        let secret_index = signature::matching_key(&self.keys, [request.body], &[digest])?;
+        let secret_index = signature::matching_key(&self.keys, &[request.body], &[digest])?;
         Ok(Verified { secret_index })
     }
 }

@@ -127,7 +127,7 @@ impl Key {
 }
 
 /// The place of the first key that gives one of the signatures. Every key is hashed at most once.
-pub(super) fn matching_key<'a, P>(keys: &[Key], parts: P, signatures: &[Digest]) -> Result<usize, Refusal>
+pub(super) fn matching_key<'a, P>(keys: &[Key], parts: &P, signatures: &[Digest]) -> Result<usize, Refusal>
 where
     P: IntoIterator<Item = &'a [u8]> + Clone,
 {
@@ -450,9 +450,9 @@ mod tests {
         let keys = [Key::new(Algorithm::Sha256, b"new"), Key::new(Algorithm::Sha256, b"old")];
         let good = keys[1].digest([b"body".as_slice()]);
         let bad = keys[1].digest([b"other".as_slice()]);
-        assert_eq!(matching_key(&keys, [b"bo".as_slice(), b"dy"], &[bad, good]), Ok(1));
-        assert_eq!(matching_key(&keys, [b"body".as_slice()], &[bad]), Err(Refusal::Mismatch));
-        assert_eq!(matching_key(&keys, [b"body".as_slice()], &[]), Err(Refusal::Mismatch));
+        assert_eq!(matching_key(&keys, &[b"bo".as_slice(), b"dy"], &[bad, good]), Ok(1));
+        assert_eq!(matching_key(&keys, &[b"body".as_slice()], &[bad]), Err(Refusal::Mismatch));
+        assert_eq!(matching_key(&keys, &[b"body".as_slice()], &[]), Err(Refusal::Mismatch));
     }
 
     #[test]

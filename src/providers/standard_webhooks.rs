@@ -103,7 +103,7 @@ impl Verifier for Compiled {
         let signed = [id, b".".as_slice(), timestamp, b".", request.body];
 
         let (symmetric, asymmetric) = self.parse(header)?;
-        if let Ok(secret_index) = signature::matching_key(&self.secrets, signed, symmetric.as_slice()) {
+        if let Ok(secret_index) = signature::matching_key(&self.secrets, &signed, symmetric.as_slice()) {
             return Ok(Verified { secret_index });
         }
         if asymmetric.as_slice().is_empty() {
@@ -221,7 +221,10 @@ impl Provider for StandardWebhooks {
     }
 
     fn identify(&self, settings: &Map<String, Value>, event: &Event) -> Identity {
-        let prefix = Settings::read(settings).unwrap_or_default().header_prefix;
+        let prefix = settings
+            .get("header_prefix")
+            .and_then(|prefix| HeaderPrefix::deserialize(prefix).ok())
+            .unwrap_or(HeaderPrefix::Webhook);
         let [kind] = payload::members(&event.arrival.body, ["type"]);
         Identity {
             event_type: payload::event_type(kind),
@@ -302,8 +305,12 @@ mod tests {
         }
     }
 
+    fn at_now(signature: &str) -> Case<'_> {
+        Case { id: ID, timestamp: "1768465800", signature }
+    }
+
     fn verify(signature: &str) -> Result<Verified, Refusal> {
-        Case { id: ID, timestamp: "1768465800", signature }.verify(json!({}), &[SECRET])
+        at_now(signature).verify(json!({}), &[SECRET])
     }
 
     #[test]
@@ -362,21 +369,18 @@ mod tests {
         let settings = json!({ "public_keys": [whpk] });
         let message = [ID.as_bytes(), b".1768465800.", BODY].concat();
         let v1a = format!("v1a,{}", Encoding::Base64.encode(&private.sign(&message).to_bytes()));
-        fn case(signature: &str) -> Case<'_> {
-            Case { id: ID, timestamp: "1768465800", signature }
-        }
-        assert_eq!(case(&v1a).verify(settings.clone(), &[]), Ok(Verified { secret_index: 0 }));
-        assert_eq!(case(&v1a).verify(settings.clone(), &[SECRET]), Ok(Verified { secret_index: 1 }));
-        assert!(case(&v1a).verify(json!({}), &[SECRET]).is_err());
+        assert_eq!(at_now(&v1a).verify(settings.clone(), &[]), Ok(Verified { secret_index: 0 }));
+        assert_eq!(at_now(&v1a).verify(settings.clone(), &[SECRET]), Ok(Verified { secret_index: 1 }));
+        assert!(at_now(&v1a).verify(json!({}), &[SECRET]).is_err());
         // An HMAC under the public key's bytes, as either version.
         let forged = Key::new(Algorithm::Sha256, &public).digest([message.as_slice()]);
         for version in ["v1", "v1a"] {
             let header = format!("{version},{}", Encoding::Base64.encode(forged.as_bytes()));
-            assert!(case(&header).verify(settings.clone(), &[]).is_err(), "{version}");
+            assert!(at_now(&header).verify(settings.clone(), &[]).is_err(), "{version}");
         }
         let other = SigningKey::from_bytes(&[6; 32]).sign(&message).to_bytes();
         let header = format!("v1a,{}", Encoding::Base64.encode(&other));
-        assert_eq!(case(&header).verify(settings, &[]), Err(Refusal::Mismatch));
+        assert_eq!(at_now(&header).verify(settings, &[]), Err(Refusal::Mismatch));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Verifier for Compiled {
         let (timestamp, signatures) = parse(header)?;
         self.tolerance.check(timestamp, TimestampUnit::Seconds, now_ms)?;
         let signed = [timestamp, b".".as_slice(), request.body];
-        let secret_index = signature::matching_key(&self.keys, signed, signatures.as_slice())?;
+        let secret_index = signature::matching_key(&self.keys, &signed, signatures.as_slice())?;
         Ok(Verified { secret_index })
     }
 }

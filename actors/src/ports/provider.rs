@@ -134,7 +134,7 @@ pub struct SignedRequest {
 
 /// A scheme.
 pub trait Provider: Send + Sync {
-    /// Its name in configuration: snake_case.
+    /// Its name in configuration: `snake_case`.
     fn name(&self) -> &'static str;
 
     /// One line for people.
