@@ -94,7 +94,8 @@ pub trait Verifier: Send + Sync {
     /// Checks the signature over the exact bytes. `now_ms`: wall clock, milliseconds since 1970.
     fn verify(&self, request: &InboundRequest<'_>, now_ms: u64) -> Result<Verified, Refusal>;
 
-    /// Answers a request that only proves that the endpoint is ours; nothing is stored for it.
+    /// Answers a request that only proves that the endpoint is ours; nothing is stored for it. A `GET` is asked
+    /// here first, and refused with 403 when there is no answer; a `POST` only once its signature holds.
     fn handshake(&self, request: &InboundRequest<'_>) -> Option<Reply> {
         let _ = request;
         None
@@ -133,7 +134,7 @@ pub struct SignedRequest {
 
 /// A scheme.
 pub trait Provider: Send + Sync {
-    /// Its name in configuration: snake_case.
+    /// Its name in configuration: `snake_case`.
     fn name(&self) -> &'static str;
 
     /// One line for people.
@@ -142,8 +143,8 @@ pub trait Provider: Send + Sync {
     /// Makes an endpoint's verifier. `settings` are the endpoint's `verification`; unknown members are refused.
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError>;
 
-    /// Reads the provider's type and id from a stored event; `settings` are the endpoint's `verification`. May parse;
-    /// never called before the reply.
+    /// Reads the provider's type and id from a stored event. May parse; never called before the reply.
+    /// `settings` are those of its endpoint: some schemes let one choose the header that carries the id.
     fn identify(&self, settings: &Map<String, Value>, event: &Event) -> Identity;
 
     /// Signs `body` as the provider does. `id` is used where the scheme carries one.
