@@ -2,12 +2,43 @@
 //!
 //! Layout of the store's directory: `FORMAT` (format version), `log/` (segments and their indexes), `state/` (sled).
 
+mod catalog;
 mod changes;
+mod commit;
+mod disk;
+mod index;
 mod keys;
+mod open_error;
+mod options;
+mod reader;
+mod record;
+mod recovery;
+mod scan;
+mod segment;
+mod segment_log;
+mod shared;
+mod sidecar;
 pub mod sled_config;
 pub mod sled_db;
 pub mod sled_state;
+mod space;
+mod stats;
+mod store_dir;
+#[cfg(test)]
+mod tests;
+mod trim;
 mod values;
+mod writer;
+
+pub use self::{
+    open_error::OpenError,
+    options::LogOptions,
+    segment_log::SegmentLog,
+    stats::{LogHealth, LogStats, SYNC_BUCKETS_US},
+    store_dir::{StoreDir, quarantine},
+};
+
+use std::fmt;
 
 use hookmill_actors::{
     domain::ids::EventId,
@@ -22,6 +53,12 @@ pub struct LogPlace {
     pub segment: u64,
     /// Bytes from its start.
     pub offset: u64,
+}
+
+impl fmt::Display for LogPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {} of segment {:016x}", self.offset, self.segment)
+    }
 }
 
 /// State as the log's writer sees it: a view that the log's own commits rebuild.

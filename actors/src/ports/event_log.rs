@@ -28,6 +28,14 @@ pub enum LogError {
     /// A write or sync failed: nothing is accepted any more until a restart.
     #[error("the event log failed: {0}")]
     Failed(Arc<str>),
+    /// The event is larger than the log takes; nothing was taken.
+    #[error("an event of {bytes} bytes is larger than the log's limit of {bytes_max}")]
+    TooLarge {
+        /// Bytes of its record.
+        bytes: usize,
+        /// The most that is taken.
+        bytes_max: usize,
+    },
     /// The log is shut.
     #[error("the event log is shut")]
     Closed,
@@ -90,9 +98,13 @@ pub struct Trimmed {
 /// A stored event as read: whole, or known to be damaged.
 pub type Stored = Result<Arc<Event>, EventId>;
 
-/// Hears of commits. Called on the log's writer thread, so it must not block.
-pub trait CommitListener: Send + Sync {
-    /// These integrations have new events; with each, the id of its last one. They can be read from now on.
+/// Hears of commits, to wake readers.
+///
+/// # Contract
+/// Called on the log's writer thread between two commits, after the sync and after the senders were answered: it
+/// must not block, and not call the log.
+pub trait CommitListener: Send + Sync + 'static {
+    /// The integrations that have new events, ascending, each with the last of them.
     fn committed(&self, integrations: &[(IntegrationId, EventId)]);
 }
 

@@ -1,0 +1,315 @@
+//! Reads events: by integration from a place, by id, and the newest for people. Blocking; called on a bounded pool.
+//!
+//! Owns nothing. A record is checked before it is an event; one that fails reads as damaged, by its id. A segment
+//! may be trimmed while it is read, and its file used again: whatever does not read is held against the catalog
+//! first, and read again from a new snapshot when its segment is gone.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use hookmill_actors::{
+    domain::{
+        event::Event,
+        ids::{EventId, IntegrationId},
+    },
+    ports::event_log::{LogError, ReadBounds, Stored},
+};
+use tracing::{error, warn};
+
+use super::{
+    catalog::{Catalog, IndexView, OpenSegment, Sealed},
+    index::Entry,
+    open_error::OpenError,
+    record::{RECORD_HEADER_BYTES, RecordHeader, decode_event},
+    recovery::rebuild_index,
+};
+
+/// Records closer together than this are read at once.
+const GAP_BYTES_MAX: u64 = 4096;
+/// The most that is read at once, unless a single record is larger.
+const READ_BYTES_MAX: u64 = 1 << 20;
+
+/// Why a read did not end.
+enum Miss {
+    /// The segment was trimmed meanwhile: look again.
+    Gone,
+    Failed(LogError),
+}
+
+/// Reads an integration's events after `after`, in order.
+pub(crate) fn read(
+    catalog: &Catalog,
+    integration: IntegrationId,
+    mut after: EventId,
+    bounds: ReadBounds,
+) -> Result<Vec<Stored>, LogError> {
+    let mut batch = Batch { bounds, bytes: 0, events: Vec::new() };
+    loop {
+        match read_snapshot(catalog, integration, &mut after, &mut batch) {
+            Ok(()) => return Ok(batch.events),
+            Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+/// What a read has found so far.
+struct Batch {
+    bounds: ReadBounds,
+    bytes: usize,
+    events: Vec<Stored>,
+}
+
+impl Batch {
+    fn room(&self) -> usize {
+        self.bounds.events_max.saturating_sub(self.events.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.room() == 0 || (!self.events.is_empty() && self.bytes >= self.bounds.bytes_max)
+    }
+
+    /// The first of `entries` that still fit.
+    fn cut<'a>(&mut self, entries: &'a [Entry]) -> &'a [Entry] {
+        let mut taken = 0;
+        for entry in entries.iter().take(self.room()) {
+            let bytes = self.bytes + entry.bytes as usize;
+            if bytes > self.bounds.bytes_max && (taken > 0 || !self.events.is_empty()) {
+                self.bytes = self.bounds.bytes_max.max(self.bytes);
+                break;
+            }
+            self.bytes = bytes;
+            taken += 1;
+        }
+        &entries[..taken]
+    }
+}
+
+fn read_snapshot(
+    catalog: &Catalog,
+    integration: IntegrationId,
+    after: &mut EventId,
+    batch: &mut Batch,
+) -> Result<(), Miss> {
+    let snapshot = catalog.snapshot(integration, *after, batch.room());
+    let start = snapshot.sealed.partition_point(|sealed| sealed.summary.last <= *after);
+    for sealed in snapshot.sealed[start..].iter().filter(|sealed| sealed.summary.events > 0) {
+        if batch.is_full() {
+            return Ok(());
+        }
+        let (segment, entries) = with_index(catalog, sealed, |index| index.after(integration, *after, batch.room()))?;
+        read_entries(catalog, &segment, &entries, after, batch)?;
+    }
+    if batch.is_full() {
+        return Ok(());
+    }
+    read_entries(catalog, &snapshot.active, &snapshot.active_entries, after, batch)
+}
+
+fn read_entries(
+    catalog: &Catalog,
+    segment: &OpenSegment,
+    entries: &[Entry],
+    after: &mut EventId,
+    batch: &mut Batch,
+) -> Result<(), Miss> {
+    let entries = batch.cut(entries);
+    let mut rest = entries;
+    let mut buffer = Vec::new();
+    while let Some(first) = rest.first() {
+        let start = u64::from(first.offset);
+        let end_of = |entry: &Entry| u64::from(entry.offset) + u64::from(entry.bytes);
+        let together = rest
+            .windows(2)
+            .take_while(|pair| {
+                u64::from(pair[1].offset) <= end_of(&pair[0]) + GAP_BYTES_MAX
+                    && end_of(&pair[1]) - start <= READ_BYTES_MAX
+            })
+            .count()
+            + 1;
+        let (run, later) = rest.split_at(together);
+        let bytes = end_of(&run[together - 1]) - start;
+        buffer.resize(usize::try_from(bytes).expect("offsets are 32 bits"), 0);
+        segment.file.read_exact_at(&mut buffer, start).map_err(|error| unreadable(catalog, segment, &error))?;
+        for entry in run {
+            let place = (entry.offset - first.offset) as usize;
+            let stored = decode(&buffer[place..place + entry.bytes as usize], segment.salt, entry.id());
+            if stored.is_none() {
+                damaged(catalog, segment, entry)?;
+            }
+            *after = entry.id();
+            batch.events.push(stored.map(Arc::new).ok_or(entry.id()));
+        }
+        rest = later;
+    }
+    Ok(())
+}
+
+/// Reads one event by its id.
+pub(crate) fn get(catalog: &Catalog, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
+    loop {
+        match find(catalog, id).and_then(|found| match found {
+            Some((segment, entry)) => read_event(catalog, &segment, &entry).map(Some),
+            None => Ok(None),
+        }) {
+            Ok(event) => return Ok(event.map(Arc::new)),
+            Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn find(catalog: &Catalog, id: EventId) -> Result<Option<(Arc<OpenSegment>, Entry)>, Miss> {
+    let (sealed, active, entry) = catalog.look(|index| index.find(id).or_else(|| index.find_kept(id)));
+    if let Some(entry) = entry {
+        return Ok(Some((active, entry)));
+    }
+    let own = sealed.partition_point(|sealed| sealed.summary.last < id);
+    if let Some(sealed) = sealed.get(own).filter(|sealed| id > sealed.summary.prev_last) {
+        let (segment, entry) = with_index(catalog, sealed, |index| index.find(id))?;
+        if let Some(entry) = entry {
+            return Ok(Some((segment, entry)));
+        }
+    }
+    for sealed in sealed.iter().rev().filter(|sealed| sealed.summary.kept > 0) {
+        let (segment, entry) = with_index(catalog, sealed, |index| index.find_kept(id))?;
+        if let Some(entry) = entry {
+            return Ok(Some((segment, entry)));
+        }
+    }
+    Ok(None)
+}
+
+fn read_event(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result<Event, Miss> {
+    let bytes = read_bytes(catalog, segment, entry)?;
+    match decode(&bytes, segment.salt, entry.id()) {
+        Some(event) => Ok(event),
+        None => damaged(catalog, segment, entry).and(Err(Miss::Failed(LogError::Corrupt(entry.id())))),
+    }
+}
+
+/// The newest events before `before`, newest first.
+pub(crate) fn latest(
+    catalog: &Catalog,
+    integration: Option<IntegrationId>,
+    before: EventId,
+    limit: usize,
+) -> Result<Vec<EventId>, LogError> {
+    loop {
+        match latest_snapshot(catalog, integration, before, limit) {
+            Ok(ids) => return Ok(ids),
+            Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn latest_snapshot(
+    catalog: &Catalog,
+    integration: Option<IntegrationId>,
+    before: EventId,
+    limit: usize,
+) -> Result<Vec<EventId>, Miss> {
+    let (sealed, _, mut ids) = catalog.look(|index| index.before(integration, before, limit));
+    for sealed in sealed.iter().rev().filter(|sealed| sealed.summary.events > 0 && sealed.summary.prev_last < before) {
+        if ids.len() >= limit {
+            break;
+        }
+        let (_, more) = with_index(catalog, sealed, |index| index.before(integration, before, limit - ids.len()))?;
+        ids.extend(more);
+    }
+    Ok(ids)
+}
+
+/// Looks into a sealed segment's index, which is made again when it does not read.
+fn with_index<T>(
+    catalog: &Catalog,
+    sealed: &Sealed,
+    look: impl Fn(&IndexView) -> io::Result<T>,
+) -> Result<(Arc<OpenSegment>, T), Miss> {
+    let number = sealed.summary.number;
+    let failed = |problem: &dyn std::fmt::Display| {
+        if catalog.has(number) {
+            Miss::Failed(LogError::Failed(format!("reading segment {number:016x}: {problem}").into()))
+        } else {
+            Miss::Gone
+        }
+    };
+    let segment = catalog.open(sealed).map_err(|error| failed(&chain(&error)))?;
+    let problem = match catalog.index(sealed, &segment).and_then(|index| look(&index)) {
+        Ok(found) => return Ok((segment, found)),
+        Err(problem) => problem,
+    };
+    if !catalog.has(number) {
+        return Err(Miss::Gone);
+    }
+    warn!(segment = number, %problem, "the index of a sealed segment does not read; it is made again");
+    let index = rebuild_index(catalog, sealed).map_err(|error| failed(&chain(&error)))?;
+    sealed.set_memory(Some(Arc::new(index)));
+    let view = catalog.index(sealed, &segment).map_err(|error| failed(&error))?;
+    look(&view).map(|found| (segment, found)).map_err(|error| failed(&error))
+}
+
+/// Reads the record of an entry as it is; for trimming, which copies it.
+pub(crate) fn read_raw(
+    catalog: &Catalog,
+    segment: &OpenSegment,
+    entry: &Entry,
+) -> Result<Option<(RecordHeader, Bytes)>, LogError> {
+    let bytes = read_bytes(catalog, segment, entry).map_err(|miss| match miss {
+        Miss::Failed(error) => error,
+        Miss::Gone => LogError::Closed,
+    })?;
+    Ok(RecordHeader::decode(&bytes, segment.salt)
+        .filter(|header| header.id == entry.id() && header.record_bytes() == bytes.len())
+        .map(|header| (header, bytes.slice(RECORD_HEADER_BYTES..))))
+}
+
+/// A sealed segment's files, and what `look` finds in its index; for trimming, under which no segment goes.
+pub(crate) fn look_into<T>(
+    catalog: &Catalog,
+    sealed: &Sealed,
+    look: impl Fn(&IndexView) -> io::Result<T>,
+) -> Result<(Arc<OpenSegment>, T), LogError> {
+    with_index(catalog, sealed, look).map_err(|miss| match miss {
+        Miss::Failed(error) => error,
+        Miss::Gone => LogError::Closed,
+    })
+}
+
+fn read_bytes(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result<Bytes, Miss> {
+    let mut bytes = vec![0; entry.bytes as usize];
+    segment
+        .file
+        .read_exact_at(&mut bytes, u64::from(entry.offset))
+        .map_err(|error| unreadable(catalog, segment, &error))?;
+    Ok(bytes.into())
+}
+
+/// The event of a record, if it is whole and the one that was looked for.
+fn decode(record: &[u8], salt: u64, id: EventId) -> Option<Event> {
+    let header = RecordHeader::decode(record, salt).filter(|header| header.id == id)?;
+    // A copy of its own: an event that waits for its retry must not hold a whole read in memory.
+    decode_event(&header, Bytes::copy_from_slice(&record[RECORD_HEADER_BYTES..]))
+}
+
+fn unreadable(catalog: &Catalog, segment: &OpenSegment, problem: &io::Error) -> Miss {
+    if catalog.has(segment.number) {
+        Miss::Failed(LogError::Failed(format!("reading segment {:016x}: {problem}", segment.number).into()))
+    } else {
+        Miss::Gone
+    }
+}
+
+fn damaged(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result<(), Miss> {
+    if !catalog.has(segment.number) {
+        return Err(Miss::Gone);
+    }
+    error!(event = %entry.id(), segment = segment.number, offset = entry.offset, "a stored event is damaged");
+    Ok(())
+}
+
+fn chain(error: &OpenError) -> String {
+    use std::error::Error;
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
+}
