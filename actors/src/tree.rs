@@ -4,13 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     configuration::ConfigHandle,
-    domain::ids::{EventId, SubscriptionId},
+    domain::{
+        delivery::{DeliveryRecord, DeliveryStatus},
+        ids::{EventId, SubscriptionId},
+    },
     metrics::{Counters, MetricsMsg, Report},
     ports::{
         clock::Clock,
         config_store::ConfigStore,
         event_log::{EventLog, LogError},
-        state_store::StateStore,
+        state_store::{DeliveryState, StateOp, StateStore},
     },
     snapshot::Compiler,
 };
@@ -72,6 +75,28 @@ impl TreeHandle {
     /// The counters that everybody adds to.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.wires.counters
+    }
+
+    /// Sends a dead letter again: due at once, with all attempts of its subscription's policy.
+    pub async fn replay(&self, subscription: SubscriptionId, event: EventId) -> Result<(), ReplayError> {
+        if self.ports.state.dead_letter(subscription, event).await?.is_none() {
+            return Err(ReplayError::NotFound { event, subscription });
+        }
+        if !self.wires.config.current().plans.contains_key(&subscription) {
+            return Err(ReplayError::SubscriptionGone(subscription));
+        }
+        let matched_version = match self.ports.state.delivery(subscription, event).await? {
+            DeliveryState::Record(record) => record.matched_version,
+            DeliveryState::Delivered | DeliveryState::Unknown => self.wires.config.current().version(),
+        };
+        let record = DeliveryRecord {
+            status: DeliveryStatus::Retrying,
+            due_ms: Some(self.ports.clock.now_ms()),
+            replay: true,
+            ..DeliveryRecord::new(matched_version)
+        };
+        self.ports.log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
+        Ok(())
     }
 
     /// Totals and rates.
