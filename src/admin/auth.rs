@@ -1,0 +1,463 @@
+//! The gate that every request passes: request id, host, token, time, panic; and the headers of every reply.
+//! Whatever is not named as open needs a token, paths that do not exist included.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderName, HeaderValue, Method, Uri, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use hookmill_actors::{
+    domain::activity::{Activity, ActivityResult},
+    ports::{clock::Clock, config_store::ConfigStore},
+};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::{
+    json::quoted,
+    problem::{Code, Problem},
+};
+
+/// Who a token belongs to, for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenName(pub String);
+
+/// Knows the tokens. Compares hashes in constant time.
+pub trait TokenCheck: Send + Sync {
+    /// The name of a valid token.
+    fn check(&self, presented: &str) -> Option<TokenName>;
+}
+
+/// The TCP peer of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// Who made the request.
+pub(super) struct Author(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Author {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        match parts.extensions.get::<TokenName>() {
+            Some(name) => Ok(Self(name.0.clone())),
+            None => Err(Problem::internal(&"a handler that needs an author is behind an open path")),
+        }
+    }
+}
+
+/// Paths that need no token: they say whether hookmill works, and no more.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer than any token that hookmill makes.
+const TOKEN_BYTES_MAX: usize = 256;
+
+/// What the gate needs.
+pub(super) struct Gate {
+    pub(super) tokens: Arc<dyn TokenCheck>,
+    pub(super) hosts: Hosts,
+    pub(super) sign_ins: FailedSignIns,
+    pub(super) request_timeout: Duration,
+    pub(super) audit: Arc<dyn ConfigStore>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The middleware around all routes.
+pub(super) async fn gate(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let id = format!("{:016x}", fastrand::u64(..));
+    let span = tracing::info_span!("admin", request_id = id);
+    let mut response = gate.guarded(request, next).instrument(span).await;
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+impl Gate {
+    async fn guarded(&self, mut request: Request, next: Next) -> Response {
+        let started = Instant::now();
+        let method = request.method().clone();
+        let path = quoted_path(request.uri());
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let author = match self.admitted(&request, peer) {
+            Ok(author) => author,
+            Err(problem) => return problem.into_response(),
+        };
+        if let Some(author) = author.clone() {
+            request.extensions_mut().insert(author);
+        }
+        let response = self.answered(request, next).await;
+        let status = response.status();
+        if let Some(TokenName(author)) = author {
+            let ms = started.elapsed().as_millis();
+            tracing::info!(%method, path, status = status.as_u16(), ms, author, ?peer, "admin request");
+            if writes(&method) && (status.is_client_error() || status.is_server_error()) {
+                self.note_refusal(author, &method, &path, status.as_u16(), peer).await;
+            }
+        }
+        response
+    }
+
+    /// Whether the request may go on, and whose it is; open paths are nobody's.
+    fn admitted(&self, request: &Request, peer: Option<SocketAddr>) -> Result<Option<TokenName>, Problem> {
+        self.hosts.check(request)?;
+        if OPEN.contains(&request.uri().path()) {
+            return Ok(None);
+        }
+        if let Some(name) = presented(request).and_then(|token| self.tokens.check(token)) {
+            return Ok(Some(name));
+        }
+        let source = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+        match self.sign_ins.failed(source, Instant::now()) {
+            Ok(()) => {
+                tracing::warn!(peer = %source, "admin sign-in failed");
+                Err(Problem::new(Code::Unauthorized, "give `authorization: Bearer <token>` with a valid token"))
+            }
+            Err(wait) => Err(Problem {
+                retry_after_s: Some(wait.as_secs() + 1),
+                ..Problem::new(Code::RateLimited, "too many failed sign-ins from this address")
+            }),
+        }
+    }
+
+    async fn answered(&self, request: Request, next: Next) -> Response {
+        let work = AssertUnwindSafe(next.run(request)).catch_unwind();
+        match tokio::time::timeout(self.request_timeout, work).await {
+            Ok(Ok(response)) => response,
+            // The panic hook has logged where; its text may hold anything and is not repeated.
+            Ok(Err(_)) => Problem::internal(&"a handler panicked").into_response(),
+            Err(_) => {
+                let wait = self.request_timeout.as_secs();
+                let detail = format!("not done after {wait} s; a change may have been made all the same, look again");
+                Problem::new(Code::Unavailable, detail).into_response()
+            }
+        }
+    }
+
+    async fn note_refusal(&self, actor: String, method: &Method, path: &str, status: u16, peer: Option<SocketAddr>) {
+        let from = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string());
+        let activity = Activity {
+            at_ms: self.clock.now_ms(),
+            actor,
+            action: "request.refused".to_owned(),
+            subject: format!("{method} {path}"),
+            result: ActivityResult::Failure,
+            detail: Some(format!("status {status}, from {from}")),
+        };
+        note(&*self.audit, activity).await;
+    }
+}
+
+/// Appends to the audit log. What was done stands, so a failure is only logged.
+pub(super) async fn note(store: &dyn ConfigStore, activity: Activity) {
+    if let Err(error) = store.record_activity(vec![activity]).await {
+        tracing::error!(%error, "an activity could not be stored");
+    }
+}
+
+fn writes(method: &Method) -> bool {
+    *method != Method::GET && *method != Method::HEAD
+}
+
+/// Without the query string, which may hold anything.
+fn quoted_path(uri: &Uri) -> String {
+    const PATH_CHARS_MAX: usize = 128;
+    uri.path().chars().take(PATH_CHARS_MAX).flat_map(char::escape_debug).collect()
+}
+
+/// The token, where there is exactly one.
+fn presented(request: &Request) -> Option<&str> {
+    let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
+    let line = lines.next()?.to_str().ok()?;
+    let (scheme, token) = line.split_once(' ')?;
+    let token = token.trim();
+    let sound = lines.next().is_none()
+        && scheme.eq_ignore_ascii_case("bearer")
+        && !token.is_empty()
+        && token.len() <= TOKEN_BYTES_MAX;
+    sound.then_some(token)
+}
+
+/// The host names that the API answers to. A page that has its own name resolve to our address (DNS rebinding) sends
+/// that name, and is turned away.
+pub(super) struct Hosts {
+    bound: IpAddr,
+    allowed: Vec<String>,
+}
+
+impl Hosts {
+    pub(super) fn new(bound: IpAddr, allowed: &[String]) -> Self {
+        Self { bound, allowed: allowed.iter().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect() }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Problem> {
+        let mut lines = request.headers().get_all(header::HOST).iter();
+        let (Some(host), None) = (lines.next(), lines.next()) else {
+            return Err(Problem::new(Code::InvalidRequest, "exactly one `host` header is needed"));
+        };
+        let host = host.to_str().unwrap_or_default();
+        let target = request.uri().authority().map(axum::http::uri::Authority::as_str);
+        if std::iter::once(host).chain(target).all(|authority| self.answers_to(authority)) {
+            return Ok(());
+        }
+        let detail = format!("`{}` is not in `admin.allowed_hosts`", quoted(host));
+        Err(Problem::new(Code::HostNotAllowed, detail))
+    }
+
+    fn answers_to(&self, authority: &str) -> bool {
+        let Some(name) = host_of(authority) else { return false };
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        if self.allowed.contains(&name) || name == "localhost" {
+            return true;
+        }
+        match address(&name) {
+            // Bound to every address, there is no telling which is ours; an address cannot be rebound by DNS.
+            Some(address) => address.is_loopback() || address == self.bound || self.bound.is_unspecified(),
+            None => false,
+        }
+    }
+}
+
+/// The host of `host:port`, still with the brackets of an IPv6 address.
+fn host_of(authority: &str) -> Option<&str> {
+    let (host, port) = match authority.rfind(']') {
+        Some(end) => authority.split_at(end + 1),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+    (port_is_sound && !host.is_empty()).then_some(host)
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+/// Counts failed sign-ins by source: a bucket of [`FAILURES_MAX`] that refills by one each [`REFILL`].
+///
+/// A valid token is never held up: on loopback all share one address, and an intruder must not lock the operator out.
+/// Guessing is hopeless at the tokens' 256 bits; what is bounded here is noise.
+pub(super) struct FailedSignIns(Mutex<HashMap<IpAddr, Bucket>>);
+
+struct Bucket {
+    /// Failures so far, less what has been refilled.
+    level: f64,
+    at: Instant,
+}
+
+/// Failures at once.
+const FAILURES_MAX: f64 = 10.0;
+/// One more is allowed after so long.
+const REFILL: Duration = Duration::from_secs(6);
+/// Sources remembered; the one longest quiet is forgotten first.
+const SOURCES_MAX: usize = 4_096;
+
+impl FailedSignIns {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(HashMap::new()))
+    }
+
+    /// Notes a failure; tells how long to wait when there were too many.
+    fn failed(&self, source: IpAddr, now: Instant) -> Result<(), Duration> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = network(source);
+        if buckets.len() >= SOURCES_MAX && !buckets.contains_key(&source) {
+            make_room(&mut buckets, now);
+        }
+        let bucket = buckets.entry(source).or_insert(Bucket { level: 0.0, at: now });
+        bucket.level = bucket.level_at(now);
+        bucket.at = now;
+        if bucket.level + 1.0 > FAILURES_MAX {
+            return Err(REFILL.mul_f64(bucket.level + 1.0 - FAILURES_MAX));
+        }
+        bucket.level += 1.0;
+        Ok(())
+    }
+}
+
+impl Bucket {
+    fn level_at(&self, now: Instant) -> f64 {
+        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
+        (self.level - refilled).max(0.0)
+    }
+}
+
+fn make_room(buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
+    buckets.retain(|_, bucket| bucket.level_at(now) > 0.0);
+    if buckets.len() >= SOURCES_MAX {
+        let quietest = buckets.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
+        if let Some(source) = quietest {
+            buckets.remove(&source);
+        }
+    }
+}
+
+/// One IPv6 customer has a whole /64.
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, http::StatusCode, routing::get};
+    use tower::ServiceExt;
+
+    use super::{
+        super::testing::{FixedClock, MemoryAudit, OneToken, TOKEN},
+        *,
+    };
+
+    fn gated(audit: Arc<MemoryAudit>) -> Router {
+        let gate_state = Gate {
+            tokens: Arc::new(OneToken),
+            hosts: Hosts::new(Ipv4Addr::new(10, 0, 0, 7).into(), &["Hooks.Example.Com".to_owned()]),
+            sign_ins: FailedSignIns::new(),
+            request_timeout: Duration::from_secs(5),
+            audit,
+            clock: Arc::new(FixedClock(1_000)),
+        };
+        Router::new()
+            .route("/healthz", get(async || "alive"))
+            .route("/whoami", get(async |Author(author): Author| author).post(async || StatusCode::CONFLICT))
+            .route("/panic", get(async || -> StatusCode { panic!("{}", "a secret in a panic") }))
+            .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
+            .layer(axum::middleware::from_fn_with_state(Arc::new(gate_state), gate))
+    }
+
+    fn request(method: &str, path: &str, host: &str, authorization: Option<&str>) -> Request {
+        let mut request = axum::http::Request::builder().method(method).uri(path).header(header::HOST, host);
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let mut request = request.body(Body::empty()).expect("the request is well formed");
+        request.extensions_mut().insert(Peer(SocketAddr::from(([192, 0, 2, 1], 4711))));
+        request
+    }
+
+    async fn status(app: &Router, request: Request) -> StatusCode {
+        let response = app.clone().oneshot(request).await.expect("the router cannot fail");
+        assert!(response.headers().contains_key("x-request-id"));
+        assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        response.status()
+    }
+
+    fn bearer() -> String {
+        format!("Bearer {TOKEN}")
+    }
+
+    #[tokio::test]
+    async fn only_a_valid_token_passes_and_health_needs_none() {
+        let app = gated(Arc::default());
+        assert_eq!(status(&app, request("GET", "/healthz", "localhost", None)).await, StatusCode::OK);
+        for right in [bearer(), format!("bearer {TOKEN}")] {
+            assert_eq!(status(&app, request("GET", "/whoami", "localhost", Some(&right))).await, StatusCode::OK);
+        }
+        for path in ["/whoami", "/nothing-here", "/healthz/x"] {
+            let refused = status(&app, request("GET", path, "localhost", None)).await;
+            assert_eq!(refused, StatusCode::UNAUTHORIZED, "{path}");
+        }
+        for wrong in ["Bearer", "Bearer ", "Bearer hm_wrong", TOKEN, &format!("Basic {TOKEN}")] {
+            let refused = status(&app, request("GET", "/whoami", "localhost", Some(wrong))).await;
+            assert_eq!(refused, StatusCode::UNAUTHORIZED, "{wrong}");
+        }
+        let mut twice = request("GET", "/whoami", "localhost", Some(&bearer()));
+        twice.headers_mut().append(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
+        assert_eq!(status(&app, twice).await, StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn only_known_hosts_are_answered() {
+        let app = gated(Arc::default());
+        for right in ["localhost:8081", "127.0.0.1", "[::1]:8081", "10.0.0.7:8081", "hooks.example.com", "LOCALHOST."] {
+            assert_eq!(status(&app, request("GET", "/healthz", right, None)).await, StatusCode::OK, "{right}");
+        }
+        for wrong in
+            ["evil.example", "10.0.0.8", "localhost.evil.example", "localhost:x", "[::2]", "", "127.0.0.1.evil"]
+        {
+            let refused = status(&app, request("GET", "/healthz", wrong, None)).await;
+            assert_eq!(refused, StatusCode::MISDIRECTED_REQUEST, "{wrong}");
+        }
+        let mut twice = request("GET", "/healthz", "localhost", None);
+        twice.headers_mut().append(header::HOST, HeaderValue::from_static("localhost"));
+        assert_eq!(status(&app, twice).await, StatusCode::BAD_REQUEST);
+        let absolute = request("GET", "http://evil.example/healthz", "localhost", None);
+        assert_eq!(status(&app, absolute).await, StatusCode::MISDIRECTED_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn failed_sign_ins_are_limited_and_lock_nobody_out() {
+        let app = gated(Arc::default());
+        for _ in 0..10 {
+            assert_eq!(status(&app, request("GET", "/whoami", "localhost", None)).await, StatusCode::UNAUTHORIZED);
+        }
+        let refused = app.clone().oneshot(request("GET", "/whoami", "localhost", None)).await.expect("infallible");
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(refused.headers().contains_key(header::RETRY_AFTER));
+        let right = status(&app, request("GET", "/whoami", "localhost", Some(&bearer()))).await;
+        assert_eq!(right, StatusCode::OK);
+    }
+
+    #[test]
+    fn sources_are_counted_apart_and_their_table_is_bounded() {
+        let sign_ins = FailedSignIns::new();
+        let now = Instant::now();
+        let source = IpAddr::from([192, 0, 2, 1]);
+        for _ in 0..10 {
+            assert_eq!(sign_ins.failed(source, now), Ok(()));
+        }
+        assert!(sign_ins.failed(source, now).is_err());
+        assert_eq!(sign_ins.failed(IpAddr::from([192, 0, 2, 2]), now), Ok(()));
+        assert_eq!(sign_ins.failed(source, now + REFILL), Ok(()));
+        for number in 0..20_000u32 {
+            let _ = sign_ins.failed(Ipv4Addr::from_bits(number).into(), now + REFILL);
+        }
+        assert!(sign_ins.0.lock().expect("nobody panicked").len() <= SOURCES_MAX);
+        let one = "2001:db8::1".parse().expect("an address");
+        let other = "2001:db8::2".parse().expect("an address");
+        assert_eq!(network(one), network(other));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_hang_become_replies() {
+        let app = gated(Arc::default());
+        let response = app.clone().oneshot(request("GET", "/panic", "localhost", Some(&bearer()))).await;
+        let response = response.expect("the panic is caught");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("in memory");
+        assert!(!String::from_utf8_lossy(&body).contains("secret"));
+        let hung = status(&app, request("GET", "/slow", "localhost", Some(&bearer()))).await;
+        assert_eq!(hung, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_is_audited_and_a_refused_read_is_not() {
+        let audit = Arc::<MemoryAudit>::default();
+        let app = gated(audit.clone());
+        status(&app, request("POST", "/whoami?token=hidden", "localhost", Some(&bearer()))).await;
+        status(&app, request("GET", "/missing", "localhost", Some(&bearer()))).await;
+        let entries = audit.entries();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0].action, "request.refused");
+        assert_eq!(entries[0].subject, "POST /whoami");
+        assert_eq!(entries[0].detail.as_deref(), Some("status 409, from 192.0.2.1"));
+    }
+}

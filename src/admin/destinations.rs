@@ -1,0 +1,420 @@
+//! Destinations: `/api/v1/destinations`. The signing secret is shown once, and only when hookmill made it.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hookmill_actors::{
+    configuration::Kind,
+    domain::{
+        activity::ActivityResult,
+        config::{Configuration, Destination, DestinationStatus, Meta, Resource, ResourceKey},
+        ids::DestinationId,
+        secret::Secret,
+    },
+    ports::{provider::SettingsError, sealer::Owner},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::{
+    Api,
+    auth::Author,
+    form::{Form, line, object, one_of, secret, string},
+    integrations::NAME_CHARS_MAX,
+    json::{Json, OptionalJson},
+    paging::Params,
+    problem::Problem,
+    redact,
+    resource::{IfMatch, Managed, Segments, reply, time},
+    tools::Tools,
+    webhooks::shown_once,
+};
+
+const STATUSES: [(&str, DestinationStatus); 2] =
+    [("active", DestinationStatus::Active), ("paused", DestinationStatus::Paused)];
+const KIND_DEFAULT: &str = "http";
+const SETTINGS_BYTES_MAX: usize = 16 * 1024;
+const SETTINGS_DEPTH_MAX: usize = 8;
+/// Standard Webhooks: the key is base64 behind this.
+const SECRET_PREFIX: &str = "whsec_";
+/// Bytes of a key, decoded, as Standard Webhooks has it.
+const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+const SECRET_BYTES_MAX: usize = 128;
+const READ_ONLY: [&str; 6] = ["id", "status_reason", "signing_fingerprint", "version", "created_at", "updated_at"];
+
+/// A destination as replies show it.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    id: u32,
+    name: String,
+    r#type: String,
+    status: DestinationStatus,
+    status_reason: Option<String>,
+    settings: Map<String, Value>,
+    signing_fingerprint: String,
+    version: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+/// A destination with the secret that was made for it: this once.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    view: View,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signing_secret: Option<String>,
+}
+
+impl Managed for Destination {
+    const KIND: Kind = Kind::Destination;
+    const COLLECTION: &'static str = "destinations";
+    type View = View;
+    type Filter = Option<DestinationStatus>;
+
+    fn filter(params: &mut Params) -> Result<Self::Filter, Problem> {
+        params.one_of("status", &STATUSES)
+    }
+
+    fn passes(&self, filter: &Self::Filter) -> bool {
+        filter.is_none_or(|status| self.status == status)
+    }
+
+    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
+        configuration.destinations.values()
+    }
+
+    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
+        configuration.destinations.get(&DestinationId(id))
+    }
+
+    fn key(id: u32) -> ResourceKey {
+        ResourceKey::Destination(DestinationId(id))
+    }
+
+    fn id(&self) -> u32 {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn into_resource(self) -> Resource {
+        Resource::Destination(self)
+    }
+
+    fn from_resource(resource: Resource) -> Option<Self> {
+        match resource {
+            Resource::Destination(destination) => Some(destination),
+            _ => None,
+        }
+    }
+
+    fn view(&self, _tools: &Tools) -> View {
+        View {
+            id: self.id.0,
+            name: self.name.clone(),
+            r#type: self.kind.clone(),
+            status: self.status,
+            status_reason: self.status_reason.clone(),
+            settings: redact::settings(&self.settings),
+            signing_fingerprint: self.signing_fingerprint.clone(),
+            version: self.meta.version,
+            created_at: time(self.meta.created_at_ms),
+            updated_at: time(self.meta.updated_at_ms),
+        }
+    }
+}
+
+/// `POST /api/v1/destinations`
+pub(super) async fn create(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let draft = Draft::read(body, &api.tools)?;
+    let id = DestinationId(api.reserve::<Destination>());
+    let (destination, made_secret) = draft.into_destination(id, &api.tools);
+    let made = api.create(&author, destination).await?;
+    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret)? };
+    Ok(reply(StatusCode::CREATED, &made, &shown))
+}
+
+/// `PUT /api/v1/destinations/{id}`: members that are not given stay.
+pub(super) async fn update(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let patch = Patch::read(body)?;
+    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// `POST /api/v1/destinations/{id}/rotate-secret`: deliveries are signed with the new secret from now on.
+pub(super) async fn rotate_secret(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    OptionalJson(body): OptionalJson,
+) -> Result<Response, Problem> {
+    let (secret, made_secret) = rotation(body, &api.tools)?;
+    let made = api
+        .update(&author, id, &condition, |current: &Destination, _| {
+            let mut next = current.clone();
+            sign_with(&mut next, &secret, &api.tools);
+            Ok(next)
+        })
+        .await?;
+    let subject = Destination::key(id).to_string();
+    api.note(author, "destination.secret_rotated", subject, ActivityResult::Success, None).await;
+    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret)? };
+    Ok(reply(StatusCode::OK, &made, &shown))
+}
+
+/// The secret to sign with, and the same to be shown where it was made here.
+fn rotation(body: Value, tools: &Tools) -> Result<(Secret, Option<Secret>), Problem> {
+    let mut form = Form::new(body)?;
+    let given = form.optional(&["signing_secret"], signing_secret);
+    let given = form.finish(|| Some(given))?;
+    Ok(given_or_made(given, tools))
+}
+
+fn given_or_made(given: Option<Secret>, tools: &Tools) -> (Secret, Option<Secret>) {
+    match given {
+        Some(secret) => (secret, None),
+        None => {
+            let made = Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(tools.secrets.random())));
+            (made.clone(), Some(made))
+        }
+    }
+}
+
+fn sign_with(destination: &mut Destination, secret: &Secret, tools: &Tools) {
+    destination.signing_secret = tools.sealer.seal(Owner::SigningSecret(destination.id), secret);
+    destination.signing_fingerprint = tools.secrets.fingerprint(secret);
+}
+
+/// A key as Standard Webhooks writes it.
+fn signing_secret(value: Value) -> Result<Secret, String> {
+    let secret = secret(1..=SECRET_BYTES_MAX)(value)?;
+    let encoded = secret.expose().strip_prefix(SECRET_PREFIX.as_bytes());
+    let key = encoded.and_then(|encoded| STANDARD.decode(encoded).ok()).map(Zeroizing::new);
+    if key.is_some_and(|key| KEY_BYTES.contains(&key.len())) {
+        Ok(secret)
+    } else {
+        Err(format!(
+            "must be `{SECRET_PREFIX}` and the base64 of {} to {} bytes; leave it out to have one made",
+            KEY_BYTES.start(),
+            KEY_BYTES.end()
+        ))
+    }
+}
+
+/// A new destination as asked for.
+struct Draft {
+    name: String,
+    kind: String,
+    status: DestinationStatus,
+    settings: Map<String, Value>,
+    signing_secret: Option<Secret>,
+}
+
+impl Draft {
+    fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
+        let kind = form.optional(&["type"], string).map_or_else(|| KIND_DEFAULT.to_owned(), |kind| kind.to_lowercase());
+        let status = form.optional(&["status"], one_of(&STATUSES)).unwrap_or(DestinationStatus::Active);
+        let settings = form.required(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX));
+        let signing_secret = form.optional(&["signing_secret"], signing_secret);
+        let draft = form.finish(|| Some(Self { name: name?, kind, status, settings: settings?, signing_secret }))?;
+        tools.destinations.validate(&draft.kind, &draft.settings).map_err(refused)?;
+        Ok(draft)
+    }
+
+    /// The destination, and the secret that was made for it.
+    fn into_destination(self, id: DestinationId, tools: &Tools) -> (Destination, Option<Secret>) {
+        let (secret, made_secret) = given_or_made(self.signing_secret, tools);
+        let destination = Destination {
+            id,
+            name: self.name,
+            kind: self.kind,
+            status: self.status,
+            status_reason: None,
+            settings: self.settings,
+            signing_secret: tools.sealer.seal(Owner::SigningSecret(id), &secret),
+            signing_fingerprint: tools.secrets.fingerprint(&secret),
+            meta: Meta::default(),
+        };
+        (destination, made_secret)
+    }
+}
+
+/// Names the member of the request that the registry's words are about.
+fn refused(error: SettingsError) -> Problem {
+    let pointer = match error.field.strip_prefix("settings.").unwrap_or(&error.field) {
+        "type" => "/type".to_owned(),
+        "settings" => "/settings".to_owned(),
+        field => format!("/settings/{}", field.replace('.', "/")),
+    };
+    Problem::member(pointer, error.problem)
+}
+
+/// An update as asked for.
+struct Patch {
+    name: Option<String>,
+    kind: Option<String>,
+    status: Option<DestinationStatus>,
+    settings: Option<Map<String, Value>>,
+}
+
+impl Patch {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        let patch = Self {
+            name: form.optional(&["name"], line(1..=NAME_CHARS_MAX)),
+            kind: form.optional(&["type"], string),
+            status: form.optional(&["status"], one_of(&STATUSES)),
+            settings: form.optional(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX)),
+        };
+        if form.optional(&["signing_secret"], |_| Ok(())).is_some() {
+            form.fault("signing_secret", "is changed by `POST .../rotate-secret`; leave it out");
+        }
+        if patch.settings.as_ref().is_some_and(shows_redaction) {
+            form.fault("settings", "holds `***`, which a reply shows in place of a secret; give the secret itself");
+        }
+        form.finish(|| Some(patch))
+    }
+
+    fn applied_to(&self, current: &Destination, tools: &Tools) -> Result<Destination, Problem> {
+        if self.kind.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case(&current.kind)) {
+            return Err(Problem::member("/type", "cannot be changed; create another destination"));
+        }
+        let mut next = current.clone();
+        if let Some(name) = &self.name {
+            next.name.clone_from(name);
+        }
+        if let Some(status) = self.status.filter(|status| *status != current.status) {
+            next.status = status;
+            next.status_reason = None;
+        }
+        if let Some(settings) = &self.settings {
+            tools.destinations.validate(&current.kind, settings).map_err(refused)?;
+            next.settings.clone_from(settings);
+        }
+        Ok(next)
+    }
+}
+
+/// Whether a reply was sent back as it was, with what it hides.
+fn shows_redaction(settings: &Map<String, Value>) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text == redact::REDACTED,
+            Value::Array(items) => items.iter().any(within),
+            Value::Object(members) => shows_redaction(members),
+            _ => false,
+        }
+    }
+    settings.values().any(within)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::{super::testing::tools, *};
+
+    /// 24 bytes, `planted-secret-4711-4711`.
+    const PLANTED: &str = "whsec_cGxhbnRlZC1zZWNyZXQtNDcxMS00NzEx";
+
+    fn draft(body: Value) -> Result<(Destination, Option<Secret>), Problem> {
+        let tools = tools();
+        Draft::read(body, &tools).map(|draft| draft.into_destination(DestinationId(5), &tools))
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"name": "ledger", "settings": {"url": "https://ledger.example/hooks"}});
+        body[name] = value;
+        body
+    }
+
+    fn pointers<T>(refused: Result<T, Problem>) -> Vec<String> {
+        refused.err().expect("it must be refused").faults.into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn a_made_secret_is_shown_once_and_a_given_one_never() {
+        let (made, shown) = draft(with("name", json!("ledger"))).ok().expect("it is right");
+        assert_eq!((made.kind.as_str(), made.status), ("http", DestinationStatus::Active));
+        let shown = shown.expect("it was made here");
+        let text = shown.expose_str().expect("it is text").to_owned();
+        assert!(signing_secret(json!(text)).is_ok());
+        let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
+        assert!(!view.contains(&text) && !format!("{made:?}").contains(&text));
+
+        let (made, shown) = draft(with("signing_secret", json!(PLANTED))).ok().expect("it is in form");
+        assert_eq!(shown, None);
+        let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
+        assert!(!view.contains(PLANTED) && !format!("{made:?}").contains(PLANTED));
+        let opened = tools().sealer.open(Owner::SigningSecret(DestinationId(5)), &made.signing_secret);
+        assert_eq!(opened, Ok(Secret::new(PLANTED)));
+    }
+
+    #[test]
+    fn every_wrong_member_is_named() {
+        for (name, value, pointer) in [
+            ("name", json!(" "), "/name"),
+            ("type", json!("smtp"), "/type"),
+            ("status", json!("off"), "/status"),
+            ("settings", json!({"url": "ftp://x"}), "/settings/url"),
+            ("settings", json!(null), "/settings"),
+            ("signing_secret", json!("whsec_short"), "/signing_secret"),
+            ("signing_secret", json!("cGxhbnRlZC1zZWNyZXQtNDcxMS00NzEx"), "/signing_secret"),
+            ("signing_secret", json!(null), "/signing_secret"),
+            ("url", json!("https://x"), "/url"),
+        ] {
+            let refused = draft(with(name, value.clone()));
+            assert!(!format!("{:?}", refused.as_ref().err()).contains("cGxhbnRl"));
+            assert_eq!(pointers(refused), [pointer], "{name}: {value}");
+        }
+        assert_eq!(pointers(draft(json!({}))), ["/name", "/settings"]);
+    }
+
+    #[test]
+    fn an_operator_s_choice_ends_hookmill_s_reason() {
+        let (mut current, _) = draft(with("name", json!("ledger"))).ok().expect("it is right");
+        current.status = DestinationStatus::Paused;
+        current.status_reason = Some("answered 410".to_owned());
+        let patched = |body| Patch::read(body).and_then(|patch| patch.applied_to(&current, &tools()));
+        assert_eq!(patched(json!({})).as_ref(), Ok(&current));
+        assert_eq!(patched(json!({"status": "paused"})).as_ref(), Ok(&current));
+        let next = patched(json!({"status": "ACTIVE"})).expect("it is right");
+        assert_eq!((next.status, next.status_reason), (DestinationStatus::Active, None));
+        assert_eq!(pointers(patched(json!({"type": "smtp"}))), ["/type"]);
+        assert_eq!(pointers(patched(json!({"settings": {"url": "x"}}))), ["/settings/url"]);
+        assert_eq!(pointers(patched(json!({"signing_secret": PLANTED}))), ["/signing_secret"]);
+        let sent_back = json!({"settings": {"url": "https://x", "headers": {"authorization": "***"}}});
+        assert_eq!(pointers(patched(sent_back)), ["/settings"]);
+    }
+
+    #[test]
+    fn a_rotation_signs_with_another_key() {
+        let (mut current, _) = draft(with("signing_secret", json!(PLANTED))).ok().expect("it is right");
+        let before = current.clone();
+        let (secret, shown) = rotation(json!({}), &tools()).ok().expect("nothing is needed");
+        assert_eq!(shown.as_ref(), Some(&secret));
+        sign_with(&mut current, &secret, &tools());
+        assert_ne!(current.signing_secret, before.signing_secret);
+        assert_ne!(current.signing_fingerprint, before.signing_fingerprint);
+        let (given, shown) = rotation(json!({"signing_secret": PLANTED}), &tools()).ok().expect("it is in form");
+        assert_eq!((given, shown), (Secret::new(PLANTED), None));
+    }
+}

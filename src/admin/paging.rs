@@ -1,0 +1,177 @@
+//! Query parameters, read strictly, and the shapes of lists: a page by `skip` and `limit` for what is in memory, a
+//! page by cursor for what grows without bound.
+
+use std::str::FromStr;
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+use serde::Serialize;
+
+use super::{
+    form::{listed, nearest, not_one_of},
+    json::quoted,
+    problem::{Code, Problem},
+};
+
+/// Items of one page, at most.
+pub(super) const LIMIT_MAX: usize = 1_000;
+/// Items of one page, where the client does not say.
+const LIMIT_DEFAULT: usize = 100;
+
+/// The query parameters of a request; each may be there once.
+pub(super) struct Params {
+    given: Vec<(String, String)>,
+    known: Vec<&'static str>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|_| Problem::new(Code::InvalidRequest, "the query string is not readable"))?;
+        Ok(Self { given, known: Vec::new() })
+    }
+}
+
+impl Params {
+    /// A parameter as text.
+    pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.known.push(name);
+        let mut values = self.given.extract_if(.., |(given, _)| given == name).map(|(_, value)| value);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(refused(name, "occurs more than once"));
+        }
+        Ok(first)
+    }
+
+    /// A parameter that has a form of its own.
+    pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, right: &str) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match text.parse() {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => Err(refused(name, &format!("must be {right}; it is `{}`", quoted(&text)))),
+        }
+    }
+
+    /// A name out of a table, in lower or upper case.
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        name: &'static str,
+        table: &[(&'static str, T)],
+    ) -> Result<Option<T>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(&text)) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => Err(refused(name, &not_one_of(&text, table.iter().map(|(known, _)| *known)))),
+        }
+    }
+
+    /// `limit`, 1 to [`LIMIT_MAX`].
+    pub(super) fn limit(&mut self) -> Result<usize, Problem> {
+        match self.parsed("limit", "a whole number")? {
+            None => Ok(LIMIT_DEFAULT),
+            Some(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
+            Some(limit) => Err(refused("limit", &format!("must be from 1 to {LIMIT_MAX}; it is {limit}"))),
+        }
+    }
+
+    /// `skip` and `limit`.
+    pub(super) fn page(&mut self) -> Result<Page, Problem> {
+        Ok(Page { skip: self.parsed("skip", "a whole number")?.unwrap_or(0), limit: self.limit()? })
+    }
+
+    /// Refuses what nobody asked for: a misspelt filter must not list everything.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        let Some((name, _)) = self.given.first() else { return Ok(()) };
+        let known = self.known.iter().copied();
+        Err(match nearest(name, known.clone()) {
+            Some(near) => refused(&quoted(name), &format!("is not known; did you mean `{near}`?")),
+            None => refused(&quoted(name), &format!("is not known; known are {}", listed(known))),
+        })
+    }
+}
+
+fn refused(name: &str, detail: &str) -> Problem {
+    Problem::new(Code::InvalidRequest, format!("query parameter `{name}` {detail}"))
+}
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) skip: usize,
+    pub(super) limit: usize,
+}
+
+/// A part of a list that is in memory.
+#[derive(Debug, Serialize)]
+pub(super) struct Paged<T> {
+    items: Vec<T>,
+    total: usize,
+    skip: usize,
+    limit: usize,
+}
+
+impl Page {
+    /// Cuts the page out; only what is on it is made.
+    pub(super) fn of<R, T>(self, all: impl Iterator<Item = R>, view: impl Fn(R) -> T) -> Paged<T> {
+        let mut items = Vec::new();
+        let mut total = 0;
+        for one in all {
+            if total >= self.skip && items.len() < self.limit {
+                items.push(view(one));
+            }
+            total += 1;
+        }
+        Paged { items, total, skip: self.skip, limit: self.limit }
+    }
+}
+
+/// A part of a list that is on disk; `next` is the cursor of the following page, `null` at the end.
+#[derive(Debug, Serialize)]
+pub(super) struct Slice<T> {
+    pub(super) items: Vec<T>,
+    pub(super) limit: usize,
+    pub(super) next: Option<String>,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) async fn params(query: &str) -> Params {
+        let request = axum::http::Request::builder().uri(format!("/x?{query}")).body(()).expect("the query is valid");
+        Params::from_request_parts(&mut request.into_parts().0, &()).await.ok().expect("the query is readable")
+    }
+
+    #[tokio::test]
+    async fn a_page_is_bounded_and_has_defaults() {
+        assert_eq!(params("").await.page(), Ok(Page { skip: 0, limit: 100 }));
+        assert_eq!(params("skip=5&limit=1000").await.page(), Ok(Page { skip: 5, limit: 1_000 }));
+        for wrong in ["limit=0", "limit=1001", "limit=-1", "limit=x", "skip=-1", "limit=1&limit=2", "limit="] {
+            let refused = params(wrong).await.page().expect_err(wrong);
+            assert_eq!(refused.code, Code::InvalidRequest, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_misspelt_filter_is_refused_not_ignored() {
+        let mut given = params("integation_id=3").await;
+        assert_eq!(given.parsed::<u32>("integration_id", "a number"), Ok(None));
+        let refused = given.finish().expect_err("it is misspelt");
+        assert!(refused.detail.contains("did you mean `integration_id`"), "{}", refused.detail);
+    }
+
+    #[test]
+    fn a_page_counts_all_and_makes_only_its_own() {
+        let made = std::cell::Cell::new(0);
+        let page = Page { skip: 2, limit: 3 }.of(0..10, |number| {
+            made.set(made.get() + 1);
+            number
+        });
+        assert_eq!((page.items, page.total, made.get()), (vec![2, 3, 4], 10, 3));
+    }
+}

@@ -1,0 +1,396 @@
+//! Subscriptions: `/api/v1/subscriptions`. Which events of an integration go to which destination, and how.
+
+use std::ops::RangeInclusive;
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use hookmill_actors::{
+    configuration::Kind,
+    domain::{
+        backoff::{RetryPolicy, SCHEDULE_MAX, WAIT_MAX_S},
+        config::{Configuration, Meta, Resource, ResourceKey, Subscription},
+        ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
+        limits::IN_FLIGHT_MAX,
+    },
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Api,
+    auth::Author,
+    form::{Form, boolean, line, list, number, string},
+    integrations::NAME_CHARS_MAX,
+    json::{Json, quoted},
+    paging::Params,
+    problem::Problem,
+    resource::{IfMatch, Managed, Segments, reply, time},
+    tools::Tools,
+};
+
+#[expect(clippy::cast_possible_truncation, reason = "the bound is 256")]
+const IN_FLIGHT: RangeInclusive<u16> = 1..=IN_FLIGHT_MAX as u16;
+const IN_FLIGHT_DEFAULT: u16 = 64;
+const READ_ONLY: [&str; 5] = ["id", "start_after", "version", "created_at", "updated_at"];
+
+/// A subscription as replies show it.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    id: u32,
+    integration_id: u32,
+    destination_id: u32,
+    name: String,
+    active: bool,
+    is_active: bool,
+    in_flight_max: u16,
+    retry: RetryPolicy,
+    /// Events up to this one are not its; `null` where it began with the first.
+    start_after: Option<EventId>,
+    version: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+/// What a list may be narrowed by.
+pub(super) struct Filter {
+    integration: Option<u32>,
+    destination: Option<u32>,
+    active: Option<bool>,
+}
+
+impl Managed for Subscription {
+    const KIND: Kind = Kind::Subscription;
+    const COLLECTION: &'static str = "subscriptions";
+    type View = View;
+    type Filter = Filter;
+
+    fn filter(params: &mut Params) -> Result<Filter, Problem> {
+        Ok(Filter {
+            integration: params.parsed("integration_id", "a number")?,
+            destination: params.parsed("destination_id", "a number")?,
+            active: params.parsed("active", "`true` or `false`")?,
+        })
+    }
+
+    fn passes(&self, filter: &Filter) -> bool {
+        filter.integration.is_none_or(|id| self.integration_id.0 == id)
+            && filter.destination.is_none_or(|id| self.destination_id.0 == id)
+            && filter.active.is_none_or(|active| self.active == active)
+    }
+
+    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
+        configuration.subscriptions.values()
+    }
+
+    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
+        configuration.subscriptions.get(&SubscriptionId(id))
+    }
+
+    fn key(id: u32) -> ResourceKey {
+        ResourceKey::Subscription(SubscriptionId(id))
+    }
+
+    fn id(&self) -> u32 {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn into_resource(self) -> Resource {
+        Resource::Subscription(self)
+    }
+
+    fn from_resource(resource: Resource) -> Option<Self> {
+        match resource {
+            Resource::Subscription(subscription) => Some(subscription),
+            _ => None,
+        }
+    }
+
+    fn view(&self, _tools: &Tools) -> View {
+        View {
+            id: self.id.0,
+            integration_id: self.integration_id.0,
+            destination_id: self.destination_id.0,
+            name: self.name.clone(),
+            active: self.active,
+            is_active: self.active,
+            in_flight_max: self.in_flight_max,
+            retry: self.retry.clone(),
+            start_after: (self.start_after != EventId::ZERO).then_some(self.start_after),
+            version: self.meta.version,
+            created_at: time(self.meta.created_at_ms),
+            updated_at: time(self.meta.updated_at_ms),
+        }
+    }
+}
+
+/// `POST /api/v1/subscriptions`
+pub(super) async fn create(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let draft = Draft::read(body)?;
+    let id = SubscriptionId(api.reserve::<Subscription>());
+    let last = api.tree.ports().log.last_committed();
+    let made = api.create(&author, draft.into_subscription(id, last)).await?;
+    Ok(reply(StatusCode::CREATED, &made, &made.view(&api.tools)))
+}
+
+/// `PUT /api/v1/subscriptions/{id}`: members that are not given stay.
+pub(super) async fn update(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let patch = Patch::read(body)?;
+    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current)).await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// Where a new subscription begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// With the next event.
+    Now,
+    /// With the oldest event that is still there.
+    Beginning,
+    /// With the first event received at that time, milliseconds since 1970.
+    At(u64),
+}
+
+impl Start {
+    fn read(value: Value) -> Result<Self, String> {
+        let text = string(value)?;
+        match text.as_str() {
+            "now" => Ok(Self::Now),
+            "beginning" => Ok(Self::Beginning),
+            other => match other.parse::<jiff::Timestamp>().map(|time| u64::try_from(time.as_millisecond())) {
+                Ok(Ok(ms)) => Ok(Self::At(ms)),
+                _ => {
+                    Err(format!("must be `now`, `beginning` or an RFC 3339 time since 1970; it is `{}`", quoted(other)))
+                }
+            },
+        }
+    }
+
+    /// The id that all of the subscription's events are above.
+    fn after(self, last: EventId) -> EventId {
+        match self {
+            Self::Now => last,
+            Self::Beginning => EventId::ZERO,
+            Self::At(ms) => EventId::at_millis(ms),
+        }
+    }
+}
+
+/// A new subscription as asked for.
+struct Draft {
+    integration: IntegrationId,
+    destination: DestinationId,
+    name: String,
+    active: bool,
+    in_flight_max: u16,
+    retry: RetryPolicy,
+    start: Start,
+}
+
+impl Draft {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        let integration = form.required(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId);
+        let destination = form.required(&["destination_id"], number(1..=u32::MAX)).map(DestinationId);
+        let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
+        let active = form.optional(&["active", "is_active"], boolean).unwrap_or(true);
+        let in_flight_max = form.optional(&["in_flight_max"], number(IN_FLIGHT)).unwrap_or(IN_FLIGHT_DEFAULT);
+        let retry = RetryPatch::read(&mut form).applied_to(&RetryPolicy::default());
+        let start = form.optional(&["start"], Start::read).unwrap_or(Start::Now);
+        form.finish(|| {
+            Some(Self {
+                integration: integration?,
+                destination: destination?,
+                name: name?,
+                active,
+                in_flight_max,
+                retry,
+                start,
+            })
+        })
+    }
+
+    fn into_subscription(self, id: SubscriptionId, last: EventId) -> Subscription {
+        Subscription {
+            id,
+            integration_id: self.integration,
+            destination_id: self.destination,
+            name: self.name,
+            active: self.active,
+            in_flight_max: self.in_flight_max,
+            retry: self.retry,
+            start_after: self.start.after(last),
+            meta: Meta::default(),
+        }
+    }
+}
+
+/// The retry policy's members that were given.
+#[derive(Default)]
+struct RetryPatch {
+    schedule_s: Option<Vec<u64>>,
+    retry_after_max_s: Option<u64>,
+}
+
+impl RetryPatch {
+    fn read(form: &mut Form) -> Self {
+        form.nested("retry", |form| Self {
+            schedule_s: form.optional(&["schedule_s"], list(SCHEDULE_MAX, number(0..=WAIT_MAX_S))),
+            retry_after_max_s: form.optional(&["retry_after_max_s"], number(0..=WAIT_MAX_S)),
+        })
+        .unwrap_or_default()
+    }
+
+    fn applied_to(&self, current: &RetryPolicy) -> RetryPolicy {
+        RetryPolicy {
+            schedule_s: self.schedule_s.clone().unwrap_or_else(|| current.schedule_s.clone()),
+            retry_after_max_s: self.retry_after_max_s.unwrap_or(current.retry_after_max_s),
+        }
+    }
+}
+
+/// An update as asked for.
+struct Patch {
+    integration: Option<u32>,
+    destination: Option<u32>,
+    name: Option<String>,
+    active: Option<bool>,
+    in_flight_max: Option<u16>,
+    retry: RetryPatch,
+}
+
+impl Patch {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        form.read_only(&["start"]);
+        let patch = Self {
+            integration: form.optional(&["integration_id"], number(1..=u32::MAX)),
+            destination: form.optional(&["destination_id"], number(1..=u32::MAX)),
+            name: form.optional(&["name"], line(1..=NAME_CHARS_MAX)),
+            active: form.optional(&["active", "is_active"], boolean),
+            in_flight_max: form.optional(&["in_flight_max"], number(IN_FLIGHT)),
+            retry: RetryPatch::read(&mut form),
+        };
+        form.finish(|| Some(patch))
+    }
+
+    /// What shall stand. Its events stay those of its integration: their order is its position.
+    fn applied_to(&self, current: &Subscription) -> Result<Subscription, Problem> {
+        if self.integration.is_some_and(|id| id != current.integration_id.0) {
+            return Err(Problem::member("/integration_id", "cannot be changed; create another subscription"));
+        }
+        let mut next = current.clone();
+        if let Some(name) = &self.name {
+            next.name.clone_from(name);
+        }
+        next.destination_id = self.destination.map_or(current.destination_id, DestinationId);
+        next.active = self.active.unwrap_or(current.active);
+        next.in_flight_max = self.in_flight_max.unwrap_or(current.in_flight_max);
+        next.retry = self.retry.applied_to(&current.retry);
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LAST: EventId = EventId::MAX;
+
+    fn draft(body: Value) -> Result<Subscription, Problem> {
+        Draft::read(body).map(|draft| draft.into_subscription(SubscriptionId(8), LAST))
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"integration_id": 1, "destination_id": 2, "name": "to the ledger"});
+        body[name] = value;
+        body
+    }
+
+    fn pointers(refused: Result<Subscription, Problem>) -> Vec<String> {
+        refused.expect_err("it must be refused").faults.into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    /// For the tests of deliveries.
+    pub(in super::super) fn subscription(id: u32, integration: u32, start_after: EventId) -> Subscription {
+        let body = json!({"integration_id": integration, "destination_id": 2, "name": "s"});
+        let draft = Draft::read(body).expect("it is right");
+        Subscription { start_after, ..draft.into_subscription(SubscriptionId(id), LAST) }
+    }
+
+    #[test]
+    fn the_least_is_enough_and_it_begins_now() {
+        let made = draft(with("name", json!("s"))).expect("it is right");
+        assert_eq!((made.active, made.in_flight_max, made.start_after), (true, 64, LAST));
+        assert_eq!(made.retry, RetryPolicy::default());
+    }
+
+    #[test]
+    fn it_begins_where_it_is_told() {
+        for (start, after) in [
+            ("now", LAST),
+            ("beginning", EventId::ZERO),
+            ("2026-01-01T00:00:00Z", EventId::at_millis(1_767_225_600_000)),
+            ("2026-01-01T01:00:00+01:00", EventId::at_millis(1_767_225_600_000)),
+        ] {
+            assert_eq!(draft(with("start", json!(start))).map(|made| made.start_after), Ok(after), "{start}");
+        }
+        for wrong in ["yesterday", "2026-01-01", "1969-01-01T00:00:00Z", ""] {
+            assert_eq!(pointers(draft(with("start", json!(wrong)))), ["/start"], "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_member_is_named() {
+        for (name, value, pointer) in [
+            ("integration_id", json!(0), "/integration_id"),
+            ("destination_id", json!(4_294_967_296_u64), "/destination_id"),
+            ("in_flight_max", json!(0), "/in_flight_max"),
+            ("in_flight_max", json!(257), "/in_flight_max"),
+            ("retry", json!({"schedule_s": [1, 2_592_001]}), "/retry/schedule_s"),
+            ("retry", json!({"schedule_s": vec![1; 65]}), "/retry/schedule_s"),
+            ("retry", json!({"retry_after_max_s": -1}), "/retry/retry_after_max_s"),
+            ("retry", json!({"schedule": [1]}), "/retry/schedule"),
+            ("retry", json!(null), "/retry"),
+            ("start_after", json!(null), "/start_after"),
+        ] {
+            assert_eq!(pointers(draft(with(name, value.clone()))), [pointer], "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_a_sound_policy() {
+        let body =
+            with("retry", json!({"schedule_s": vec![WAIT_MAX_S; SCHEDULE_MAX], "retry_after_max_s": WAIT_MAX_S}));
+        assert_eq!(draft(body).expect("it is just allowed").retry.validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_update_leaves_alone_what_it_does_not_name() {
+        let current = draft(with("retry", json!({"schedule_s": [1, 2]}))).expect("it is right");
+        let patched = |body| Patch::read(body).and_then(|patch| patch.applied_to(&current));
+        assert_eq!(patched(json!({})).as_ref(), Ok(&current));
+        let next = patched(json!({"retry": {"retry_after_max_s": 9}, "is_active": false})).expect("it is right");
+        assert_eq!((next.retry.schedule_s.as_slice(), next.retry.retry_after_max_s), ([1, 2].as_slice(), 9));
+        assert!(!next.active);
+        assert_eq!(patched(json!({"destination_id": 7})).map(|next| next.destination_id), Ok(DestinationId(7)));
+        assert_eq!(pointers(patched(json!({"integration_id": 9}))), ["/integration_id"]);
+        assert_eq!(pointers(patched(json!({"start": "beginning"}))), ["/start"]);
+    }
+}

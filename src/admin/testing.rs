@@ -1,0 +1,302 @@
+//! Ports for the tests of the admin API's parts.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use hookmill_actors::{
+    domain::{
+        activity::Activity,
+        config::{Change, Configuration, ResourceKey},
+        delivery::{DeadLetter, Position},
+        event::{Event, Identity},
+        ids::{EventId, IntegrationId, SubscriptionId},
+        secret::{Sealed, Secret},
+    },
+    ports::{
+        clock::Clock,
+        config_store::{ConfigStore, ConfigStoreError},
+        event_log::LogError,
+        provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
+        sealer::{Owner, SealError, Sealer},
+        state_store::{DeliveryState, Due, Note, StateCounts, StateStore},
+    },
+};
+use serde_json::{Map, Value};
+
+use super::{
+    auth::{TokenCheck, TokenName},
+    tools::{DestinationRules, SecretTools, Tools},
+};
+
+pub(super) const TOKEN: &str = "hm_valid";
+
+pub(super) struct OneToken;
+
+impl TokenCheck for OneToken {
+    fn check(&self, presented: &str) -> Option<TokenName> {
+        (presented == TOKEN).then(|| TokenName("ada".to_owned()))
+    }
+}
+
+pub(super) struct FixedClock(pub(super) u64);
+
+impl Clock for FixedClock {
+    fn now_ms(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Keeps the audit log only.
+#[derive(Default)]
+pub(super) struct MemoryAudit(Mutex<Vec<Activity>>);
+
+impl MemoryAudit {
+    pub(super) fn entries(&self) -> Vec<Activity> {
+        self.0.lock().expect("nobody panicked").clone()
+    }
+}
+
+#[async_trait]
+impl ConfigStore for MemoryAudit {
+    async fn load(&self) -> Result<Configuration, ConfigStoreError> {
+        Ok(Configuration::default())
+    }
+
+    async fn commit(&self, _changes: Vec<Change>) -> Result<(), ConfigStoreError> {
+        Ok(())
+    }
+
+    async fn history(&self, _key: ResourceKey, _limit: usize) -> Result<Vec<Change>, ConfigStoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError> {
+        self.0.lock().expect("nobody panicked").extend(entries);
+        Ok(())
+    }
+
+    async fn activities(&self, _before: Option<u64>, _limit: usize) -> Result<Vec<(u64, Activity)>, ConfigStoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Knows deliveries and dead letters only.
+#[derive(Default)]
+pub(super) struct MemoryState {
+    pub(super) deliveries: BTreeMap<(SubscriptionId, EventId), DeliveryState>,
+    pub(super) dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
+}
+
+#[async_trait]
+impl StateStore for MemoryState {
+    async fn intake(&self, _integration: IntegrationId) -> Result<EventId, LogError> {
+        Ok(EventId::ZERO)
+    }
+
+    async fn position(&self, _subscription: SubscriptionId) -> Result<Option<Position>, LogError> {
+        Ok(None)
+    }
+
+    async fn due(&self, _subscription: SubscriptionId, _until_ms: u64, _limit: usize) -> Result<Vec<Due>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
+        Ok(self.deliveries.get(&(subscription, event)).cloned().unwrap_or(DeliveryState::Unknown))
+    }
+
+    async fn note(&self, _event: EventId) -> Result<Option<Note>, LogError> {
+        Ok(None)
+    }
+
+    async fn dead_letters(
+        &self,
+        after: Option<(SubscriptionId, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        let beyond = self.dead.iter().filter(|(place, _)| after.is_none_or(|after| **place > after));
+        Ok(beyond.take(limit).map(|(_, letter)| letter.clone()).collect())
+    }
+
+    async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError> {
+        Ok(self.dead.get(&(subscription, event)).cloned())
+    }
+
+    async fn counts(&self) -> Result<StateCounts, LogError> {
+        Ok(StateCounts::default())
+    }
+}
+
+/// Seals by hex, with the owner in front, so that a test can see who it was sealed for.
+struct HexSealer;
+
+impl Sealer for HexSealer {
+    fn seal(&self, owner: Owner, secret: &Secret) -> Sealed {
+        Sealed(format!("{owner:?}|{}", hex::encode(secret.expose())))
+    }
+
+    fn open(&self, owner: Owner, sealed: &Sealed) -> Result<Secret, SealError> {
+        let (for_whom, secret) = sealed.0.split_once('|').ok_or(SealError::Malformed)?;
+        if for_whom != format!("{owner:?}") {
+            return Err(SealError::Refused);
+        }
+        hex::decode(secret).map(Secret::new).map_err(|_| SealError::Malformed)
+    }
+}
+
+/// Takes secrets that begin with `whsec_`, and the settings `header` and `tolerance_s`.
+struct Strict;
+/// Takes neither secrets nor settings.
+struct Unverified;
+
+struct Nothing;
+
+impl Verifier for Nothing {
+    fn verify(&self, _request: &InboundRequest<'_>, _now_ms: u64) -> Result<Verified, Refusal> {
+        Err(Refusal::Mismatch)
+    }
+}
+
+impl Provider for Strict {
+    fn name(&self) -> &'static str {
+        "generic_hmac"
+    }
+
+    fn summary(&self) -> &'static str {
+        "for tests"
+    }
+
+    fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError> {
+        if let Some(unknown) = settings.keys().find(|name| !["header", "tolerance_s"].contains(&name.as_str())) {
+            return Err(SettingsError::new(unknown, "is not known"));
+        }
+        if secrets.is_empty() {
+            return Err(SettingsError::new("secrets", "there is none; at least one is needed"));
+        }
+        match secrets.iter().position(|secret| !secret.expose().starts_with(b"whsec_")) {
+            Some(index) => Err(SettingsError::new(format!("secrets[{index}]"), "must begin with `whsec_`")),
+            None => Ok(Arc::new(Nothing)),
+        }
+    }
+
+    fn identify(&self, _settings: &Map<String, Value>, _event: &Event) -> Identity {
+        Identity::default()
+    }
+
+    fn sign(
+        &self,
+        _settings: &Map<String, Value>,
+        _secret: &Secret,
+        _id: &str,
+        _body: &[u8],
+        _now_ms: u64,
+    ) -> Result<SignedRequest, SettingsError> {
+        Ok(SignedRequest { headers: Vec::new() })
+    }
+
+    fn sample(&self, _id: &str) -> (&'static str, Vec<u8>) {
+        ("application/json", b"{}".to_vec())
+    }
+
+    fn new_secret(&self, random: &[u8; 32]) -> Secret {
+        Secret::new(format!("whsec_{}", hex::encode(random)))
+    }
+}
+
+impl Provider for Unverified {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn summary(&self) -> &'static str {
+        "for tests"
+    }
+
+    fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError> {
+        if !settings.is_empty() || !secrets.is_empty() {
+            return Err(SettingsError::new("verification", "takes nothing"));
+        }
+        Ok(Arc::new(Nothing))
+    }
+
+    fn identify(&self, _settings: &Map<String, Value>, _event: &Event) -> Identity {
+        Identity::default()
+    }
+
+    fn sign(
+        &self,
+        _settings: &Map<String, Value>,
+        _secret: &Secret,
+        _id: &str,
+        _body: &[u8],
+        _now_ms: u64,
+    ) -> Result<SignedRequest, SettingsError> {
+        Ok(SignedRequest { headers: Vec::new() })
+    }
+
+    fn sample(&self, _id: &str) -> (&'static str, Vec<u8>) {
+        ("application/json", b"{}".to_vec())
+    }
+
+    fn new_secret(&self, random: &[u8; 32]) -> Secret {
+        Secret::new(*random)
+    }
+}
+
+struct TwoProviders;
+
+impl Providers for TwoProviders {
+    fn get(&self, name: &str) -> Option<&'static dyn Provider> {
+        match name {
+            "generic_hmac" => Some(&Strict),
+            "none" => Some(&Unverified),
+            _ => None,
+        }
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        vec!["generic_hmac", "none"]
+    }
+}
+
+struct HttpsOnly;
+
+impl DestinationRules for HttpsOnly {
+    fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError> {
+        if kind != "http" {
+            return Err(SettingsError::new("type", "must be `http`"));
+        }
+        match settings.get("url").and_then(Value::as_str) {
+            Some(url) if url.starts_with("https://") => Ok(()),
+            _ => Err(SettingsError::new("url", "must begin with `https://`")),
+        }
+    }
+}
+
+/// Counts instead of being random.
+#[derive(Default)]
+struct Counting(Mutex<u8>);
+
+impl SecretTools for Counting {
+    fn random(&self) -> [u8; 32] {
+        let mut last = self.0.lock().expect("nobody panicked");
+        *last += 1;
+        [*last; 32]
+    }
+
+    fn fingerprint(&self, secret: &Secret) -> String {
+        format!("{:08x}", crc32fast::hash(secret.expose()))
+    }
+}
+
+pub(super) fn tools() -> Tools {
+    Tools {
+        sealer: Arc::new(HexSealer),
+        providers: Arc::new(TwoProviders),
+        destinations: Arc::new(HttpsOnly),
+        secrets: Arc::new(Counting::default()),
+    }
+}

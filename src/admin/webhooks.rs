@@ -1,0 +1,793 @@
+//! Webhook endpoints: `/api/v1/webhooks`. A secret is shown once, and only when hookmill made it.
+//! What is written has been compiled before: an endpoint that could not verify anything is refused, not stored.
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use hookmill_actors::{
+    configuration::Kind,
+    domain::{
+        activity::ActivityResult,
+        config::{Configuration, Endpoint, EndpointSecret, Integration, Meta, Resource, ResourceKey},
+        ids::{EndpointId, IntegrationId},
+        secret::Secret,
+    },
+    ports::{
+        provider::{Provider, SettingsError},
+        sealer::Owner,
+    },
+    snapshot::{UNVERIFIED, effective_settings},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+
+use super::{
+    Api,
+    auth::Author,
+    form::{Change, Form, boolean, line, number, object, prose, secret, string},
+    integrations::{DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX},
+    json::{Json, OptionalJson},
+    paging::Params,
+    problem::{Code, Problem},
+    redact,
+    resource::{IfMatch, Managed, Segments, reply, time},
+    tools::Tools,
+};
+
+/// Where the ingress finds an endpoint's path.
+const RECEIVE: &str = "/webhooks/receive";
+/// Path with its leading slash.
+const PATH_CHARS_MAX: usize = 255;
+const SECRET_BYTES_MIN: usize = 8;
+const SECRET_BYTES_MAX: usize = 512;
+const HEADER_NAME_CHARS_MAX: usize = 128;
+const BODY_BYTES_MIN: u32 = 1024;
+const BODY_BYTES_MAX: u32 = 64 << 20;
+const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
+const VERIFICATION_DEPTH_MAX: usize = 8;
+/// Secrets that verify at once; more would mean that a rotation never ends.
+const SECRETS_MAX: usize = 4;
+/// How long a rotated secret goes on, where nothing is said: time to change it at the provider.
+const GRACE_DEFAULT_S: u64 = 24 * 3600;
+const GRACE_MAX_S: u64 = 30 * 24 * 3600;
+const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
+
+/// An endpoint as replies show it.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    id: u32,
+    integration_id: u32,
+    name: String,
+    description: Option<String>,
+    path: String,
+    /// Where the provider posts to, below the public address.
+    url_path: String,
+    active: bool,
+    is_active: bool,
+    verify_signature: bool,
+    signature_header: Option<String>,
+    verification: Map<String, Value>,
+    secrets: Vec<SecretView>,
+    body_bytes_max: Option<u32>,
+    version: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize)]
+struct SecretView {
+    fingerprint: String,
+    expires_at: Option<String>,
+}
+
+/// An endpoint with the secret that was made for it: this once.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    view: View,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+}
+
+/// What a list may be narrowed by.
+pub(super) struct Filter {
+    integration: Option<u32>,
+    active: Option<bool>,
+}
+
+impl Managed for Endpoint {
+    const KIND: Kind = Kind::Endpoint;
+    const COLLECTION: &'static str = "webhooks";
+    type View = View;
+    type Filter = Filter;
+
+    fn filter(params: &mut Params) -> Result<Filter, Problem> {
+        Ok(Filter {
+            integration: params.parsed("integration_id", "a number")?,
+            active: params.parsed("active", "`true` or `false`")?,
+        })
+    }
+
+    fn passes(&self, filter: &Filter) -> bool {
+        filter.integration.is_none_or(|id| self.integration_id.0 == id)
+            && filter.active.is_none_or(|active| self.active == active)
+    }
+
+    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
+        configuration.endpoints.values()
+    }
+
+    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
+        configuration.endpoints.get(&EndpointId(id))
+    }
+
+    fn key(id: u32) -> ResourceKey {
+        ResourceKey::Endpoint(EndpointId(id))
+    }
+
+    fn id(&self) -> u32 {
+        self.id.0
+    }
+
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn into_resource(self) -> Resource {
+        Resource::Endpoint(self)
+    }
+
+    fn from_resource(resource: Resource) -> Option<Self> {
+        match resource {
+            Resource::Endpoint(endpoint) => Some(endpoint),
+            _ => None,
+        }
+    }
+
+    fn view(&self, _tools: &Tools) -> View {
+        let secret = |secret: &EndpointSecret| SecretView {
+            fingerprint: secret.fingerprint.clone(),
+            expires_at: secret.expires_at_ms.map(time),
+        };
+        View {
+            id: self.id.0,
+            integration_id: self.integration_id.0,
+            name: self.name.clone(),
+            description: self.description.clone(),
+            path: self.path.clone(),
+            url_path: format!("{RECEIVE}{}", self.path),
+            active: self.active,
+            is_active: self.active,
+            verify_signature: self.verify_signature,
+            signature_header: self.signature_header.clone(),
+            verification: redact::settings(&self.verification),
+            secrets: self.secrets.iter().map(secret).collect(),
+            body_bytes_max: self.body_bytes_max,
+            version: self.meta.version,
+            created_at: time(self.meta.created_at_ms),
+            updated_at: time(self.meta.updated_at_ms),
+        }
+    }
+}
+
+/// `POST /api/v1/webhooks`
+pub(super) async fn create(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let draft = Draft::read(body)?;
+    let snapshot = api.tree.config().current();
+    let (mut endpoint, made_secret) = draft.into_endpoint(&snapshot.configuration, &api.tools)?;
+    endpoint.id = EndpointId(api.reserve::<Endpoint>());
+    let made = api.create(&author, endpoint).await?;
+    let shown = Shown { view: made.view(&api.tools), secret: shown_once(made_secret)? };
+    Ok(reply(StatusCode::CREATED, &made, &shown))
+}
+
+/// `PUT /api/v1/webhooks/{id}`: members that are not given stay. A new `secret` replaces all former ones at once.
+pub(super) async fn update(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let patch = Patch::read(body)?;
+    let made = api
+        .update(&author, id, &condition, |current, configuration| {
+            patch.applied_to(current, integration_of(configuration, current.integration_id)?, &api.tools)
+        })
+        .await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// The new secret; shown where hookmill made it.
+#[derive(Serialize)]
+struct Rotated {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    secrets: Vec<SecretView>,
+    version: u64,
+}
+
+/// `POST /api/v1/webhooks/{id}/rotate-secret`: the former secret goes on for `grace_s`, 24 hours unless given.
+pub(super) async fn rotate_secret(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    OptionalJson(body): OptionalJson,
+) -> Result<Response, Problem> {
+    let mut rotation = Rotation::read(body)?;
+    let snapshot = api.tree.config().current();
+    let current = api.find::<Endpoint>(id)?;
+    let provider = provider_of(integration_of(&snapshot.configuration, current.integration_id)?, &api.tools)?;
+    let made_secret = rotation.settle(provider, &api.tools)?;
+    let now_ms = api.tree.ports().clock.now_ms();
+    let made = api
+        .update(&author, id, &condition, |current: &Endpoint, _| {
+            rotation.applied_to(current, provider, now_ms, &api.tools)
+        })
+        .await?;
+    let subject = Endpoint::key(id).to_string();
+    api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Success, None).await;
+    let rotated = Rotated {
+        secret: shown_once(made_secret)?,
+        secrets: made.view(&api.tools).secrets,
+        version: made.meta.version,
+    };
+    Ok(reply(StatusCode::OK, &made, &rotated))
+}
+
+/// The text of a secret that hookmill made.
+pub(super) fn shown_once(secret: Option<Secret>) -> Result<Option<String>, Problem> {
+    match secret.as_ref().map(Secret::expose_str) {
+        None => Ok(None),
+        Some(Some(text)) => Ok(Some(text.to_owned())),
+        Some(None) => Err(Problem::internal(&"a secret that hookmill made is no text")),
+    }
+}
+
+/// A new endpoint as asked for.
+struct Draft {
+    integration: IntegrationId,
+    name: String,
+    description: Option<String>,
+    path: Option<String>,
+    secret: Option<Secret>,
+    active: bool,
+    verify_signature: bool,
+    signature_header: Option<String>,
+    verification: Map<String, Value>,
+    body_bytes_max: Option<u32>,
+}
+
+impl Draft {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        let integration = form.required(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId);
+        let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
+        let fields = Fields::read(&mut form);
+        form.finish(|| {
+            Some(Self {
+                integration: integration?,
+                name: name?,
+                description: fields.description.into_option(),
+                path: fields.path,
+                secret: fields.secret,
+                active: fields.active.unwrap_or(true),
+                verify_signature: fields.verify_signature.unwrap_or(true),
+                signature_header: fields.signature_header.into_option(),
+                verification: fields.verification.into_option().unwrap_or_default(),
+                body_bytes_max: fields.body_bytes_max.into_option(),
+            })
+        })
+    }
+
+    /// The endpoint, still without its id, and the secret that was made for it.
+    fn into_endpoint(
+        self,
+        configuration: &Configuration,
+        tools: &Tools,
+    ) -> Result<(Endpoint, Option<Secret>), Problem> {
+        let integration = integration_of(configuration, self.integration)?;
+        let provider = provider_of(integration, tools)?;
+        let given = self.secret.is_some();
+        let takes_secret = provider.name() != UNVERIFIED;
+        if given && !takes_secret {
+            return Err(Problem::member("/secret", NO_SECRET_TAKEN));
+        }
+        let secret = match self.secret {
+            None if takes_secret && self.verify_signature => Some(provider.new_secret(&tools.secrets.random())),
+            given_or_none => given_or_none,
+        };
+        let endpoint = Endpoint {
+            id: EndpointId(0),
+            integration_id: self.integration,
+            name: self.name,
+            description: self.description,
+            path: self.path.unwrap_or_else(|| tools.new_path()),
+            active: self.active,
+            verify_signature: self.verify_signature,
+            signature_header: self.signature_header,
+            verification: self.verification,
+            secrets: secret.iter().map(|secret| sealed(self.integration, secret, tools)).collect(),
+            body_bytes_max: self.body_bytes_max,
+            meta: Meta::default(),
+        };
+        check(&endpoint, provider, secret.as_slice(), tools)?;
+        Ok((endpoint, secret.filter(|_| !given)))
+    }
+}
+
+const NO_SECRET_TAKEN: &str = "is not possible: the integration's provider `none` verifies nothing";
+
+/// Members that a new endpoint and an update have in common.
+struct Fields {
+    description: Change<String>,
+    path: Option<String>,
+    secret: Option<Secret>,
+    active: Option<bool>,
+    verify_signature: Option<bool>,
+    signature_header: Change<String>,
+    verification: Change<Map<String, Value>>,
+    body_bytes_max: Change<u32>,
+}
+
+impl Fields {
+    fn read(form: &mut Form) -> Self {
+        let fields = Self {
+            description: form.clearable(&["description"], prose(DESCRIPTION_CHARS_MAX)),
+            path: form.optional(&["path"], path),
+            secret: form.optional(&["secret", "secret_key"], secret(SECRET_BYTES_MIN..=SECRET_BYTES_MAX)),
+            active: form.optional(&["active", "is_active"], boolean),
+            verify_signature: form.optional(&["verify_signature"], boolean),
+            signature_header: form.clearable(&["signature_header"], header_name),
+            verification: form.clearable(&["verification"], object(VERIFICATION_BYTES_MAX, VERIFICATION_DEPTH_MAX)),
+            body_bytes_max: form.clearable(&["body_bytes_max"], number(BODY_BYTES_MIN..=BODY_BYTES_MAX)),
+        };
+        if let (Change::Set(header), Change::Set(verification)) = (&fields.signature_header, &fields.verification)
+            && verification.get("header").is_some_and(|other| other != header.as_str())
+        {
+            form.fault("signature_header", "and `verification.header` differ; give one of them");
+        }
+        fields
+    }
+}
+
+/// An update as asked for.
+struct Patch {
+    integration: Option<u32>,
+    name: Option<String>,
+    fields: Fields,
+}
+
+impl Patch {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        form.read_only(&READ_ONLY);
+        let patch = Self {
+            integration: form.optional(&["integration_id"], number(1..=u32::MAX)),
+            name: form.optional(&["name"], line(1..=NAME_CHARS_MAX)),
+            fields: Fields::read(&mut form),
+        };
+        form.finish(|| Some(patch))
+    }
+
+    fn applied_to(&self, current: &Endpoint, integration: &Integration, tools: &Tools) -> Result<Endpoint, Problem> {
+        if self.integration.is_some_and(|id| id != current.integration_id.0) {
+            return Err(Problem::member("/integration_id", "cannot be changed; create another webhook endpoint"));
+        }
+        let fields = &self.fields;
+        let mut next = current.clone();
+        if let Some(name) = &self.name {
+            next.name.clone_from(name);
+        }
+        if let Some(path) = &fields.path {
+            next.path.clone_from(path);
+        }
+        fields.description.apply_to(&mut next.description);
+        fields.signature_header.apply_to(&mut next.signature_header);
+        fields.body_bytes_max.apply_to(&mut next.body_bytes_max);
+        next.active = fields.active.unwrap_or(current.active);
+        next.verify_signature = fields.verify_signature.unwrap_or(current.verify_signature);
+        match &fields.verification {
+            Change::Keep => {}
+            Change::Clear => next.verification = Map::new(),
+            Change::Set(verification) => next.verification.clone_from(verification),
+        }
+        if let Some(secret) = &fields.secret
+            && !is_only_secret(current, secret, tools)
+        {
+            next.secrets = vec![sealed(current.integration_id, secret, tools)];
+        }
+        if verifies_alike(&next, current) {
+            return Ok(next);
+        }
+        let provider = provider_of(integration, tools)?;
+        if provider.name() == UNVERIFIED && fields.secret.is_some() {
+            return Err(Problem::member("/secret", NO_SECRET_TAKEN));
+        }
+        if next.verify_signature && next.secrets.is_empty() && provider.name() != UNVERIFIED {
+            let detail = "needs a secret: give `secret` too, or call `rotate-secret` first";
+            return Err(Problem::member("/verify_signature", detail));
+        }
+        let secrets = opened(&next, tools)?;
+        check(&next, provider, &secrets, tools)?;
+        Ok(next)
+    }
+}
+
+/// Whether nothing changed that a verifier is made from: a name can be changed though a key is missing.
+fn verifies_alike(next: &Endpoint, current: &Endpoint) -> bool {
+    next.verify_signature == current.verify_signature
+        && next.signature_header == current.signature_header
+        && next.verification == current.verification
+        && next.secrets == current.secrets
+}
+
+/// Whether the given secret is what stands already: sent again, it is no change.
+fn is_only_secret(current: &Endpoint, secret: &Secret, tools: &Tools) -> bool {
+    let [one] = current.secrets.as_slice() else { return false };
+    let opened = tools.sealer.open(Owner::EndpointSecret(current.integration_id), &one.sealed);
+    one.expires_at_ms.is_none() && opened.is_ok_and(|opened| opened.expose().ct_eq(secret.expose()).into())
+}
+
+/// A rotation as asked for.
+struct Rotation {
+    secret: Option<Secret>,
+    grace_s: u64,
+}
+
+impl Rotation {
+    fn read(body: Value) -> Result<Self, Problem> {
+        let mut form = Form::new(body)?;
+        let secret = form.optional(&["secret", "secret_key"], secret(SECRET_BYTES_MIN..=SECRET_BYTES_MAX));
+        let grace_s = form.optional(&["grace_s"], number(0..=GRACE_MAX_S)).unwrap_or(GRACE_DEFAULT_S);
+        form.finish(|| Some(Self { secret, grace_s }))
+    }
+
+    /// Makes a secret where none was given, and returns it to be shown.
+    fn settle(&mut self, provider: &dyn Provider, tools: &Tools) -> Result<Option<Secret>, Problem> {
+        if provider.name() == UNVERIFIED {
+            return Err(Problem::new(Code::Conflict, "the integration's provider `none` has no secrets"));
+        }
+        if self.secret.is_some() {
+            return Ok(None);
+        }
+        let made = provider.new_secret(&tools.secrets.random());
+        self.secret = Some(made.clone());
+        Ok(Some(made))
+    }
+
+    fn applied_to(
+        &self,
+        current: &Endpoint,
+        provider: &dyn Provider,
+        now_ms: u64,
+        tools: &Tools,
+    ) -> Result<Endpoint, Problem> {
+        let Some(secret) = &self.secret else { return Err(Problem::internal(&"a rotation without a secret")) };
+        let end_ms = now_ms + self.grace_s * 1_000;
+        let mut next = current.clone();
+        for former in &mut next.secrets {
+            former.expires_at_ms = Some(former.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
+        }
+        next.secrets.retain(|former| former.expires_at_ms.is_none_or(|at| at > now_ms));
+        if next.secrets.len() >= SECRETS_MAX {
+            let detail = format!("{SECRETS_MAX} secrets are active already; rotate with `grace_s` 0, or wait");
+            return Err(Problem::new(Code::Conflict, detail));
+        }
+        next.secrets.insert(0, sealed(current.integration_id, secret, tools));
+        check(&next, provider, std::slice::from_ref(secret), tools)?;
+        Ok(next)
+    }
+}
+
+fn integration_of(configuration: &Configuration, id: IntegrationId) -> Result<&Integration, Problem> {
+    configuration.integrations.get(&id).ok_or_else(|| {
+        Problem::member("/integration_id", format!("names {}, which does not exist", ResourceKey::Integration(id)))
+    })
+}
+
+fn provider_of(integration: &Integration, tools: &Tools) -> Result<&'static dyn Provider, Problem> {
+    let unknown = |problem| {
+        Problem::member("/integration_id", format!("names {}: {problem}", Integration::key(integration.id.0)))
+    };
+    tools.provider(&integration.provider).map_err(unknown)
+}
+
+fn sealed(integration: IntegrationId, secret: &Secret, tools: &Tools) -> EndpointSecret {
+    EndpointSecret {
+        sealed: tools.sealer.seal(Owner::EndpointSecret(integration), secret),
+        fingerprint: tools.secrets.fingerprint(secret),
+        expires_at_ms: None,
+    }
+}
+
+fn opened(endpoint: &Endpoint, tools: &Tools) -> Result<Vec<Secret>, Problem> {
+    let owner = Owner::EndpointSecret(endpoint.integration_id);
+    let open = |secret: &EndpointSecret| tools.sealer.open(owner, &secret.sealed);
+    endpoint.secrets.iter().map(open).collect::<Result<_, _>>().map_err(|error| {
+        Problem::new(Code::Conflict, format!("its stored secret cannot be checked: {error}; give a new `secret`"))
+    })
+}
+
+/// Makes the verifier and throws it away: what it refuses is not stored. Without a secret, one in the provider's
+/// form stands in, so that the settings are checked all the same.
+fn check(endpoint: &Endpoint, provider: &dyn Provider, secrets: &[Secret], tools: &Tools) -> Result<(), Problem> {
+    let stand_in = if secrets.is_empty() && provider.name() != UNVERIFIED {
+        Some(provider.new_secret(&tools.secrets.random()))
+    } else {
+        None
+    };
+    let secrets = stand_in.as_ref().map_or(secrets, std::slice::from_ref);
+    match provider.verifier(&effective_settings(endpoint), secrets) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(refused(endpoint, error)),
+    }
+}
+
+/// Names the member of the request that the provider's words are about.
+fn refused(endpoint: &Endpoint, error: SettingsError) -> Problem {
+    let field = error.field.strip_prefix("verification.").unwrap_or(&error.field);
+    let pointer = match field {
+        "header" if endpoint.signature_header.is_some() => "/signature_header".to_owned(),
+        "verification" => "/verification".to_owned(),
+        field if field.starts_with("secret") => "/secret".to_owned(),
+        field => format!("/verification/{}", field.replace('.', "/")),
+    };
+    Problem::member(pointer, error.problem)
+}
+
+/// A path in its canonical form: one leading slash, whole segments, letters that no proxy rewrites.
+fn path(value: Value) -> Result<String, String> {
+    let text = string(value)?;
+    let path = format!("/{}", text.strip_prefix('/').unwrap_or(&text));
+    if path.chars().count() > PATH_CHARS_MAX {
+        return Err(format!("must be at most {PATH_CHARS_MAX} characters long, its leading slash included"));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    if let Some(odd) = path.chars().find(|char| !u8::try_from(*char).is_ok_and(allowed)) {
+        return Err(format!("must consist of letters, digits and `-._~/`; it has `{}`", odd.escape_debug()));
+    }
+    if path[1..].split('/').any(|segment| ["", ".", ".."].contains(&segment)) {
+        return Err("must not have empty, `.` or `..` segments, nor a slash at its end".to_owned());
+    }
+    Ok(path)
+}
+
+/// A header's name (RFC 9110, section 5.1).
+fn header_name(value: Value) -> Result<String, String> {
+    let name = string(value)?;
+    if name.len() > HEADER_NAME_CHARS_MAX || axum::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(format!("must be a header name of at most {HEADER_NAME_CHARS_MAX} characters"));
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::{
+        super::{integrations::tests::integration, testing::tools},
+        *,
+    };
+
+    const PLANTED: &str = "whsec_planted-secret-4711";
+
+    fn configuration() -> Configuration {
+        let integrations = [integration(1, "generic_hmac"), integration(2, "none"), integration(3, "gone")];
+        let mut configuration = Configuration::default();
+        configuration.integrations = integrations.into_iter().map(|it| (it.id, it)).collect();
+        configuration
+    }
+
+    fn draft(body: Value) -> Result<(Endpoint, Option<Secret>), Problem> {
+        Draft::read(body)?.into_endpoint(&configuration(), &tools())
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut body = json!({"integration_id": 1, "name": "orders"});
+        body[name] = value;
+        body
+    }
+
+    fn pointers<T>(refused: Result<T, Problem>) -> Vec<String> {
+        refused.err().expect("it must be refused").faults.into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    fn endpoint(body: Value) -> Endpoint {
+        draft(body).ok().expect("it is right").0
+    }
+
+    #[test]
+    fn the_least_is_enough_and_its_secret_is_shown_once() {
+        let (made, shown) = draft(with("name", json!("orders"))).ok().expect("all that is needed is there");
+        assert!(made.active && made.verify_signature);
+        assert_eq!(made.path.len(), 33, "{}", made.path);
+        let shown = shown.expect("it was made here");
+        let text = shown.expose_str().expect("it is text");
+        assert!(text.starts_with("whsec_"));
+        assert_eq!(made.secrets.len(), 1);
+        assert!(!serde_json::to_string(&made.view(&tools())).expect("JSON").contains(text));
+        assert!(!format!("{made:?}").contains(text));
+    }
+
+    #[test]
+    fn a_given_secret_is_sealed_and_never_shown() {
+        for name in ["secret", "secret_key"] {
+            let (made, shown) = draft(with(name, json!(PLANTED))).ok().expect("the secret is right");
+            assert_eq!(shown, None);
+            let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
+            assert!(!view.contains("planted") && !format!("{made:?}").contains("planted"));
+            let opened = opened(&made, &tools()).expect("it was sealed for its integration");
+            assert_eq!(opened, [Secret::new(PLANTED)]);
+        }
+        let mut differing = with("secret", json!(PLANTED));
+        differing["secret_key"] = json!("whsec_planted-too");
+        let refused = Draft::read(differing).err().expect("they differ");
+        assert!(refused.detail.contains("`secret_key`") && !format!("{refused:?}").contains("planted"));
+        let refused = draft(with("secret", json!("wrong-planted"))).err().expect("the provider wants another form");
+        assert_eq!(refused.faults[0].pointer, "/secret");
+        assert!(!format!("{refused:?}").contains("planted"));
+    }
+
+    #[test]
+    fn every_wrong_member_is_named() {
+        for (name, value, pointer) in [
+            ("integration_id", json!(9), "/integration_id"),
+            ("integration_id", json!(3), "/integration_id"),
+            ("integration_id", json!("1"), "/integration_id"),
+            ("name", json!(null), "/name"),
+            ("path", json!("/a//b"), "/path"),
+            ("path", json!(null), "/path"),
+            ("secret", json!("short"), "/secret"),
+            ("secret", json!("x".repeat(513)), "/secret"),
+            ("active", json!(1), "/active"),
+            ("signature_header", json!("X Signature"), "/signature_header"),
+            ("verification", json!({"tolerance": 3}), "/verification/tolerance"),
+            ("verification", json!([]), "/verification"),
+            ("body_bytes_max", json!(1_023), "/body_bytes_max"),
+            ("body_bytes_max", json!(67_108_865), "/body_bytes_max"),
+            ("url_path", json!("/x"), "/url_path"),
+            ("sercet", json!("whsec_12345678"), "/sercet"),
+        ] {
+            assert_eq!(pointers(draft(with(name, value.clone()))), [pointer], "{name}: {value}");
+        }
+        let mut differing = with("signature_header", json!("X-A"));
+        differing["verification"] = json!({"header": "X-B"});
+        assert_eq!(pointers(draft(differing)), ["/signature_header"]);
+    }
+
+    #[test]
+    fn accepting_unsigned_requests_is_explicit_and_its_settings_are_still_checked() {
+        let (made, shown) = draft(with("verify_signature", json!(false))).ok().expect("it may be chosen");
+        assert_eq!((made.secrets.len(), shown), (0, None));
+        let mut body = with("verify_signature", json!(false));
+        body["verification"] = json!({"x": 1});
+        assert_eq!(pointers(draft(body)), ["/verification/x"]);
+        let mut of_none = with("integration_id", json!(2));
+        let (made, shown) = draft(of_none.clone()).ok().expect("provider none needs no secret");
+        assert_eq!((made.secrets.len(), shown), (0, None));
+        of_none["secret"] = json!(PLANTED);
+        assert_eq!(pointers(draft(of_none)), ["/secret"]);
+    }
+
+    fn patched(current: &Endpoint, body: Value) -> Result<Endpoint, Problem> {
+        Patch::read(body)?.applied_to(current, &integration(1, "generic_hmac"), &tools())
+    }
+
+    #[test]
+    fn an_update_leaves_alone_what_it_does_not_name() {
+        let mut body = with("secret", json!(PLANTED));
+        body["description"] = json!("d");
+        body["signature_header"] = json!("X-Signature");
+        let current = endpoint(body);
+        assert_eq!(patched(&current, json!({})).as_ref(), Ok(&current));
+        assert_eq!(patched(&current, json!({"secret": PLANTED, "integration_id": 1})).as_ref(), Ok(&current));
+        let next = patched(&current, json!({"path": "new", "is_active": false})).expect("it is right");
+        assert_eq!((next.path.as_str(), next.active), ("/new", false));
+        assert_eq!((&next.secrets, &next.signature_header), (&current.secrets, &current.signature_header));
+        let cleared = json!({"description": null, "signature_header": null, "body_bytes_max": null});
+        let next = patched(&current, cleared).expect("these may be empty");
+        assert_eq!((next.description, next.signature_header), (None, None));
+        let next = patched(&current, json!({"secret": "whsec_another-planted"})).expect("it is right");
+        assert_eq!(next.secrets.len(), 1);
+        assert_ne!(next.secrets, current.secrets);
+    }
+
+    #[test]
+    fn an_update_is_refused_with_its_member() {
+        let current = endpoint(with("secret", json!(PLANTED)));
+        for (body, pointer) in [
+            (json!({"integration_id": 2}), "/integration_id"),
+            (json!({"verification": {"tolerance": 1}}), "/verification/tolerance"),
+            (json!({"secret": "not-in-form"}), "/secret"),
+            (json!({"secret": null}), "/secret"),
+        ] {
+            assert_eq!(pointers(patched(&current, body.clone())), [pointer], "{body}");
+        }
+        let unsigned = endpoint(with("verify_signature", json!(false)));
+        assert_eq!(pointers(patched(&unsigned, json!({"verify_signature": true}))), ["/verify_signature"]);
+    }
+
+    #[test]
+    fn a_name_can_be_changed_though_the_key_is_gone() {
+        let mut current = endpoint(with("secret", json!(PLANTED)));
+        current.secrets[0].sealed.0 = "broken".to_owned();
+        assert!(patched(&current, json!({"name": "new"})).is_ok());
+        let refused = patched(&current, json!({"verification": {"tolerance_s": 9}})).expect_err("it cannot be checked");
+        assert_eq!(refused.code, Code::Conflict);
+        assert!(patched(&current, json!({"secret": PLANTED})).is_ok());
+    }
+
+    fn rotated(current: &Endpoint, body: Value, now_ms: u64) -> Result<(Endpoint, Option<Secret>), Problem> {
+        let integration = integration(1, "generic_hmac");
+        let tools = tools();
+        let provider = provider_of(&integration, &tools)?;
+        let mut rotation = Rotation::read(body)?;
+        let shown = rotation.settle(provider, &tools)?;
+        rotation.applied_to(current, provider, now_ms, &tools).map(|next| (next, shown))
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_former_secret_for_its_grace() {
+        let current = endpoint(with("secret", json!(PLANTED)));
+        let (next, shown) = rotated(&current, json!({}), 1_000).ok().expect("nothing stands against it");
+        assert!(shown.is_some());
+        let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
+        assert_eq!(expiries, [None, Some(1_000 + 24 * 3_600_000)]);
+        assert_eq!(next.secrets[1].sealed, current.secrets[0].sealed);
+
+        // A later rotation with a shorter grace shortens the former ones too, never lengthens.
+        let (next, _) = rotated(&next, json!({"grace_s": 60}), 2_000).ok().expect("three are allowed");
+        let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
+        assert_eq!(expiries, [None, Some(62_000), Some(62_000)]);
+        let (last, shown) = rotated(&next, json!({"grace_s": 0, "secret": PLANTED}), 3_000).ok().expect("it is right");
+        assert_eq!((last.secrets.len(), shown), (1, None));
+        let (later, _) = rotated(&next, json!({}), 62_000).ok().expect("the former ones have expired");
+        assert_eq!(later.secrets.len(), 2);
+    }
+
+    #[test]
+    fn secrets_do_not_pile_up() {
+        let mut current = endpoint(with("secret", json!(PLANTED)));
+        for _ in 1..SECRETS_MAX {
+            current = rotated(&current, json!({}), 1_000).ok().expect("there is room").0;
+        }
+        let refused = rotated(&current, json!({}), 1_000).err().expect("there is none left");
+        assert!(refused.code == Code::Conflict && refused.detail.contains("grace_s"));
+        assert!(rotated(&current, json!({"grace_s": 0}), 1_000).is_ok());
+        assert_eq!(pointers(rotated(&current, json!({"grace_s": 2_592_001}), 1)), ["/grace_s"]);
+        assert_eq!(pointers(rotated(&current, json!({"secret": "not-in-form"}), 90_000_000_000)), ["/secret"]);
+    }
+
+    #[test]
+    fn paths_have_one_form() {
+        for (given, stored) in
+            [("stripe", "/stripe"), ("/stripe", "/stripe"), ("/a/b-c._~D9", "/a/b-c._~D9"), ("..a", "/..a")]
+        {
+            assert_eq!(path(json!(given)).as_deref(), Ok(stored));
+        }
+        for wrong in
+            ["", "/", "//a", "a/", "a//b", "a/../b", "./a", "a b", "a%20b", "a?b", "ä", "a\n", &"a".repeat(255)]
+        {
+            assert!(path(json!(wrong)).is_err(), "{wrong}");
+        }
+        assert!(path(json!("a".repeat(254))).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_stored_path_is_canonical_or_refused(text in "\\PC{0,40}|[-a-z._~/]{0,20}") {
+            if let Ok(stored) = path(json!(text)) {
+                prop_assert!(stored.starts_with('/') && stored.len() > 1 && stored.len() <= 255);
+                prop_assert_eq!(path(json!(stored.clone())), Ok(stored));
+            }
+        }
+    }
+}
