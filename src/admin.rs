@@ -45,6 +45,7 @@ use self::{
 };
 pub use self::{
     auth::{TokenCheck, TokenName},
+    subscriptions::SubscriptionDefaults,
     tools::{DestinationRules, SecretTools},
 };
 
@@ -92,6 +93,8 @@ pub struct AdminPorts {
     pub readiness: Readiness,
     /// Random bytes and fingerprints.
     pub secrets: Arc<dyn SecretTools>,
+    /// What a subscription gets that does not say otherwise.
+    pub subscription_defaults: SubscriptionDefaults,
 }
 
 /// What handlers share.
@@ -100,6 +103,7 @@ struct Api {
     tree: TreeHandle,
     tools: Tools,
     readiness: Readiness,
+    subscription_defaults: SubscriptionDefaults,
 }
 
 /// A bound, not yet serving API.
@@ -128,7 +132,12 @@ impl AdminServer {
             destinations: ports.destinations,
             secrets: ports.secrets,
         };
-        let api = Api { tree: ports.tree, tools, readiness: ports.readiness };
+        let api = Api {
+            tree: ports.tree,
+            tools,
+            readiness: ports.readiness,
+            subscription_defaults: ports.subscription_defaults,
+        };
         Ok(Self { listener, address, router: router(routes(), api, gate, options.body_bytes_max) })
     }
 

@@ -1,1 +1,378 @@
-//! app
+//! Settings in, a running hookmill out: store, tree, admin API and ingress, started in that order and stopped in
+//! reverse. Owns nothing itself; what it starts says what its crash costs.
+
+mod clock;
+mod store;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::Path,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use hookmill_actors::{
+    domain::secret::Secret,
+    ports::provider::SettingsError,
+    router::CommitBoard,
+    scheduler::Retention,
+    snapshot::Compiler,
+    tree::{Ports, Tree, TreeHandle, TreeOptions, restart::RestartLimit},
+};
+use serde_json::{Map, Value};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+pub use self::clock::SystemClock;
+use self::store::Store;
+use crate::{
+    admin::{
+        AdminOptions, AdminPorts, AdminServer, DestinationRules, SecretTools, SubscriptionDefaults, TokenCheck,
+        TokenName,
+    },
+    cli::ServeOptions,
+    destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
+    ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
+    providers::registry,
+    secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
+    settings::Settings,
+    storage::LogHealth,
+};
+
+/// Deliveries under way may take so long to end at a stop; the rest is delivered again after the next start.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// Where a running hookmill is reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Webhooks.
+    pub ingress: SocketAddr,
+    /// The admin API.
+    pub admin: SocketAddr,
+}
+
+/// Serves until told to stop. 0 after a clean stop, 1 when the log failed or the tree gave up.
+pub fn run(settings: &Settings, options: ServeOptions) -> anyhow::Result<ExitCode> {
+    let runtime = control_runtime()?;
+    let ended = runtime.block_on(async {
+        let mut stop = StopSignal::listen()?;
+        let origin = AdminToken::load(&prepare(&settings.data_dir)?, AdminToken::preset_from_environment().as_ref())?;
+        let app = App::start(settings, options, origin.hash.clone()).await?;
+        crate::cli::print(welcome(settings, app.addresses(), &origin.origin))?;
+        app.until(async move { stop.received().await }).await
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ended)
+}
+
+/// The runtime of the admin API, signals and timers; deliveries and webhooks have their own.
+pub fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("no runtime for the admin API")
+}
+
+/// The data directory, made for its owner alone where it is missing.
+fn prepare(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    Ok(data_dir.to_owned())
+}
+
+/// A running hookmill.
+pub struct App {
+    store: Store,
+    tree: Tree,
+    deliveries: tokio::runtime::Runtime,
+    ingress: Ingress,
+    admin: tokio::task::JoinHandle<()>,
+    admin_stop: watch::Sender<bool>,
+    draining: Arc<AtomicBool>,
+    addresses: Addresses,
+}
+
+impl App {
+    /// Starts everything; ready when it returns. `token` opens the admin API.
+    pub async fn start(settings: &Settings, options: ServeOptions, token: TokenHash) -> anyhow::Result<Self> {
+        let clock = Arc::new(SystemClock);
+        let board = Arc::new(CommitBoard::default());
+        let data_dir = prepare(&settings.data_dir)?;
+        let store = store::open(settings, &data_dir, options, board.clone(), clock.clone()).await?;
+
+        let own = OwnAddresses::new([settings.ingress.address, settings.admin.address]);
+        let destinations = || {
+            let defaults = HttpDefaults {
+                timeout: settings.delivery.total_timeout,
+                connect_timeout: settings.delivery.connect_timeout,
+            };
+            Arc::new(Destinations::new(Egress::new(settings.egress.allow.clone(), own.clone()), defaults))
+        };
+        let compiler =
+            Compiler { providers: Arc::new(*registry()), transports: destinations(), sealer: store.keys.clone() };
+        let ports = Ports {
+            log: store.log.clone(),
+            state: store.state.clone(),
+            config: store.config.clone(),
+            compiler,
+            clock: clock.clone(),
+        };
+        let deliveries = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(settings.delivery.threads)
+            .thread_name("delivery")
+            .enable_all()
+            .build()
+            .context("no runtime for deliveries")?;
+        let tree_options = tree_options(settings);
+        let tree = deliveries
+            .spawn(async move { Tree::start(ports, tree_options, board).await })
+            .await
+            .context("the actor tree was cut off while it started")??;
+
+        let draining = Arc::new(AtomicBool::new(false));
+        let readiness =
+            Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
+        let admin = bind_admin(settings, &tree, &store, destinations(), token, readiness.clone()).await?;
+        let ingress = start_ingress(settings, &tree, &store, clock, readiness)?;
+        let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
+        own.set([addresses.ingress, addresses.admin]);
+        let (admin_stop, mut stopped) = watch::channel(false);
+        let admin = tokio::spawn(admin.serve(async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }));
+        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, draining, addresses })
+    }
+
+    /// Where it is reached.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// How the outside talks to its tree.
+    pub fn tree(&self) -> &TreeHandle {
+        self.tree.handle()
+    }
+
+    /// Serves until `stop` resolves, the log fails or the tree gives up; then stops.
+    pub async fn until(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<ExitCode> {
+        let mut health = self.store.log.health();
+        let code = tokio::select! {
+            () = stop => {
+                tracing::info!("stopping");
+                ExitCode::SUCCESS
+            }
+            failed = health.wait_for(|health| matches!(health, LogHealth::Failed(_))) => {
+                let reason = failed.map(|health| format!("{:?}", *health)).unwrap_or_default();
+                tracing::error!(reason, "the event log failed; nothing is accepted any more. Look at the disk, then start again");
+                ExitCode::FAILURE
+            }
+            () = self.tree.ended() => {
+                tracing::error!("the actor tree gave up: one of its parts keeps crashing");
+                ExitCode::FAILURE
+            }
+        };
+        self.stop().await?;
+        Ok(code)
+    }
+
+    /// Answers what was accepted, records what is under way, closes the store.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.draining.store(true, Ordering::Relaxed);
+        let tree = self.tree;
+        let stopped = self.deliveries.spawn(async move { tree.stop(STOP_WAIT_MAX).await });
+        self.ingress.drain().await;
+        let _ = stopped.await;
+        self.admin_stop.send_replace(true);
+        let _ = self.admin.await;
+        self.deliveries.shutdown_timeout(Duration::from_millis(500));
+        self.store.close().await
+    }
+}
+
+fn tree_options(settings: &Settings) -> TreeOptions {
+    TreeOptions {
+        restarts: RestartLimit {
+            restarts_max: settings.supervision.restarts_max as usize,
+            window: settings.supervision.restarts_window,
+        },
+        retention: Retention { age_max: settings.log.retention, bytes_max: settings.log.bytes_max },
+    }
+}
+
+async fn bind_admin(
+    settings: &Settings,
+    tree: &Tree,
+    store: &Store,
+    destinations: Arc<Destinations>,
+    token: TokenHash,
+    readiness: Arc<Ready>,
+) -> anyhow::Result<AdminServer> {
+    let options = AdminOptions {
+        address: settings.admin.address,
+        body_bytes_max: settings.admin.body_bytes_max,
+        request_timeout: settings.admin.request_timeout,
+        allowed_hosts: settings.admin.allowed_hosts.clone(),
+    };
+    let ports = AdminPorts {
+        tree: tree.handle().clone(),
+        sealer: store.keys.clone(),
+        providers: Arc::new(*registry()),
+        destinations: Arc::new(Rules(destinations)),
+        tokens: Arc::new(OneToken(token)),
+        readiness: Arc::new(move || readiness.reasons()),
+        secrets: Arc::new(RingTools(store.keys.clone())),
+        subscription_defaults: SubscriptionDefaults {
+            in_flight_max: settings.delivery.in_flight_max,
+            retry: settings.retry.policy(),
+        },
+    };
+    AdminServer::bind(options, ports)
+        .await
+        .with_context(|| format!("the admin API cannot listen on {} (setting `admin.address`)", settings.admin.address))
+}
+
+fn start_ingress(
+    settings: &Settings,
+    tree: &Tree,
+    store: &Store,
+    clock: Arc<SystemClock>,
+    readiness: Arc<Ready>,
+) -> anyhow::Result<Ingress> {
+    let from = &settings.ingress;
+    let options = IngressOptions {
+        address: from.address,
+        threads: from.thread_count(),
+        connections_max: from.connections_max,
+        header_count_max: from.header_count_max,
+        header_bytes_max: from.header_bytes_max,
+        header_line_bytes_max: from.header_line_bytes_max,
+        target_bytes_max: from.target_bytes_max,
+        body_bytes_max: from.body_bytes_max,
+        body_bytes_in_flight_max: from.body_bytes_in_flight_max,
+        head_timeout: from.head_timeout,
+        request_timeout: from.request_timeout,
+        idle_timeout: from.idle_timeout,
+        body_rate_min: u32::try_from(from.body_rate_min).unwrap_or(u32::MAX),
+        hops_max: u8::try_from(from.hops_max).unwrap_or(u8::MAX),
+        drain_timeout: from.drain_timeout,
+        http2_streams_max: from.http2_streams_max,
+    };
+    let ports = IngressPorts {
+        snapshot: tree.handle().config().published(),
+        log: store.log.clone(),
+        clock,
+        counters: tree.handle().counters().clone(),
+        readiness,
+    };
+    Ingress::start(options, ports)
+        .with_context(|| format!("webhooks cannot be received on {} (setting `ingress.address`)", from.address))
+}
+
+/// Whether webhooks can be stored now.
+struct Ready {
+    tree: TreeHandle,
+    health: watch::Receiver<LogHealth>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Readiness for Ready {
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons = self.tree.readiness();
+        match &*self.health.borrow() {
+            LogHealth::Ready => {}
+            LogHealth::DiskLow => reasons.push("the disk is nearly full (setting `log.reserve_bytes`)".to_owned()),
+            LogHealth::Failed(reason) => reasons.push(format!("the event log failed: {reason}")),
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("stopping".to_owned());
+        }
+        reasons
+    }
+}
+
+/// The one admin token.
+struct OneToken(TokenHash);
+
+impl TokenCheck for OneToken {
+    fn check(&self, presented: &str) -> Option<TokenName> {
+        self.0.matches(presented.as_bytes()).then(|| TokenName("admin".to_owned()))
+    }
+}
+
+struct Rules(Arc<Destinations>);
+
+impl DestinationRules for Rules {
+    fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError> {
+        self.0.validate(kind, settings)
+    }
+}
+
+struct RingTools(Arc<KeyRing>);
+
+impl SecretTools for RingTools {
+    fn random(&self) -> [u8; 32] {
+        random_bytes()
+    }
+
+    fn fingerprint(&self, secret: &Secret) -> String {
+        self.0.fingerprint(secret)
+    }
+}
+
+/// SIGTERM or SIGINT.
+struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What an operator wants to know first: where it listens, where the token is, what to type next.
+fn welcome(settings: &Settings, addresses: &Addresses, token: &AdminTokenOrigin) -> String {
+    let admin = format!("http://{}/api/v1", addresses.admin);
+    let (where_is, read) = match token {
+        AdminTokenOrigin::Preset => {
+            ("as preset in HOOKMILL_ADMIN_TOKEN".to_owned(), "$HOOKMILL_ADMIN_TOKEN".to_owned())
+        }
+        AdminTokenOrigin::File(path) | AdminTokenOrigin::Created(path) => {
+            (path.display().to_string(), format!("$(cat {})", path.display()))
+        }
+    };
+    format!(
+        "hookmill {version} is ready\n  \
+           webhooks   http://{ingress}/webhooks/receive/{{path}}\n  \
+           admin API  {admin}\n  \
+           token      {where_is}\n  \
+           data       {data}\n\
+         next: curl -H \"Authorization: Bearer {read}\" {admin}/integrations\n",
+        version = env!("CARGO_PKG_VERSION"),
+        ingress = addresses.ingress,
+        data = settings.data_dir.display(),
+    )
+}

@@ -4,7 +4,10 @@
 //! standard error. No secret is ever an argument, because every user of a machine can read arguments.
 
 mod config;
+mod demo;
+pub mod send;
 mod serve;
+pub mod verify;
 
 use std::{
     fmt::Display,
@@ -14,12 +17,13 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::serve::ServeOptions;
-use self::{config::ConfigArgs, serve::ServeArgs};
+use self::{config::ConfigArgs, demo::DemoArgs, send::SendArgs, serve::ServeArgs, verify::VerifyArgs};
 use crate::{
     secrets::KeyRingError,
     settings::{self, Effective, LogFormat, Overrides, SettingsError, SettingsSources, TelemetrySettings},
@@ -44,6 +48,7 @@ const EXAMPLES: &str = "\
 Examples:
   hookmill --dev                        serve on loopback, deliver to services of this machine
   hookmill --config hookmill.toml       serve with a settings file
+  hookmill demo                         watch signed webhooks arrive, fail and be retried
   hookmill config default               print every setting with its explanation
   hookmill config check --print         check the settings and show where each comes from
 
@@ -57,6 +62,12 @@ Environment:
 enum Command {
     /// Receive and deliver webhooks (this is also what `hookmill` alone does)
     Serve(ServeArgs),
+    /// Watch it work: a server, a service and three providers, all in this process
+    Demo(DemoArgs),
+    /// Sign a sample event as a provider does, and post it
+    Send(SendArgs),
+    /// Say why a signature holds or fails, or run a file of test vectors
+    Verify(VerifyArgs),
     /// Check and explain the settings
     Config(ConfigArgs),
 }
@@ -80,8 +91,15 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Send(args) => one_thread()?.block_on(send::run(&args, &mut io::stdout().lock())),
+        Command::Verify(args) => verify::run(&args, &mut io::stdout().lock()),
         Command::Config(args) => config::run(args),
     }
+}
+
+fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime to send with")
 }
 
 /// The flags that bear on settings, the same for every command that reads them.
@@ -174,7 +192,6 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use anyhow::Context;
     use clap::CommandFactory;
 
     use super::*;

@@ -27,7 +27,7 @@ providers! {
 }
 
 /// Every scheme that is compiled in.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Registry(());
 
 /// The registry.

@@ -154,8 +154,8 @@ impl Gate {
             actor,
             action: "request.refused".to_owned(),
             subject: format!("{method} {path}"),
-            result: ActivityResult::Failure,
-            detail: Some(format!("status {status}, from {from}")),
+            result: ActivityResult::Refused,
+            detail: format!("status {status}, from {from}"),
         };
         note(&*self.audit, activity).await;
     }
@@ -458,6 +458,6 @@ mod tests {
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].action, "request.refused");
         assert_eq!(entries[0].subject, "POST /whoami");
-        assert_eq!(entries[0].detail.as_deref(), Some("status 409, from 192.0.2.1"));
+        assert_eq!(entries[0].detail, "status 409, from 192.0.2.1");
     }
 }

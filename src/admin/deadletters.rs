@@ -79,9 +79,7 @@ pub(super) async fn replay(
     OptionalJson(body): OptionalJson,
 ) -> Result<Response, Problem> {
     Form::new(body)?.finish(|| Some(()))?;
-    api.tree.replay(subscription, event).await?;
-    let subject = format!("event {event} of subscription {subscription}");
-    api.note(author, "dead_letter.replayed", subject, ActivityResult::Success, None).await;
+    api.tree.replay(&author, subscription, event).await?;
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: event }))
 }
 

@@ -171,7 +171,7 @@ pub(super) async fn rotate_secret(
         })
         .await?;
     let subject = Destination::key(id).to_string();
-    api.note(author, "destination.secret_rotated", subject, ActivityResult::Success, None).await;
+    api.note(author, "destination.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
     let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret)? };
     Ok(reply(StatusCode::OK, &made, &shown))
 }

@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
-    domain::activity::{Activity, ActivityResult},
+    domain::activity::{ActivityResult, RecordedActivity},
     metrics::Report,
     snapshot::Fault,
 };
@@ -84,7 +84,7 @@ struct ActivityView {
     action: String,
     subject: String,
     result: ActivityResult,
-    detail: Option<String>,
+    detail: String,
 }
 
 /// `GET /api/v1/activities`: newest first, before `before`.
@@ -96,9 +96,9 @@ pub(super) async fn activities(State(api): State<Api>, mut params: Params) -> Re
     Ok(json(StatusCode::OK, &activity_slice(entries, limit)))
 }
 
-fn activity_slice(entries: Vec<(u64, Activity)>, limit: usize) -> Slice<ActivityView> {
-    let next = entries.last().filter(|_| entries.len() == limit).map(|(number, _)| number.to_string());
-    let view = |(number, entry): (u64, Activity)| ActivityView {
+fn activity_slice(entries: Vec<RecordedActivity>, limit: usize) -> Slice<ActivityView> {
+    let next = entries.last().filter(|_| entries.len() == limit).map(|entry| entry.number.to_string());
+    let view = |RecordedActivity { number, activity: entry }| ActivityView {
         number,
         at: time(entry.at_ms),
         actor: entry.actor,
@@ -125,15 +125,15 @@ mod tests {
 
     #[test]
     fn a_full_page_has_a_next_one() {
-        let entry = Activity {
+        let activity = hookmill_actors::domain::activity::Activity {
             at_ms: 0,
             actor: "ada".to_owned(),
             action: "integration.created".to_owned(),
             subject: "integration 3".to_owned(),
-            result: ActivityResult::Success,
-            detail: None,
+            result: ActivityResult::Ok,
+            detail: String::new(),
         };
-        let entries = || vec![(9, entry.clone()), (8, entry.clone())];
+        let entries = || [9, 8].map(|number| RecordedActivity { number, activity: activity.clone() }).to_vec();
         assert_eq!(activity_slice(entries(), 2).next.as_deref(), Some("8"));
         assert_eq!(activity_slice(entries(), 3).next, None);
         assert_eq!(activity_slice(entries(), 3).items[0].number, 9);

@@ -141,7 +141,7 @@ impl From<ConfigError> for Problem {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::QueueFull | LogError::DiskFull | LogError::Closed => {
+            LogError::QueueFull | LogError::DiskFull | LogError::Closed | LogError::TooLarge { .. } => {
                 Self::new(Code::Unavailable, error.to_string())
             }
             LogError::Failed(cause) => {

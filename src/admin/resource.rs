@@ -166,7 +166,7 @@ impl Api {
         action: &str,
         subject: String,
         result: ActivityResult,
-        detail: Option<String>,
+        detail: String,
     ) {
         let ports = self.tree.ports();
         let at_ms = ports.clock.now_ms();

@@ -29,7 +29,16 @@ use super::{
 
 #[expect(clippy::cast_possible_truncation, reason = "the bound is 256")]
 const IN_FLIGHT: RangeInclusive<u16> = 1..=IN_FLIGHT_MAX as u16;
-const IN_FLIGHT_DEFAULT: u16 = 64;
+
+/// What a subscription gets that does not say otherwise: an operator's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionDefaults {
+    /// Deliveries under way at once.
+    pub in_flight_max: u16,
+    /// When failed deliveries are tried again.
+    pub retry: RetryPolicy,
+}
+
 const READ_ONLY: [&str; 5] = ["id", "start_after", "version", "created_at", "updated_at"];
 
 /// A subscription as replies show it.
@@ -132,7 +141,7 @@ pub(super) async fn create(
     Author(author): Author,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let draft = Draft::read(body)?;
+    let draft = Draft::read(body, &api.subscription_defaults)?;
     let id = SubscriptionId(api.reserve::<Subscription>());
     let last = api.tree.ports().log.last_committed();
     let made = api.create(&author, draft.into_subscription(id, last)).await?;
@@ -200,15 +209,15 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Value) -> Result<Self, Problem> {
+    fn read(body: Value, defaults: &SubscriptionDefaults) -> Result<Self, Problem> {
         let mut form = Form::new(body)?;
         form.read_only(&READ_ONLY);
         let integration = form.required(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId);
         let destination = form.required(&["destination_id"], number(1..=u32::MAX)).map(DestinationId);
         let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
         let active = form.optional(&["active", "is_active"], boolean).unwrap_or(true);
-        let in_flight_max = form.optional(&["in_flight_max"], number(IN_FLIGHT)).unwrap_or(IN_FLIGHT_DEFAULT);
-        let retry = RetryPatch::read(&mut form).applied_to(&RetryPolicy::default());
+        let in_flight_max = form.optional(&["in_flight_max"], number(IN_FLIGHT)).unwrap_or(defaults.in_flight_max);
+        let retry = RetryPatch::read(&mut form).applied_to(&defaults.retry);
         let start = form.optional(&["start"], Start::read).unwrap_or(Start::Now);
         form.finish(|| {
             Some(Self {
@@ -313,8 +322,12 @@ pub(super) mod tests {
 
     const LAST: EventId = EventId::MAX;
 
+    fn defaults() -> SubscriptionDefaults {
+        SubscriptionDefaults { in_flight_max: 64, retry: RetryPolicy::default() }
+    }
+
     fn draft(body: Value) -> Result<Subscription, Problem> {
-        Draft::read(body).map(|draft| draft.into_subscription(SubscriptionId(8), LAST))
+        Draft::read(body, &defaults()).map(|draft| draft.into_subscription(SubscriptionId(8), LAST))
     }
 
     fn with(name: &str, value: Value) -> Value {
@@ -330,7 +343,7 @@ pub(super) mod tests {
     /// For the tests of deliveries.
     pub(in super::super) fn subscription(id: u32, integration: u32, start_after: EventId) -> Subscription {
         let body = json!({"integration_id": integration, "destination_id": 2, "name": "s"});
-        let draft = Draft::read(body).expect("it is right");
+        let draft = Draft::read(body, &defaults()).expect("it is right");
         Subscription { start_after, ..draft.into_subscription(SubscriptionId(id), LAST) }
     }
 

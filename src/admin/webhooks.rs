@@ -230,7 +230,7 @@ pub(super) async fn rotate_secret(
         })
         .await?;
     let subject = Endpoint::key(id).to_string();
-    api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Success, None).await;
+    api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
     let rotated = Rotated {
         secret: shown_once(made_secret)?,
         secrets: made.view(&api.tools).secrets,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::SettingsArgs;
-use crate::{secrets, settings::Settings};
+use crate::{app, secrets};
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -40,11 +40,5 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = secrets::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps could not be switched off; one would hold keys");
     }
-    start(settings, options)
-}
-
-/// The one place where the command line meets the server.
-fn start(settings: Settings, options: ServeOptions) -> anyhow::Result<ExitCode> {
-    let _ = (settings, options);
-    anyhow::bail!("this build has no server")
+    app::run(&settings, options)
 }

@@ -5,8 +5,12 @@
 pub(super) mod connector;
 mod resolver;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
+use arc_swap::ArcSwap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The egress rules of this process.
@@ -73,19 +77,27 @@ impl Egress {
     }
 }
 
-/// The addresses that this process listens on.
+/// The addresses that this process listens on. Clones share them, so that they can be told once they are bound.
 #[derive(Clone, Debug, Default)]
-pub struct OwnAddresses(Vec<SocketAddr>);
+pub struct OwnAddresses(Arc<ArcSwap<Vec<SocketAddr>>>);
 
 impl OwnAddresses {
     /// Takes the listeners' local addresses, ports as they were bound.
     pub fn new(bound: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(bound.into_iter().collect())
+        let own = Self::default();
+        own.set(bound);
+        own
+    }
+
+    /// Replaces what is known.
+    pub fn set(&self, bound: impl IntoIterator<Item = SocketAddr>) {
+        self.0.store(Arc::new(bound.into_iter().collect()));
     }
 
     /// Whether a connection to `target` (canonical) would come out at one of our listeners.
     fn contains(&self, target: SocketAddr) -> bool {
-        self.0.iter().any(|bound| bound.port() == target.port() && reaches(bound.ip().to_canonical(), target.ip()))
+        let bound = self.0.load();
+        bound.iter().any(|bound| bound.port() == target.port() && reaches(bound.ip().to_canonical(), target.ip()))
     }
 }
 

@@ -182,8 +182,6 @@ pub struct DeliverySettings {
     pub total_timeout: Duration,
     /// Deliveries under way at once, where the subscription sets no other.
     pub in_flight_max: u16,
-    /// The `User-Agent` of deliveries.
-    pub user_agent: String,
 }
 
 impl Default for DeliverySettings {
@@ -193,7 +191,6 @@ impl Default for DeliverySettings {
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(15),
             in_flight_max: 64,
-            user_agent: "hookmill".to_owned(),
         }
     }
 }

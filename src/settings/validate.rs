@@ -158,14 +158,6 @@ fn check_delivery(delivery: &DeliverySettings, faults: &mut Vec<Fault>) {
             format!("is {connect} and must not exceed `delivery.total_timeout`, {total}"),
         );
     }
-    let agent = &delivery.user_agent;
-    let visible = agent.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    if agent.trim().is_empty() || agent.len() > HEADER_TEXT_MAX || !visible {
-        faults.add(
-            "delivery.user_agent",
-            format!("must be 1 to {HEADER_TEXT_MAX} visible ASCII characters, such as `hookmill`"),
-        );
-    }
 }
 
 fn check_retry(retry: &RetrySettings, faults: &mut Vec<Fault>) {
@@ -241,7 +233,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 17] = [
+        let cases: [Case; 16] = [
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),
@@ -256,7 +248,6 @@ mod tests {
             (|s| s.log.bytes_max = 1, "`log.bytes_max`", "twice"),
             (|s| s.log.retention = Duration::ZERO, "`log.retention`", "1m"),
             (|s| s.delivery.in_flight_max = 257, "`delivery.in_flight_max`", "1 to 256"),
-            (|s| s.delivery.user_agent = "a\r\nb: c".into(), "`delivery.user_agent`", "visible"),
             (|s| s.retry.schedule = vec![Duration::from_millis(1)], "`retry.schedule`", "whole seconds"),
             (|s| s.supervision.restarts_max = 0, "`supervision.restarts_max`", "at least one"),
         ];
