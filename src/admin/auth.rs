@@ -338,7 +338,7 @@ mod tests {
             .route("/healthz", get(async || "alive"))
             .route("/whoami", get(async |Author(author): Author| author).post(async || StatusCode::CONFLICT))
             .route("/panic", get(async || -> StatusCode { panic!("{}", "a secret in a panic") }))
-            .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
+            .route("/slow", get(async || tokio::time::sleep(Duration::from_mins(1)).await))
             .layer(axum::middleware::from_fn_with_state(Arc::new(gate_state), gate))
     }
 

@@ -137,7 +137,7 @@ pub(super) async fn create(
     let id = DestinationId(api.reserve::<Destination>());
     let (destination, made_secret) = draft.into_destination(id, &api.tools);
     let made = api.create(&author, destination).await?;
-    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret)? };
+    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret.as_ref())? };
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
@@ -172,7 +172,7 @@ pub(super) async fn rotate_secret(
         .await?;
     let subject = Destination::key(id).to_string();
     api.note(author, "destination.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
-    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret)? };
+    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret.as_ref())? };
     Ok(reply(StatusCode::OK, &made, &shown))
 }
 
@@ -185,13 +185,11 @@ fn rotation(body: Value, tools: &Tools) -> Result<(Secret, Option<Secret>), Prob
 }
 
 fn given_or_made(given: Option<Secret>, tools: &Tools) -> (Secret, Option<Secret>) {
-    match given {
-        Some(secret) => (secret, None),
-        None => {
-            let made = Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(tools.secrets.random())));
-            (made.clone(), Some(made))
-        }
+    if let Some(secret) = given {
+        return (secret, None);
     }
+    let made = Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(tools.secrets.random())));
+    (made.clone(), Some(made))
 }
 
 fn sign_with(destination: &mut Destination, secret: &Secret, tools: &Tools) {
@@ -352,7 +350,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_made_secret_is_shown_once_and_a_given_one_never() {
-        let (made, shown) = draft(with("name", json!("ledger"))).ok().expect("it is right");
+        let (made, shown) = draft(with("name", json!("ledger"))).expect("it is right");
         assert_eq!((made.kind.as_str(), made.status), ("http", DestinationStatus::Active));
         let shown = shown.expect("it was made here");
         let text = shown.expose_str().expect("it is text").to_owned();
@@ -360,7 +358,7 @@ pub(super) mod tests {
         let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
         assert!(!view.contains(&text) && !format!("{made:?}").contains(&text));
 
-        let (made, shown) = draft(with("signing_secret", json!(PLANTED))).ok().expect("it is in form");
+        let (made, shown) = draft(with("signing_secret", json!(PLANTED))).expect("it is in form");
         assert_eq!(shown, None);
         let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
         assert!(!view.contains(PLANTED) && !format!("{made:?}").contains(PLANTED));
@@ -390,7 +388,7 @@ pub(super) mod tests {
 
     #[test]
     fn an_operator_s_choice_ends_hookmill_s_reason() {
-        let (mut current, _) = draft(with("name", json!("ledger"))).ok().expect("it is right");
+        let (mut current, _) = draft(with("name", json!("ledger"))).expect("it is right");
         current.status = DestinationStatus::Paused;
         current.status_reason = Some("answered 410".to_owned());
         let patched = |body| Patch::read(body).and_then(|patch| patch.applied_to(&current, &tools()));
@@ -407,14 +405,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_rotation_signs_with_another_key() {
-        let (mut current, _) = draft(with("signing_secret", json!(PLANTED))).ok().expect("it is right");
+        let (mut current, _) = draft(with("signing_secret", json!(PLANTED))).expect("it is right");
         let before = current.clone();
-        let (secret, shown) = rotation(json!({}), &tools()).ok().expect("nothing is needed");
+        let (secret, shown) = rotation(json!({}), &tools()).expect("nothing is needed");
         assert_eq!(shown.as_ref(), Some(&secret));
         sign_with(&mut current, &secret, &tools());
         assert_ne!(current.signing_secret, before.signing_secret);
         assert_ne!(current.signing_fingerprint, before.signing_fingerprint);
-        let (given, shown) = rotation(json!({"signing_secret": PLANTED}), &tools()).ok().expect("it is in form");
+        let (given, shown) = rotation(json!({"signing_secret": PLANTED}), &tools()).expect("it is in form");
         assert_eq!((given, shown), (Secret::new(PLANTED), None));
     }
 }

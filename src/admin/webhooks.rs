@@ -180,7 +180,7 @@ pub(super) async fn create(
     let (mut endpoint, made_secret) = draft.into_endpoint(&snapshot.configuration, &api.tools)?;
     endpoint.id = EndpointId(api.reserve::<Endpoint>());
     let made = api.create(&author, endpoint).await?;
-    let shown = Shown { view: made.view(&api.tools), secret: shown_once(made_secret)? };
+    let shown = Shown { view: made.view(&api.tools), secret: shown_once(made_secret.as_ref())? };
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
@@ -232,7 +232,7 @@ pub(super) async fn rotate_secret(
     let subject = Endpoint::key(id).to_string();
     api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
     let rotated = Rotated {
-        secret: shown_once(made_secret)?,
+        secret: shown_once(made_secret.as_ref())?,
         secrets: made.view(&api.tools).secrets,
         version: made.meta.version,
     };
@@ -240,8 +240,8 @@ pub(super) async fn rotate_secret(
 }
 
 /// The text of a secret that hookmill made.
-pub(super) fn shown_once(secret: Option<Secret>) -> Result<Option<String>, Problem> {
-    match secret.as_ref().map(Secret::expose_str) {
+pub(super) fn shown_once(secret: Option<&Secret>) -> Result<Option<String>, Problem> {
+    match secret.map(Secret::expose_str) {
         None => Ok(None),
         Some(Some(text)) => Ok(Some(text.to_owned())),
         Some(None) => Err(Problem::internal(&"a secret that hookmill made is no text")),
@@ -581,9 +581,8 @@ mod tests {
 
     fn configuration() -> Configuration {
         let integrations = [integration(1, "generic_hmac"), integration(2, "none"), integration(3, "gone")];
-        let mut configuration = Configuration::default();
-        configuration.integrations = integrations.into_iter().map(|it| (it.id, it)).collect();
-        configuration
+        let integrations = integrations.into_iter().map(|it| (it.id, it)).collect();
+        Configuration { integrations, ..Configuration::default() }
     }
 
     fn draft(body: Value) -> Result<(Endpoint, Option<Secret>), Problem> {
@@ -601,12 +600,12 @@ mod tests {
     }
 
     fn endpoint(body: Value) -> Endpoint {
-        draft(body).ok().expect("it is right").0
+        draft(body).expect("it is right").0
     }
 
     #[test]
     fn the_least_is_enough_and_its_secret_is_shown_once() {
-        let (made, shown) = draft(with("name", json!("orders"))).ok().expect("all that is needed is there");
+        let (made, shown) = draft(with("name", json!("orders"))).expect("all that is needed is there");
         assert!(made.active && made.verify_signature);
         assert_eq!(made.path.len(), 33, "{}", made.path);
         let shown = shown.expect("it was made here");
@@ -620,7 +619,7 @@ mod tests {
     #[test]
     fn a_given_secret_is_sealed_and_never_shown() {
         for name in ["secret", "secret_key"] {
-            let (made, shown) = draft(with(name, json!(PLANTED))).ok().expect("the secret is right");
+            let (made, shown) = draft(with(name, json!(PLANTED))).expect("the secret is right");
             assert_eq!(shown, None);
             let view = serde_json::to_string(&made.view(&tools())).expect("JSON");
             assert!(!view.contains("planted") && !format!("{made:?}").contains("planted"));
@@ -631,7 +630,7 @@ mod tests {
         differing["secret_key"] = json!("whsec_planted-too");
         let refused = Draft::read(differing).err().expect("they differ");
         assert!(refused.detail.contains("`secret_key`") && !format!("{refused:?}").contains("planted"));
-        let refused = draft(with("secret", json!("wrong-planted"))).err().expect("the provider wants another form");
+        let refused = draft(with("secret", json!("wrong-planted"))).expect_err("the provider wants another form");
         assert_eq!(refused.faults[0].pointer, "/secret");
         assert!(!format!("{refused:?}").contains("planted"));
     }
@@ -665,13 +664,13 @@ mod tests {
 
     #[test]
     fn accepting_unsigned_requests_is_explicit_and_its_settings_are_still_checked() {
-        let (made, shown) = draft(with("verify_signature", json!(false))).ok().expect("it may be chosen");
+        let (made, shown) = draft(with("verify_signature", json!(false))).expect("it may be chosen");
         assert_eq!((made.secrets.len(), shown), (0, None));
         let mut body = with("verify_signature", json!(false));
         body["verification"] = json!({"x": 1});
         assert_eq!(pointers(draft(body)), ["/verification/x"]);
         let mut of_none = with("integration_id", json!(2));
-        let (made, shown) = draft(of_none.clone()).ok().expect("provider none needs no secret");
+        let (made, shown) = draft(of_none.clone()).expect("provider none needs no secret");
         assert_eq!((made.secrets.len(), shown), (0, None));
         of_none["secret"] = json!(PLANTED);
         assert_eq!(pointers(draft(of_none)), ["/secret"]);
@@ -737,19 +736,19 @@ mod tests {
     #[test]
     fn a_rotation_keeps_the_former_secret_for_its_grace() {
         let current = endpoint(with("secret", json!(PLANTED)));
-        let (next, shown) = rotated(&current, json!({}), 1_000).ok().expect("nothing stands against it");
+        let (next, shown) = rotated(&current, json!({}), 1_000).expect("nothing stands against it");
         assert!(shown.is_some());
         let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
         assert_eq!(expiries, [None, Some(1_000 + 24 * 3_600_000)]);
         assert_eq!(next.secrets[1].sealed, current.secrets[0].sealed);
 
         // A later rotation with a shorter grace shortens the former ones too, never lengthens.
-        let (next, _) = rotated(&next, json!({"grace_s": 60}), 2_000).ok().expect("three are allowed");
+        let (next, _) = rotated(&next, json!({"grace_s": 60}), 2_000).expect("three are allowed");
         let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
         assert_eq!(expiries, [None, Some(62_000), Some(62_000)]);
-        let (last, shown) = rotated(&next, json!({"grace_s": 0, "secret": PLANTED}), 3_000).ok().expect("it is right");
+        let (last, shown) = rotated(&next, json!({"grace_s": 0, "secret": PLANTED}), 3_000).expect("it is right");
         assert_eq!((last.secrets.len(), shown), (1, None));
-        let (later, _) = rotated(&next, json!({}), 62_000).ok().expect("the former ones have expired");
+        let (later, _) = rotated(&next, json!({}), 62_000).expect("the former ones have expired");
         assert_eq!(later.secrets.len(), 2);
     }
 
@@ -757,9 +756,9 @@ mod tests {
     fn secrets_do_not_pile_up() {
         let mut current = endpoint(with("secret", json!(PLANTED)));
         for _ in 1..SECRETS_MAX {
-            current = rotated(&current, json!({}), 1_000).ok().expect("there is room").0;
+            current = rotated(&current, json!({}), 1_000).expect("there is room").0;
         }
-        let refused = rotated(&current, json!({}), 1_000).err().expect("there is none left");
+        let refused = rotated(&current, json!({}), 1_000).expect_err("there is none left");
         assert!(refused.code == Code::Conflict && refused.detail.contains("grace_s"));
         assert!(rotated(&current, json!({"grace_s": 0}), 1_000).is_ok());
         assert_eq!(pointers(rotated(&current, json!({"grace_s": 2_592_001}), 1)), ["/grace_s"]);
