@@ -1,0 +1,251 @@
+//! All there is between a sender and its 2xx: route, limits, body, signature, log. Nothing is parsed, locked or looked
+//! up beyond one snapshot load, and `200` is said only once the log has said that the event is on disk.
+
+use std::{net::IpAddr, str};
+
+use hookmill_actors::{
+    domain::{
+        event::{Arrival, NewEvent},
+        headers::HeaderBlock,
+    },
+    metrics::add,
+    ports::provider::{InboundRequest, Refusal},
+    snapshot::Route,
+};
+use hyper::{
+    HeaderMap, Method, Request, Version,
+    body::{Body, Incoming},
+    header::{self, HOST, HeaderValue},
+    http::request::Parts,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Shared,
+    body::{BODY_BROKEN, BodyBounds, receive},
+    health,
+    reply::{self, Refused, Reply},
+    strict_http::{self, endpoint_path},
+    wire::Progress,
+};
+
+/// Says how many hookmills an event has passed, so that two that deliver to each other stop.
+const HOPS: &str = "hookmill-hops";
+
+/// Answers a request; never fails.
+pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, request: Request<Incoming>) -> Reply {
+    let mut under_way = UnderWay::begin(progress);
+    let (head, mut body) = request.into_parts();
+    let is_http2 = head.version == Version::HTTP_2;
+    let mut reply = match respond(shared, peer, &head, &mut body).await {
+        Ok(reply) => reply,
+        Err(refused) => {
+            // Where the scanner cut this body short, it knows better than the body's reader why.
+            let refused = match refused {
+                BODY_BROKEN => progress.take_refused().unwrap_or(refused),
+                _ => refused,
+            };
+            shared.refusals.note(refused, shared.clock.now_ms());
+            let mut reply = refused.reply();
+            if head.method == Method::HEAD {
+                reply::without_body(&mut reply);
+            }
+            reply
+        }
+    };
+    under_way.unread = !body.is_end_stream();
+    if is_http2 {
+        reply.headers_mut().remove(header::CONNECTION);
+    } else if under_way.unread || shared.drain.has_begun() {
+        // A body that nobody reads would have to be read before the next request.
+        reply::close(&mut reply);
+    }
+    reply
+}
+
+/// Notes the request's end even when its connection is dropped in the middle.
+struct UnderWay<'a> {
+    progress: &'a Progress,
+    unread: bool,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(progress: &'a Progress) -> Self {
+        progress.request_began();
+        Self { progress, unread: true }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.progress.request_ended(self.unread);
+    }
+}
+
+async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Incoming) -> Result<Reply, Refused> {
+    let deadline = Instant::now() + shared.options.request_timeout;
+    if head.version == Version::HTTP_2 {
+        strict_http::check_http2(head, &shared.head_limits)?;
+    }
+    let path = head.uri.path();
+    if let Some(answer) = health::answer(shared, &head.method, path) {
+        return answer;
+    }
+    if shared.drain.has_begun() {
+        return Err(Refused::Draining);
+    }
+    let endpoint = endpoint_path(path).ok_or(Refused::NotFound)?;
+    let (route, version) = {
+        let snapshot = shared.snapshot.load();
+        let route = snapshot.routes.get(endpoint).cloned().ok_or(Refused::NotFound)?;
+        (route, snapshot.version())
+    };
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    match head.method {
+        Method::POST => {}
+        Method::GET if route.verifier.answers_get() => return greet(&route, peer, head, target),
+        _ if route.verifier.answers_get() => return Err(Refused::Method("GET, POST")),
+        _ => return Err(Refused::Method("POST")),
+    }
+    let hops = hops(&head.headers)?;
+    if hops >= shared.options.hops_max {
+        return Err(Refused::TooManyHops);
+    }
+
+    let bounds = BodyBounds {
+        bytes_max: route.body_bytes_max.map_or(shared.options.body_bytes_max, |bytes| bytes as usize),
+        rate_min: shared.options.body_rate_min,
+        deadline,
+    };
+    let received = receive(body, bounds, &shared.in_flight).await?;
+    let headers = header_block(head);
+    let now_ms = shared.clock.now_ms();
+    let request = InboundRequest { method: "POST", target, headers: &headers, body: &received.bytes, peer };
+    route.verifier.verify(&request, now_ms).map_err(|refusal| refuse(&route, &refusal))?;
+    if let Some(answer) = route.verifier.handshake(&request) {
+        return Ok(reply::handshake(answer));
+    }
+
+    let event = NewEvent {
+        integration: route.integration,
+        arrival: Arrival {
+            endpoint: route.endpoint,
+            received_at_ms: now_ms,
+            accepted_version: version,
+            peer,
+            hops,
+            query: head.uri.query().unwrap_or_default().into(),
+            headers,
+            body: received.bytes.clone(),
+        },
+    };
+    let stored = shared.log.append(event)?;
+    // Dropping `stored` does not take the event back: whoever hears this 503 sends again, and the copy is delivered too.
+    let id = timeout_at(deadline, stored).await.map_err(|_| Refused::NotConfirmed)??;
+    add(&shared.counters.accepted, 1);
+    Ok(reply::accepted(id))
+}
+
+/// Answers a `GET` that may be a handshake.
+fn greet(route: &Route, peer: IpAddr, head: &Parts, target: &str) -> Result<Reply, Refused> {
+    let headers = header_block(head);
+    let request = InboundRequest { method: "GET", target, headers: &headers, body: &[], peer };
+    route.verifier.handshake(&request).map(reply::handshake).ok_or(Refused::Handshake)
+}
+
+/// The sender hears as little as possible; the operator finds the rest in the log.
+fn refuse(route: &Route, refusal: &Refusal) -> Refused {
+    tracing::debug!(
+        integration = route.integration.0,
+        endpoint = route.endpoint.0,
+        reason = refusal.reason(),
+        %refusal,
+        "a webhook's signature was refused"
+    );
+    match refusal {
+        Refusal::MissingSignature(_) => Refused::MissingSignature,
+        _ => Refused::InvalidSignature,
+    }
+}
+
+/// How many hookmills the event has passed. Too large a number counts as the largest.
+fn hops(headers: &HeaderMap) -> Result<u8, Refused> {
+    const BAD: Refused = Refused::Malformed("hookmill-hops is not one decimal number");
+    let mut values = headers.get_all(HOPS).iter();
+    let Some(value) = values.next() else { return Ok(0) };
+    let digits = str::from_utf8(strict_http::trim(value.as_bytes())).map_err(|_| BAD)?;
+    if values.next().is_some() || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BAD);
+    }
+    Ok(digits.parse().unwrap_or(u8::MAX))
+}
+
+fn header_block(head: &Parts) -> HeaderBlock {
+    // An HTTP/2 request names its host in the target; as a header it is where readers look for it.
+    let host = match head.version {
+        Version::HTTP_2 if !head.headers.contains_key(HOST) => head.uri.authority().map(|host| host.as_str()),
+        _ => None,
+    };
+    HeaderBlock::from_lines(HeaderLines { headers: &head.headers, host })
+}
+
+/// Header lines, to be gone through twice.
+#[derive(Clone, Copy)]
+struct HeaderLines<'a> {
+    headers: &'a HeaderMap,
+    host: Option<&'a str>,
+}
+
+struct HeaderLinesIter<'a> {
+    headers: header::Iter<'a, HeaderValue>,
+    host: Option<&'a str>,
+}
+
+impl<'a> IntoIterator for HeaderLines<'a> {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = HeaderLinesIter<'a>;
+
+    fn into_iter(self) -> HeaderLinesIter<'a> {
+        HeaderLinesIter { headers: self.headers.iter(), host: self.host }
+    }
+}
+
+impl<'a> Iterator for HeaderLinesIter<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(host) = self.host.take() {
+            return Some(("host", host.as_bytes()));
+        }
+        let (name, value) = self.headers.next()?;
+        Some((name.as_str(), strict_http::trim(value.as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_one_decimal_number() {
+        for (lines, want) in [
+            (&[][..], Some(0)),
+            (&["0"], Some(0)),
+            (&["4"], Some(4)),
+            (&["0005"], Some(5)),
+            (&["99999999999999999999"], Some(u8::MAX)),
+            (&[""], None),
+            (&["-1"], None),
+            (&["+1"], None),
+            (&["1,1"], None),
+            (&["x"], None),
+            (&["1", "1"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(HOPS, HeaderValue::from_static(line));
+            }
+            assert_eq!(hops(&headers).ok(), want, "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Reads a request's body within bounds: its size, its time, its pace, and the bytes in flight over all connections.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::Refused;
+
+/// Bounds of one body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyBounds {
+    /// Bytes.
+    pub(super) bytes_max: usize,
+    /// Bytes a second that must have come on average, after the first [`GRACE`].
+    pub(super) rate_min: u32,
+    /// When all of it must be there.
+    pub(super) deadline: Instant,
+}
+
+/// A connection needs a moment to get up to speed.
+const GRACE: Duration = Duration::from_secs(1);
+/// Room made at once for a body in several pieces. The sender's word is not enough to reserve more.
+const CAPACITY_MAX: usize = 64 * 1024;
+/// The peer left in the middle, or its framing is wrong.
+pub(super) const BODY_BROKEN: Refused = Refused::Malformed("the body broke off or is malformed");
+
+/// A body, and its share of the bytes in flight, which is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    pub(super) bytes: Bytes,
+    _share: Share<'a>,
+}
+
+/// Reads the whole body. One that comes in a single piece is taken as it is, without a copy.
+pub(super) async fn receive<'a>(
+    body: &mut Incoming,
+    bounds: BodyBounds,
+    in_flight: &'a InFlight,
+) -> Result<Received<'a>, Refused> {
+    let mut share = Share { in_flight, bytes: 0 };
+    if body.is_end_stream() {
+        return Ok(Received { bytes: Bytes::new(), _share: share });
+    }
+    let announced = body.size_hint();
+    if announced.lower() > bounds.bytes_max as u64 {
+        return Err(Refused::BodyTooLarge);
+    }
+    let began = Instant::now();
+    let Some(first) = next(body, &bounds, began, 0).await? else {
+        return Ok(Received { bytes: Bytes::new(), _share: share });
+    };
+    take(&mut share, first.len(), &bounds)?;
+    let Some(second) = next(body, &bounds, began, first.len()).await? else {
+        return Ok(Received { bytes: first, _share: share });
+    };
+    take(&mut share, second.len(), &bounds)?;
+
+    let announced = usize::try_from(announced.lower()).unwrap_or(CAPACITY_MAX);
+    let mut all = BytesMut::with_capacity(announced.clamp(first.len() + second.len(), CAPACITY_MAX.max(share.bytes)));
+    all.extend_from_slice(&first);
+    all.extend_from_slice(&second);
+    drop((first, second));
+    while let Some(piece) = next(body, &bounds, began, all.len()).await? {
+        take(&mut share, piece.len(), &bounds)?;
+        all.extend_from_slice(&piece);
+    }
+    Ok(Received { bytes: all.freeze(), _share: share })
+}
+
+fn take(share: &mut Share<'_>, bytes: usize, bounds: &BodyBounds) -> Result<(), Refused> {
+    if share.bytes + bytes > bounds.bytes_max {
+        return Err(Refused::BodyTooLarge);
+    }
+    if share.grow(bytes) { Ok(()) } else { Err(Refused::Busy) }
+}
+
+/// The next piece; `None` at the end. Trailers are dropped.
+async fn next(
+    body: &mut Incoming,
+    bounds: &BodyBounds,
+    began: Instant,
+    received: usize,
+) -> Result<Option<Bytes>, Refused> {
+    // hyper knows the end of a body with a length as soon as the last byte is there: no timer then.
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let deadline = bounds.deadline.min(pace_deadline(began, received, bounds.rate_min));
+    loop {
+        let Ok(frame) = timeout_at(deadline, body.frame()).await else { return Err(Refused::Slow) };
+        match frame.transpose().map_err(|_| BODY_BROKEN)?.map(hyper::body::Frame::into_data) {
+            None => return Ok(None),
+            // An empty HTTP/2 frame is no progress: the deadline stays.
+            Some(Ok(data)) if data.is_empty() => {}
+            Some(Ok(data)) => return Ok(Some(data)),
+            Some(Err(_trailers)) => {}
+        }
+    }
+}
+
+/// When the average pace falls below the minimum, unless more arrives before.
+fn pace_deadline(began: Instant, received: usize, rate_min: u32) -> Instant {
+    let earned = Duration::from_millis((received as u64).saturating_mul(1_000) / u64::from(rate_min.max(1)));
+    began + GRACE + earned
+}
+
+/// Bytes of bodies that are held at this moment, over all connections.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl InFlight {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), bytes_max }
+    }
+}
+
+#[derive(Debug)]
+struct Share<'a> {
+    in_flight: &'a InFlight,
+    bytes: usize,
+}
+
+impl Share<'_> {
+    fn grow(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.in_flight.bytes.fetch_add(bytes, Relaxed) + bytes <= self.in_flight.bytes_max
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.in_flight.bytes.fetch_sub(self.bytes, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_given_back() {
+        let in_flight = InFlight::new(10);
+        let mut first = Share { in_flight: &in_flight, bytes: 0 };
+        let mut second = Share { in_flight: &in_flight, bytes: 0 };
+        assert!(first.grow(6) && second.grow(4));
+        assert!(!second.grow(1));
+        drop(second);
+        assert!(first.grow(4));
+        drop(first);
+        assert_eq!(in_flight.bytes.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn the_pace_is_an_average() {
+        let began = Instant::now();
+        assert_eq!(pace_deadline(began, 0, 1_000), began + GRACE);
+        assert_eq!(pace_deadline(began, 2_500, 1_000), began + GRACE + Duration::from_millis(2_500));
+        assert_eq!(pace_deadline(began, 5, 0), began + GRACE + Duration::from_secs(5));
+    }
+}
