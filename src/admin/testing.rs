@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
-        activity::Activity,
+        activity::{Activity, RecordedActivity},
         config::{Change, Configuration, ResourceKey},
         delivery::{DeadLetter, Position},
         event::{Event, Identity},
@@ -78,7 +78,7 @@ impl ConfigStore for MemoryAudit {
         Ok(())
     }
 
-    async fn activities(&self, _before: Option<u64>, _limit: usize) -> Result<Vec<(u64, Activity)>, ConfigStoreError> {
+    async fn activities(&self, _before: Option<u64>, _limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError> {
         Ok(Vec::new())
     }
 }

@@ -77,6 +77,7 @@ impl From<LogError> for Refused {
         match error {
             LogError::QueueFull => Self::QueueFull,
             LogError::DiskFull => Self::DiskFull,
+            LogError::TooLarge { .. } => Self::BodyTooLarge,
             LogError::Failed(_) | LogError::Closed | LogError::Corrupt(_) => Self::LogFailed,
         }
     }
