@@ -198,7 +198,8 @@ impl App {
         let _ = stopped.await;
         self.admin_stop.send_replace(true);
         let _ = self.admin.await;
-        self.deliveries.shutdown_timeout(Duration::from_millis(500));
+        // A transport that is still busy must not hold up the stop.
+        self.deliveries.shutdown_background();
         self.store.close().await
     }
 }

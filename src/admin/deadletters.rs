@@ -3,7 +3,6 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
-        activity::ActivityResult,
         config::Configuration,
         delivery::{DeadLetter, DeadReason},
         ids::{EventId, SubscriptionId},

@@ -20,7 +20,7 @@ use crate::app;
 /// What to show.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct DemoArgs {
+pub(super) struct DemoArgs {
     /// How long webhooks are sent, seconds
     #[arg(long, default_value_t = 15, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(5..=3_600))]
     seconds: u64,
@@ -44,7 +44,7 @@ const DOWN_UNTIL: f64 = 0.5;
 const SETTLE_MAX: Duration = Duration::from_secs(15);
 
 /// Runs the demo; needs no settings, no network and no other service.
-pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     app::control_runtime()?.block_on(show(args))
 }
 

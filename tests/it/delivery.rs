@@ -1,0 +1,185 @@
+//! Create, send, deliver, retry, dead letter, replay, restart.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde_json::json;
+
+use crate::harness::{Hookmill, Sink, signature_holds, status, wait_for};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_webhook_arrives_unaltered_and_signed() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (destination, _) = hookmill.deliver_to(integration, &sink, json!({})).await;
+    let body = "{\"type\": \"payment.succeeded\",  \"id\":\"evt_1\", \"amount\": 1999}\n";
+    let id = hookmill.post_signed("orders", body).await;
+    let got = sink.until("a delivery", |got| !got.is_empty()).await.remove(0);
+    assert_eq!(got.body, body.as_bytes());
+    assert_eq!(got.id(), id);
+    assert_eq!(got.headers["content-type"], "application/json");
+    assert_eq!(got.headers["hookmill-hops"], "1");
+    assert!(got.headers["traceparent"].to_str().unwrap().starts_with("00-"));
+    assert!(signature_holds(destination["signing_secret"].as_str().unwrap(), &got));
+
+    let event = wait_for("the outcome", async || {
+        let event = hookmill.get(&format!("/events/{id}")).await;
+        (event["deliveries"][0]["status"] == "delivered").then_some(event)
+    })
+    .await;
+    assert_eq!(event["event_type"], "payment.succeeded");
+    assert_eq!(event["provider_id"], "evt_1");
+    let listed = hookmill.get("/events").await;
+    assert_eq!(listed["items"][0]["id"], id.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_well_signed_is_refused_and_not_delivered() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    hookmill.deliver_to(integration, &sink, json!({})).await;
+    for (headers, code) in
+        [(vec![], "missing_signature"), (vec![("x-signature", "00".repeat(32))], "invalid_signature")]
+    {
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let reply = hookmill.post("orders", &headers, "{}").await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(reply.json()["code"], code);
+    }
+    let unknown = hookmill.post("nowhere", &[], "{}").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let endpoint = hookmill.get("/webhooks").await["items"][0].clone();
+    let path = format!("/webhooks/{}", endpoint["id"]);
+    let reply = hookmill.admin(Method::PUT, &path, Some(json!({"is_active": false}))).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+    let inactive = hookmill.post("orders", &[], "{}").await;
+    assert_eq!((inactive.status, &inactive.body), (unknown.status, &unknown.body), "the same reply for both");
+    assert!(sink.received().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_delivery_is_tried_again_with_the_same_id_and_a_fresh_signature() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (destination, _) = hookmill.deliver_to(integration, &sink, json!({"schedule_s": [1, 1, 1]})).await;
+    sink.answers(|count, _| status(if count < 3 { 503 } else { 204 }));
+    let id = hookmill.post_signed("orders", "{\"n\":1}").await;
+    let got = sink.until("the third attempt", |got| got.len() == 3).await;
+    assert!(got.iter().all(|got| got.id() == id));
+    assert!(got.iter().all(|got| signature_holds(destination["signing_secret"].as_str().unwrap(), got)));
+    let event = wait_for("the outcome", async || {
+        let event = hookmill.get(&format!("/events/{id}")).await;
+        (event["deliveries"][0]["status"] == "delivered").then_some(event)
+    })
+    .await;
+    assert_eq!(event["deliveries"][0]["attempts"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_out_of_attempts_stands_in_the_dead_letter_until_it_is_replayed() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (_, subscription) = hookmill.deliver_to(integration, &sink, json!({"schedule_s": [1]})).await;
+    sink.answers(|_, _| status(500));
+    let id = hookmill.post_signed("orders", "{\"n\":1}").await;
+    let letter = wait_for("the dead letter", async || hookmill.dead_letters().await.pop()).await;
+    assert_eq!(letter["event_id"], id.as_str());
+    assert_eq!(letter["reason"], "attempts_exhausted");
+    assert_eq!(letter["attempts"], 2);
+
+    let hookmill = hookmill.terminate().start();
+    assert_eq!(hookmill.dead_letters().await.len(), 1, "it survives a restart");
+    sink.answers(|_, _| status(200));
+    let path = format!("/deadletters/{}/{id}/replay", subscription["id"]);
+    let reply = hookmill.admin(Method::POST, &path, None).await;
+    assert_eq!(reply.status, StatusCode::ACCEPTED, "{:?}", reply.body);
+    let got = sink.until("the replay", |got| got.len() == 3).await.pop().unwrap();
+    assert_eq!(got.id(), id);
+    assert_eq!(got.body, "{\"n\":1}");
+    assert_eq!(got.headers["hookmill-replay"], "true");
+    wait_for("an empty dead letter", async || hookmill.dead_letters().await.is_empty().then_some(())).await;
+    let again = hookmill.admin(Method::POST, &path, None).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_goes_on_where_it_was() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    hookmill.deliver_to(integration, &sink, json!({"schedule_s": [2, 2, 2, 2]})).await;
+    sink.answers(|_, _| status(503));
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(hookmill.post_signed("orders", &format!("{{\"n\":{n}}}")).await);
+    }
+    sink.until("first attempts", |got| got.len() >= 20).await;
+    let hookmill = hookmill.terminate().start();
+    sink.answers(|_, _| status(200));
+    sink.until("all of them", |got| {
+        let after = &got[20..];
+        ids.iter().all(|id| after.iter().any(|got| got.id() == *id))
+    })
+    .await;
+    ids.push(hookmill.post_signed("orders", "{\"n\":\"later\"}").await);
+    sink.until("the later one", |got| got.iter().any(|got| Some(&got.id()) == ids.last())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gone_pauses_a_destination_and_redirects_are_failures() {
+    let (hookmill, sink, elsewhere) = (Hookmill::start(), Sink::start().await, Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (destination, _) = hookmill.deliver_to(integration, &sink, json!({"schedule_s": [1, 1, 1, 1]})).await;
+    let target = format!("http://{}/", elsewhere.address);
+    sink.answers(move |count, _| match count {
+        1 => hyper::Response::builder().status(302).header("location", &target).body("".into()).unwrap(),
+        _ => status(410),
+    });
+    hookmill.post_signed("orders", "{}").await;
+    let path = format!("/destinations/{}", destination["id"]);
+    wait_for("the pause", async || (hookmill.get(&path).await["status"] == "paused").then_some(())).await;
+    assert!(elsewhere.received().is_empty(), "a redirect is not followed");
+    let tried = sink.received().len();
+    hookmill.post_signed("orders", "{}").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(sink.received().len(), tried, "it rests");
+    sink.answers(|_, _| status(200));
+    let reply = hookmill.admin(Method::PUT, &path, Some(json!({"status": "active"}))).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+    sink.until("both events", |got| got.len() >= tried + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_honoured() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    hookmill.deliver_to(integration, &sink, json!({"schedule_s": [0, 0]})).await;
+    sink.answers(|count, _| match count {
+        1 => hyper::Response::builder().status(429).header("retry-after", "2").body("".into()).unwrap(),
+        _ => status(200),
+    });
+    let began = std::time::Instant::now();
+    hookmill.post_signed("orders", "{}").await;
+    sink.until("the second attempt", |got| got.len() == 2).await;
+    assert!(began.elapsed() >= Duration::from_millis(1_950), "after {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_keeps_the_old_secret_for_its_grace() {
+    let hookmill = Hookmill::start();
+    hookmill.integration("generic_hmac", "orders").await;
+    let endpoint = hookmill.get("/webhooks").await["items"][0].clone();
+    let path = format!("/webhooks/{}/rotate-secret", endpoint["id"]);
+    let reply = hookmill.admin(Method::POST, &path, Some(json!({"grace_s": 1}))).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+    let fresh = reply.json()["secret"].as_str().unwrap().to_owned();
+    hookmill.post_signed("orders", "{}").await;
+    let signature = crate::harness::hex_hmac(fresh.as_bytes(), b"{}");
+    assert_eq!(hookmill.post("orders", &[("x-signature", &signature)], "{}").await.status, StatusCode::OK);
+    let old = crate::harness::hex_hmac(crate::harness::SECRET.as_bytes(), b"{}");
+    wait_for("the old secret to expire", async || {
+        let status = hookmill.post("orders", &[("x-signature", &old)], "{}").await.status;
+        (status == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+    assert_eq!(hookmill.post("orders", &[("x-signature", &signature)], "{}").await.status, StatusCode::OK);
+}

@@ -1,0 +1,9 @@
+//! The whole product: the real binary, real sockets, real files, `kill -9`.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod cli;
+mod delivery;
+mod durability;
+mod harness;
+mod safety;
