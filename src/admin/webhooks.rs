@@ -352,6 +352,9 @@ impl Fields {
         {
             form.fault("signature_header", "and `verification.header` differ; give one of them");
         }
+        if matches!(&fields.verification, Change::Set(verification) if redact::is_redacted(verification)) {
+            form.fault("verification", "holds `***`, which a reply shows in place of a secret; give the secret itself");
+        }
         fields
     }
 }
@@ -650,6 +653,7 @@ mod tests {
             ("signature_header", json!("X Signature"), "/signature_header"),
             ("verification", json!({"tolerance": 3}), "/verification/tolerance"),
             ("verification", json!([]), "/verification"),
+            ("verification", json!({"token": "***"}), "/verification"),
             ("body_bytes_max", json!(1_023), "/body_bytes_max"),
             ("body_bytes_max", json!(67_108_865), "/body_bytes_max"),
             ("url_path", json!("/x"), "/url_path"),
