@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::{
     Api,
     auth::Author,
-    form::{Form, line, object, one_of, secret, string},
+    fields::{line, object, one_of, secret, string},
+    form::Form,
     integrations::NAME_CHARS_MAX,
     json::{Json, OptionalJson},
     paging::Params,
