@@ -23,6 +23,8 @@ mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod tools;
+#[cfg(test)]
+mod walkthrough;
 mod webhooks;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
