@@ -106,6 +106,9 @@ impl TreeHandle {
 }
 
 /// Starts only what configuration needs: no router and no deliveries, so that a test sees what it stored.
+///
+/// # Panics
+/// When the configuration cannot be loaded.
 #[cfg(feature = "testkit")]
 pub async fn start_configuration(ports: Ports) -> TreeHandle {
     use ractor::Actor;
