@@ -2,13 +2,14 @@
 //! It talks to the tree through [`TreeHandle`] and to nobody else. It owns connections and nothing durable: a crash
 //! of a handler costs its request.
 //!
-//! Every request passes the gate in `auth`; every body is read by `json` and `form`; every refusal is made in
+//! Every request passes the gate in `auth`; every body is read by `json`, `form` and `fields`; every refusal is made in
 //! `problem`. Each resource has one file: read, merge and show are pure functions there.
 
 mod auth;
 mod deadletters;
 mod destinations;
 mod events;
+mod fields;
 mod form;
 mod integrations;
 mod json;
@@ -22,6 +23,8 @@ mod subscriptions;
 #[cfg(test)]
 mod testing;
 mod tools;
+#[cfg(test)]
+mod walkthrough;
 mod webhooks;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};

@@ -312,3 +312,31 @@ async fn linked<A: Actor>(actor: A, args: A::Arguments, root: ActorCell) -> Resu
     let (actor, _) = Actor::spawn_linked(None, actor, args, root).await?;
     Ok(actor.get_cell())
 }
+
+/// Starts only what configuration needs: no router and no deliveries, so that a test sees what it stored.
+///
+/// # Panics
+/// When the configuration cannot be loaded.
+#[cfg(feature = "testkit")]
+pub async fn start_configuration(ports: Ports) -> TreeHandle {
+    use ractor::Actor;
+
+    use crate::{
+        activity::ActivityActor,
+        configuration::{ConfigActor, ConfigArgs},
+        metrics::MetricsActor,
+    };
+
+    let wires = wires::Wires::new();
+    let args = ConfigArgs {
+        store: ports.config.clone(),
+        compiler: ports.compiler.clone(),
+        clock: ports.clock.clone(),
+        wires: wires.clone(),
+    };
+    ConfigActor::spawn(None, ConfigActor, args).await.expect("an empty configuration loads");
+    let args = (ports.config.clone(), wires.clone());
+    ActivityActor::spawn(None, ActivityActor, args).await.expect("it only takes its place");
+    MetricsActor::spawn(None, MetricsActor, wires.clone()).await.expect("it only takes its place");
+    TreeHandle { ports, wires }
+}

@@ -1,11 +1,13 @@
 //! The gate that every request passes: request id, host, token, time, panic; and the headers of every reply.
 //! Whatever is not named as open needs a token, paths that do not exist included.
 
+mod hosts;
+mod sign_ins;
+
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,10 +25,8 @@ use hookmill_actors::{
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{
-    json::quoted,
-    problem::{Code, Problem},
-};
+pub(super) use self::{hosts::Hosts, sign_ins::FailedSignIns};
+use super::problem::{Code, Problem};
 
 /// Who a token belongs to, for the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,130 +191,6 @@ fn presented(request: &Request) -> Option<&str> {
     sound.then_some(token)
 }
 
-/// The host names that the API answers to. A page that has its own name resolve to our address (DNS rebinding) sends
-/// that name, and is turned away.
-pub(super) struct Hosts {
-    bound: IpAddr,
-    allowed: Vec<String>,
-}
-
-impl Hosts {
-    pub(super) fn new(bound: IpAddr, allowed: &[String]) -> Self {
-        Self { bound, allowed: allowed.iter().map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect() }
-    }
-
-    fn check(&self, request: &Request) -> Result<(), Problem> {
-        let mut lines = request.headers().get_all(header::HOST).iter();
-        let (Some(host), None) = (lines.next(), lines.next()) else {
-            return Err(Problem::new(Code::InvalidRequest, "exactly one `host` header is needed"));
-        };
-        let host = host.to_str().unwrap_or_default();
-        let target = request.uri().authority().map(axum::http::uri::Authority::as_str);
-        if std::iter::once(host).chain(target).all(|authority| self.answers_to(authority)) {
-            return Ok(());
-        }
-        let detail = format!("`{}` is not in `admin.allowed_hosts`", quoted(host));
-        Err(Problem::new(Code::HostNotAllowed, detail))
-    }
-
-    fn answers_to(&self, authority: &str) -> bool {
-        let Some(name) = host_of(authority) else { return false };
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        if self.allowed.contains(&name) || name == "localhost" {
-            return true;
-        }
-        match address(&name) {
-            // Bound to every address, there is no telling which is ours; an address cannot be rebound by DNS.
-            Some(address) => address.is_loopback() || address == self.bound || self.bound.is_unspecified(),
-            None => false,
-        }
-    }
-}
-
-/// The host of `host:port`, still with the brackets of an IPv6 address.
-fn host_of(authority: &str) -> Option<&str> {
-    let (host, port) = match authority.rfind(']') {
-        Some(end) => authority.split_at(end + 1),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_is_sound = port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-    (port_is_sound && !host.is_empty()).then_some(host)
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(inner) => inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => host.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
-    }
-}
-
-/// Counts failed sign-ins by source: a bucket of [`FAILURES_MAX`] that refills by one each [`REFILL`].
-///
-/// A valid token is never held up: on loopback all share one address, and an intruder must not lock the operator out.
-/// Guessing is hopeless at the tokens' 256 bits; what is bounded here is noise.
-pub(super) struct FailedSignIns(Mutex<HashMap<IpAddr, Bucket>>);
-
-struct Bucket {
-    /// Failures so far, less what has been refilled.
-    level: f64,
-    at: Instant,
-}
-
-/// Failures at once.
-const FAILURES_MAX: f64 = 10.0;
-/// One more is allowed after so long.
-const REFILL: Duration = Duration::from_secs(6);
-/// Sources remembered; the one longest quiet is forgotten first.
-const SOURCES_MAX: usize = 4_096;
-
-impl FailedSignIns {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(HashMap::new()))
-    }
-
-    /// Notes a failure; tells how long to wait when there were too many.
-    fn failed(&self, source: IpAddr, now: Instant) -> Result<(), Duration> {
-        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = network(source);
-        if buckets.len() >= SOURCES_MAX && !buckets.contains_key(&source) {
-            make_room(&mut buckets, now);
-        }
-        let bucket = buckets.entry(source).or_insert(Bucket { level: 0.0, at: now });
-        bucket.level = bucket.level_at(now);
-        bucket.at = now;
-        if bucket.level + 1.0 > FAILURES_MAX {
-            return Err(REFILL.mul_f64(bucket.level + 1.0 - FAILURES_MAX));
-        }
-        bucket.level += 1.0;
-        Ok(())
-    }
-}
-
-impl Bucket {
-    fn level_at(&self, now: Instant) -> f64 {
-        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
-        (self.level - refilled).max(0.0)
-    }
-}
-
-fn make_room(buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
-    buckets.retain(|_, bucket| bucket.level_at(now) > 0.0);
-    if buckets.len() >= SOURCES_MAX {
-        let quietest = buckets.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
-        if let Some(source) = quietest {
-            buckets.remove(&source);
-        }
-    }
-}
-
-/// One IPv6 customer has a whole /64.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::{Router, body::Body, http::StatusCode, routing::get};
@@ -414,26 +290,6 @@ mod tests {
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
         let right = status(&app, request("GET", "/whoami", "localhost", Some(&bearer()))).await;
         assert_eq!(right, StatusCode::OK);
-    }
-
-    #[test]
-    fn sources_are_counted_apart_and_their_table_is_bounded() {
-        let sign_ins = FailedSignIns::new();
-        let now = Instant::now();
-        let source = IpAddr::from([192, 0, 2, 1]);
-        for _ in 0..10 {
-            assert_eq!(sign_ins.failed(source, now), Ok(()));
-        }
-        assert!(sign_ins.failed(source, now).is_err());
-        assert_eq!(sign_ins.failed(IpAddr::from([192, 0, 2, 2]), now), Ok(()));
-        assert_eq!(sign_ins.failed(source, now + REFILL), Ok(()));
-        for number in 0..20_000u32 {
-            let _ = sign_ins.failed(Ipv4Addr::from_bits(number).into(), now + REFILL);
-        }
-        assert!(sign_ins.0.lock().expect("nobody panicked").len() <= SOURCES_MAX);
-        let one = "2001:db8::1".parse().expect("an address");
-        let other = "2001:db8::2".parse().expect("an address");
-        assert_eq!(network(one), network(other));
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,8 @@ use zeroize::Zeroizing;
 use super::{
     Api,
     auth::Author,
-    form::{Form, line, object, one_of, secret, string},
+    fields::{line, object, one_of, secret, string},
+    form::Form,
     integrations::NAME_CHARS_MAX,
     json::{Json, OptionalJson},
     paging::Params,
@@ -285,7 +286,7 @@ impl Patch {
         if form.optional(&["signing_secret"], |_| Ok(())).is_some() {
             form.fault("signing_secret", "is changed by `POST .../rotate-secret`; leave it out");
         }
-        if patch.settings.as_ref().is_some_and(shows_redaction) {
+        if patch.settings.as_ref().is_some_and(redact::is_redacted) {
             form.fault("settings", "holds `***`, which a reply shows in place of a secret; give the secret itself");
         }
         form.finish(|| Some(patch))
@@ -309,19 +310,6 @@ impl Patch {
         }
         Ok(next)
     }
-}
-
-/// Whether a reply was sent back as it was, with what it hides.
-fn shows_redaction(settings: &Map<String, Value>) -> bool {
-    fn within(value: &Value) -> bool {
-        match value {
-            Value::String(text) => text == redact::REDACTED,
-            Value::Array(items) => items.iter().any(within),
-            Value::Object(members) => shows_redaction(members),
-            _ => false,
-        }
-    }
-    settings.values().any(within)
 }
 
 #[cfg(test)]

@@ -154,13 +154,7 @@ async fn item(log: &dyn EventLog, state: &dyn StateStore, id: EventId) -> Result
     match log.get(id).await {
         Ok(Some(event)) => Ok(Some(whole_item(&event, note))),
         Ok(None) => Ok(None),
-        Err(error @ LogError::Corrupt(_)) => Ok(Some(Item {
-            endpoint_id: None,
-            received_at: time(id.millis()),
-            size: None,
-            problem: Some(error.to_string()),
-            ..noted(id, note)
-        })),
+        Err(error @ LogError::Corrupt(_)) => Ok(Some(Item { problem: Some(error.to_string()), ..noted(id, note) })),
         Err(error) => Err(error),
     }
 }
@@ -174,13 +168,14 @@ fn whole_item(event: &Event, note: Option<Note>) -> Item {
     }
 }
 
+/// What is known without the event itself.
 fn noted(id: EventId, note: Option<Note>) -> Item {
     let (event_type, provider_id) = note.map_or((None, None), |note| (note.event_type, note.provider_id));
     Item {
         id,
         integration_id: id.integration().0,
         endpoint_id: None,
-        received_at: String::new(),
+        received_at: time(id.millis()),
         event_type: event_type.map(String::from),
         provider_id: provider_id.map(String::from),
         size: None,

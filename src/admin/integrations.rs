@@ -19,7 +19,8 @@ use serde_json::{Map, Value};
 use super::{
     Api,
     auth::Author,
-    form::{Change, Form, kind, line, object, one_of, prose, string},
+    fields::{kind, line, object, one_of, prose, string},
+    form::{Change, Form},
     json::Json,
     paging::Params,
     problem::Problem,

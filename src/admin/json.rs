@@ -15,6 +15,8 @@ use super::problem::{Code, Problem};
 pub(super) const DEPTH_MAX: usize = 64;
 /// A body must be here by then; the API's bodies are small.
 const BODY_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// 2^63.
+const NUMBER_MAX: f64 = 9_223_372_036_854_775_808.0;
 /// Characters of a client's text repeated in an answer.
 pub(super) const QUOTE_CHARS_MAX: usize = 64;
 
@@ -132,6 +134,10 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        // Whole numbers beyond 64 bits arrive here, already rounded: kept, they would be other numbers.
+        if value.abs() >= NUMBER_MAX {
+            return Err(E::custom("a number beyond 64 bits; write it as a string"));
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that is not finite"))
     }
 
@@ -233,6 +239,8 @@ mod tests {
             ("", "EOF"),
             ("{'a':1}", "key must be a string"),
             ("1e999", "out of range"),
+            ("123456789012345678901234567890", "beyond 64 bits"),
+            ("-9223372036854775809", "beyond 64 bits"),
             ("\"\\ud800\"", "hex escape"),
         ] {
             let refused = parse(body.as_bytes()).expect_err(body);

@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    form::{listed, nearest, not_one_of},
+    fields::{listed, nearest, not_one_of},
     json::quoted,
     problem::{Code, Problem},
 };

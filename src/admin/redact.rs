@@ -35,39 +35,56 @@ pub(super) fn query(query: &str) -> String {
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
 }
 
-/// Settings with their sensitive texts taken out, at any depth.
+/// Whether a member of that name in settings holds a secret. Narrower than [`is_sensitive`]: settings are chosen by
+/// operators, and a `token_url` must stay readable.
+fn names_secret(name: &str) -> bool {
+    const WHOLE: [&str; 4] = ["authorization", "proxy_authorization", "cookie", "secret_key"];
+    const ENDS: [&str; 8] = ["secret", "password", "passwd", "token", "api_key", "apikey", "private_key", "access_key"];
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    WHOLE.contains(&name.as_str()) || ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// Settings with their secret texts taken out, at any depth.
 pub(super) fn settings(settings: &Map<String, Value>) -> Map<String, Value> {
     settings.iter().map(|(name, value)| (name.clone(), member(name, value))).collect()
 }
 
 fn member(name: &str, value: &Value) -> Value {
     match value {
-        Value::String(_) if is_sensitive(name) => REDACTED.into(),
+        Value::String(text) if names_secret(name) && !text.is_empty() => REDACTED.into(),
         Value::Object(members) => Value::Object(settings(members)),
         Value::Array(items) => items.iter().map(|item| member(name, item)).collect(),
         other => other.clone(),
     }
 }
 
-/// The first text, at any depth, that looks like a secret by its name: `(pointer below the object)`.
+/// Where, at any depth, a secret text is: a JSON pointer below the settings.
 pub(super) fn secret_within(settings: &Map<String, Value>) -> Option<String> {
-    const ENDS: [&str; 8] = ["secret", "password", "passwd", "token", "api_key", "apikey", "private_key", "access_key"];
-    let looks_secret = |name: &str| {
-        let name = name.to_ascii_lowercase().replace('-', "_");
-        ENDS.iter().any(|end| name.ends_with(end)) || name.ends_with("secret_key")
-    };
-    settings.iter().find_map(|(name, value)| match value {
-        Value::String(text) if looks_secret(name) && !text.is_empty() => Some(format!("/{}", escaped(name))),
-        Value::Object(members) => secret_within(members).map(|inner| format!("/{}{inner}", escaped(name))),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .filter_map(|(index, item)| item.as_object().map(|members| (index, members)))
-            .find_map(|(index, members)| {
-                secret_within(members).map(|inner| format!("/{}/{index}{inner}", escaped(name)))
-            }),
-        _ => None,
-    })
+    fn find(name: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => (names_secret(name) && !text.is_empty()).then(String::new),
+            Value::Object(members) => secret_within(members),
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(index, item)| find(name, item).map(|inner| format!("/{index}{inner}"))),
+            _ => None,
+        }
+    }
+    settings.iter().find_map(|(name, value)| find(name, value).map(|inner| format!("/{}{inner}", escaped(name))))
+}
+
+/// Whether a reply was sent back as it was, with what it hides.
+pub(super) fn is_redacted(settings: &Map<String, Value>) -> bool {
+    fn within(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text == REDACTED,
+            Value::Array(items) => items.iter().any(within),
+            Value::Object(members) => is_redacted(members),
+            _ => false,
+        }
+    }
+    settings.values().any(within)
 }
 
 fn escaped(name: &str) -> String {
@@ -107,12 +124,13 @@ mod tests {
         assert_eq!(query("a=1&token=planted&b"), "a=1&token=***&b");
         assert_eq!(query(""), "");
         let Value::Object(given) =
-            json!({"url": "https://x", "headers": {"X-Api-Key": "planted", "x-tokens": ["planted"]}})
+            json!({"url": "https://x", "headers": {"X-Api-Key": "planted", "x-token": ["planted"]}})
         else {
             unreachable!("it is an object")
         };
         let shown = Value::Object(settings(&given));
-        assert_eq!(shown, json!({"url": "https://x", "headers": {"X-Api-Key": "***", "x-tokens": ["***"]}}));
+        assert_eq!(shown, json!({"url": "https://x", "headers": {"X-Api-Key": "***", "x-token": ["***"]}}));
+        assert!(is_redacted(&settings(&given)) && !is_redacted(&given));
     }
 
     #[test]
@@ -120,6 +138,21 @@ mod tests {
         let find = |value: Value| secret_within(value.as_object().expect("it is an object"));
         assert_eq!(find(json!({"webhook_secret": "x"})).as_deref(), Some("/webhook_secret"));
         assert_eq!(find(json!({"a": [{"b/c": {"API-KEY": "x"}}]})).as_deref(), Some("/a/0/b~1c/API-KEY"));
+        assert_eq!(find(json!({"token": ["", "x"]})).as_deref(), Some("/token/1"));
         assert_eq!(find(json!({"token_url": "https://x", "api_key": "", "tokens": 3})), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_accepted_in_the_open_is_shown_in_full(
+            names in proptest::collection::vec("[a-z_]{0,6}(secret|token|url|api_key)?", 1..5),
+            text in "[a-z]{0,3}",
+        ) {
+            let mut given = Map::new();
+            for name in names {
+                given = Map::from_iter([(name.clone(), json!([text, given])), ("x".to_owned(), json!(text))]);
+            }
+            proptest::prop_assert_eq!(secret_within(&given).is_none(), settings(&given) == given);
+        }
     }
 }

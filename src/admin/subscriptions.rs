@@ -18,7 +18,8 @@ use serde_json::Value;
 use super::{
     Api,
     auth::Author,
-    form::{Form, boolean, line, list, number, string},
+    fields::{boolean, line, list, number, string},
+    form::Form,
     integrations::NAME_CHARS_MAX,
     json::{Json, quoted},
     paging::Params,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    form::{listed, nearest},
+    fields::{listed, nearest},
     json::quoted,
 };
 

@@ -1,11 +1,13 @@
 //! Webhook endpoints: `/api/v1/webhooks`. A secret is shown once, and only when hookmill made it.
 //! What is written has been compiled before: an endpoint that could not verify anything is refused, not stored.
 
+mod path;
+mod rotation;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::Kind,
     domain::{
-        activity::ActivityResult,
         config::{Configuration, Endpoint, EndpointSecret, Integration, Meta, Resource, ResourceKey},
         ids::{EndpointId, IntegrationId},
         secret::Secret,
@@ -20,12 +22,15 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
+use self::path::{header_name, path};
+pub(super) use self::rotation::rotate_secret;
 use super::{
     Api,
     auth::Author,
-    form::{Change, Form, boolean, line, number, object, prose, secret, string},
+    fields::{boolean, line, number, object, prose, secret},
+    form::{Change, Form},
     integrations::{DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX},
-    json::{Json, OptionalJson},
+    json::Json,
     paging::Params,
     problem::{Code, Problem},
     redact,
@@ -35,20 +40,12 @@ use super::{
 
 /// Where the ingress finds an endpoint's path.
 const RECEIVE: &str = "/webhooks/receive";
-/// Path with its leading slash.
-const PATH_CHARS_MAX: usize = 255;
 const SECRET_BYTES_MIN: usize = 8;
 const SECRET_BYTES_MAX: usize = 512;
-const HEADER_NAME_CHARS_MAX: usize = 128;
 const BODY_BYTES_MIN: u32 = 1024;
 const BODY_BYTES_MAX: u32 = 64 << 20;
 const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
 const VERIFICATION_DEPTH_MAX: usize = 8;
-/// Secrets that verify at once; more would mean that a rotation never ends.
-const SECRETS_MAX: usize = 4;
-/// How long a rotated secret goes on, where nothing is said: time to change it at the provider.
-const GRACE_DEFAULT_S: u64 = 24 * 3600;
-const GRACE_MAX_S: u64 = 30 * 24 * 3600;
 const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
 
 /// An endpoint as replies show it.
@@ -201,44 +198,6 @@ pub(super) async fn update(
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
 
-/// The new secret; shown where hookmill made it.
-#[derive(Serialize)]
-struct Rotated {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-    secrets: Vec<SecretView>,
-    version: u64,
-}
-
-/// `POST /api/v1/webhooks/{id}/rotate-secret`: the former secret goes on for `grace_s`, 24 hours unless given.
-pub(super) async fn rotate_secret(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    OptionalJson(body): OptionalJson,
-) -> Result<Response, Problem> {
-    let mut rotation = Rotation::read(body)?;
-    let snapshot = api.tree.config().current();
-    let current = api.find::<Endpoint>(id)?;
-    let provider = provider_of(integration_of(&snapshot.configuration, current.integration_id)?, &api.tools)?;
-    let made_secret = rotation.settle(provider, &api.tools)?;
-    let now_ms = api.tree.ports().clock.now_ms();
-    let made = api
-        .update(&author, id, &condition, |current: &Endpoint, _| {
-            rotation.applied_to(current, provider, now_ms, &api.tools)
-        })
-        .await?;
-    let subject = Endpoint::key(id).to_string();
-    api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
-    let rotated = Rotated {
-        secret: shown_once(made_secret.as_ref())?,
-        secrets: made.view(&api.tools).secrets,
-        version: made.meta.version,
-    };
-    Ok(reply(StatusCode::OK, &made, &rotated))
-}
-
 /// The text of a secret that hookmill made.
 pub(super) fn shown_once(secret: Option<&Secret>) -> Result<Option<String>, Problem> {
     match secret.map(Secret::expose_str) {
@@ -352,6 +311,9 @@ impl Fields {
         {
             form.fault("signature_header", "and `verification.header` differ; give one of them");
         }
+        if matches!(&fields.verification, Change::Set(verification) if redact::is_redacted(verification)) {
+            form.fault("verification", "holds `***`, which a reply shows in place of a secret; give the secret itself");
+        }
         fields
     }
 }
@@ -434,57 +396,6 @@ fn is_only_secret(current: &Endpoint, secret: &Secret, tools: &Tools) -> bool {
     one.expires_at_ms.is_none() && opened.is_ok_and(|opened| opened.expose().ct_eq(secret.expose()).into())
 }
 
-/// A rotation as asked for.
-struct Rotation {
-    secret: Option<Secret>,
-    grace_s: u64,
-}
-
-impl Rotation {
-    fn read(body: Value) -> Result<Self, Problem> {
-        let mut form = Form::new(body)?;
-        let secret = form.optional(&["secret", "secret_key"], secret(SECRET_BYTES_MIN..=SECRET_BYTES_MAX));
-        let grace_s = form.optional(&["grace_s"], number(0..=GRACE_MAX_S)).unwrap_or(GRACE_DEFAULT_S);
-        form.finish(|| Some(Self { secret, grace_s }))
-    }
-
-    /// Makes a secret where none was given, and returns it to be shown.
-    fn settle(&mut self, provider: &dyn Provider, tools: &Tools) -> Result<Option<Secret>, Problem> {
-        if provider.name() == UNVERIFIED {
-            return Err(Problem::new(Code::Conflict, "the integration's provider `none` has no secrets"));
-        }
-        if self.secret.is_some() {
-            return Ok(None);
-        }
-        let made = provider.new_secret(&tools.secrets.random());
-        self.secret = Some(made.clone());
-        Ok(Some(made))
-    }
-
-    fn applied_to(
-        &self,
-        current: &Endpoint,
-        provider: &dyn Provider,
-        now_ms: u64,
-        tools: &Tools,
-    ) -> Result<Endpoint, Problem> {
-        let Some(secret) = &self.secret else { return Err(Problem::internal(&"a rotation without a secret")) };
-        let end_ms = now_ms + self.grace_s * 1_000;
-        let mut next = current.clone();
-        for former in &mut next.secrets {
-            former.expires_at_ms = Some(former.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
-        }
-        next.secrets.retain(|former| former.expires_at_ms.is_none_or(|at| at > now_ms));
-        if next.secrets.len() >= SECRETS_MAX {
-            let detail = format!("{SECRETS_MAX} secrets are active already; rotate with `grace_s` 0, or wait");
-            return Err(Problem::new(Code::Conflict, detail));
-        }
-        next.secrets.insert(0, sealed(current.integration_id, secret, tools));
-        check(&next, provider, std::slice::from_ref(secret), tools)?;
-        Ok(next)
-    }
-}
-
 fn integration_of(configuration: &Configuration, id: IntegrationId) -> Result<&Integration, Problem> {
     configuration.integrations.get(&id).ok_or_else(|| {
         Problem::member("/integration_id", format!("names {}, which does not exist", ResourceKey::Integration(id)))
@@ -541,35 +452,8 @@ fn refused(endpoint: &Endpoint, error: SettingsError) -> Problem {
     Problem::member(pointer, error.problem)
 }
 
-/// A path in its canonical form: one leading slash, whole segments, letters that no proxy rewrites.
-fn path(value: Value) -> Result<String, String> {
-    let text = string(value)?;
-    let path = format!("/{}", text.strip_prefix('/').unwrap_or(&text));
-    if path.chars().count() > PATH_CHARS_MAX {
-        return Err(format!("must be at most {PATH_CHARS_MAX} characters long, its leading slash included"));
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
-    if let Some(odd) = path.chars().find(|char| !u8::try_from(*char).is_ok_and(allowed)) {
-        return Err(format!("must consist of letters, digits and `-._~/`; it has `{}`", odd.escape_debug()));
-    }
-    if path[1..].split('/').any(|segment| ["", ".", ".."].contains(&segment)) {
-        return Err("must not have empty, `.` or `..` segments, nor a slash at its end".to_owned());
-    }
-    Ok(path)
-}
-
-/// A header's name (RFC 9110, section 5.1).
-fn header_name(value: Value) -> Result<String, String> {
-    let name = string(value)?;
-    if name.len() > HEADER_NAME_CHARS_MAX || axum::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-        return Err(format!("must be a header name of at most {HEADER_NAME_CHARS_MAX} characters"));
-    }
-    Ok(name)
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::{
@@ -577,7 +461,7 @@ mod tests {
         *,
     };
 
-    const PLANTED: &str = "whsec_planted-secret-4711";
+    pub(super) const PLANTED: &str = "whsec_planted-secret-4711";
 
     fn configuration() -> Configuration {
         let integrations = [integration(1, "generic_hmac"), integration(2, "none"), integration(3, "gone")];
@@ -589,17 +473,17 @@ mod tests {
         Draft::read(body)?.into_endpoint(&configuration(), &tools())
     }
 
-    fn with(name: &str, value: Value) -> Value {
+    pub(super) fn with(name: &str, value: Value) -> Value {
         let mut body = json!({"integration_id": 1, "name": "orders"});
         body[name] = value;
         body
     }
 
-    fn pointers<T>(refused: Result<T, Problem>) -> Vec<String> {
+    pub(super) fn pointers<T>(refused: Result<T, Problem>) -> Vec<String> {
         refused.err().expect("it must be refused").faults.into_iter().map(|fault| fault.pointer).collect()
     }
 
-    fn endpoint(body: Value) -> Endpoint {
+    pub(super) fn endpoint(body: Value) -> Endpoint {
         draft(body).expect("it is right").0
     }
 
@@ -650,6 +534,7 @@ mod tests {
             ("signature_header", json!("X Signature"), "/signature_header"),
             ("verification", json!({"tolerance": 3}), "/verification/tolerance"),
             ("verification", json!([]), "/verification"),
+            ("verification", json!({"token": "***"}), "/verification"),
             ("body_bytes_max", json!(1_023), "/body_bytes_max"),
             ("body_bytes_max", json!(67_108_865), "/body_bytes_max"),
             ("url_path", json!("/x"), "/url_path"),
@@ -722,71 +607,5 @@ mod tests {
         let refused = patched(&current, json!({"verification": {"tolerance_s": 9}})).expect_err("it cannot be checked");
         assert_eq!(refused.code, Code::Conflict);
         assert!(patched(&current, json!({"secret": PLANTED})).is_ok());
-    }
-
-    fn rotated(current: &Endpoint, body: Value, now_ms: u64) -> Result<(Endpoint, Option<Secret>), Problem> {
-        let integration = integration(1, "generic_hmac");
-        let tools = tools();
-        let provider = provider_of(&integration, &tools)?;
-        let mut rotation = Rotation::read(body)?;
-        let shown = rotation.settle(provider, &tools)?;
-        rotation.applied_to(current, provider, now_ms, &tools).map(|next| (next, shown))
-    }
-
-    #[test]
-    fn a_rotation_keeps_the_former_secret_for_its_grace() {
-        let current = endpoint(with("secret", json!(PLANTED)));
-        let (next, shown) = rotated(&current, json!({}), 1_000).expect("nothing stands against it");
-        assert!(shown.is_some());
-        let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
-        assert_eq!(expiries, [None, Some(1_000 + 24 * 3_600_000)]);
-        assert_eq!(next.secrets[1].sealed, current.secrets[0].sealed);
-
-        // A later rotation with a shorter grace shortens the former ones too, never lengthens.
-        let (next, _) = rotated(&next, json!({"grace_s": 60}), 2_000).expect("three are allowed");
-        let expiries: Vec<Option<u64>> = next.secrets.iter().map(|secret| secret.expires_at_ms).collect();
-        assert_eq!(expiries, [None, Some(62_000), Some(62_000)]);
-        let (last, shown) = rotated(&next, json!({"grace_s": 0, "secret": PLANTED}), 3_000).expect("it is right");
-        assert_eq!((last.secrets.len(), shown), (1, None));
-        let (later, _) = rotated(&next, json!({}), 62_000).expect("the former ones have expired");
-        assert_eq!(later.secrets.len(), 2);
-    }
-
-    #[test]
-    fn secrets_do_not_pile_up() {
-        let mut current = endpoint(with("secret", json!(PLANTED)));
-        for _ in 1..SECRETS_MAX {
-            current = rotated(&current, json!({}), 1_000).expect("there is room").0;
-        }
-        let refused = rotated(&current, json!({}), 1_000).expect_err("there is none left");
-        assert!(refused.code == Code::Conflict && refused.detail.contains("grace_s"));
-        assert!(rotated(&current, json!({"grace_s": 0}), 1_000).is_ok());
-        assert_eq!(pointers(rotated(&current, json!({"grace_s": 2_592_001}), 1)), ["/grace_s"]);
-        assert_eq!(pointers(rotated(&current, json!({"secret": "not-in-form"}), 90_000_000_000)), ["/secret"]);
-    }
-
-    #[test]
-    fn paths_have_one_form() {
-        for (given, stored) in
-            [("stripe", "/stripe"), ("/stripe", "/stripe"), ("/a/b-c._~D9", "/a/b-c._~D9"), ("..a", "/..a")]
-        {
-            assert_eq!(path(json!(given)).as_deref(), Ok(stored));
-        }
-        for wrong in
-            ["", "/", "//a", "a/", "a//b", "a/../b", "./a", "a b", "a%20b", "a?b", "ä", "a\n", &"a".repeat(255)]
-        {
-            assert!(path(json!(wrong)).is_err(), "{wrong}");
-        }
-        assert!(path(json!("a".repeat(254))).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn a_stored_path_is_canonical_or_refused(text in "\\PC{0,40}|[-a-z._~/]{0,20}") {
-            if let Ok(stored) = path(json!(text)) {
-                prop_assert!(stored.starts_with('/') && stored.len() > 1 && stored.len() <= 255);
-                prop_assert_eq!(path(json!(stored.clone())), Ok(stored));
-            }
-        }
     }
 }

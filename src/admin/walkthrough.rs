@@ -1,0 +1,430 @@
+//! The API as a client meets it, over a running tree with ports in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, StatusCode, header},
+};
+use hookmill_actors::{
+    domain::{
+        activity::Activity,
+        config::{Change, Configuration, Destination, ResourceKey},
+        delivery::{DeadLetter, DeadReason},
+        event::{Arrival, Event, NewEvent},
+        headers::HeaderBlock,
+        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        secret::Secret,
+    },
+    ports::{
+        config_store::{ConfigStore, ConfigStoreError},
+        event_log::{Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        provider::SettingsError,
+        state_store::StateOp,
+        transport::{AttemptReport, Consignment, Transport, Transports, Verdict},
+    },
+    snapshot::Compiler,
+    tree::{Ports, TreeHandle},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{
+    Api,
+    auth::{FailedSignIns, Gate, Hosts},
+    router, routes,
+    testing::{FixedClock, MemoryState, OneToken, TOKEN, tools},
+};
+
+#[derive(Default)]
+struct MemoryConfig {
+    changes: Mutex<Vec<Change>>,
+    activities: Mutex<Vec<Activity>>,
+}
+
+#[async_trait]
+impl ConfigStore for MemoryConfig {
+    async fn load(&self) -> Result<Configuration, ConfigStoreError> {
+        Ok(Configuration::default())
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError> {
+        self.changes.lock().expect("nobody panicked").extend(changes);
+        Ok(())
+    }
+
+    async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError> {
+        let changes = self.changes.lock().expect("nobody panicked");
+        Ok(changes.iter().rev().filter(|change| change.key == key).take(limit).cloned().collect())
+    }
+
+    async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError> {
+        self.activities.lock().expect("nobody panicked").extend(entries);
+        Ok(())
+    }
+
+    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<(u64, Activity)>, ConfigStoreError> {
+        let entries = self.activities.lock().expect("nobody panicked");
+        let numbered = (1..).zip(entries.iter().cloned()).collect::<Vec<_>>().into_iter().rev();
+        Ok(numbered.filter(|(number, _)| before.is_none_or(|before| *number < before)).take(limit).collect())
+    }
+}
+
+#[derive(Default)]
+struct MemoryLog {
+    events: BTreeMap<EventId, Arc<Event>>,
+    committed: Mutex<Vec<StateOp>>,
+}
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    fn append(&self, _event: NewEvent) -> Result<Committing<EventId>, LogError> {
+        Err(LogError::Closed)
+    }
+
+    fn commit(&self, state: Vec<StateOp>) -> Result<Committing<()>, LogError> {
+        self.committed.lock().expect("nobody panicked").extend(state);
+        let (answer, committing) = Committing::new();
+        answer.send(Ok(())).expect("the future is held");
+        Ok(committing)
+    }
+
+    async fn read(&self, _: IntegrationId, _: EventId, _: ReadBounds) -> Result<Vec<Stored>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
+        if id.as_u128() & 0xffff == 13 {
+            return Err(LogError::Corrupt(id));
+        }
+        Ok(self.events.get(&id).cloned())
+    }
+
+    async fn latest(
+        &self,
+        integration: Option<IntegrationId>,
+        before: EventId,
+        limit: usize,
+    ) -> Result<Vec<EventId>, LogError> {
+        let wanted = |id: &&EventId| integration.is_none_or(|integration| id.integration() == integration);
+        Ok(self.events.range(..before).rev().map(|(id, _)| id).filter(wanted).take(limit).copied().collect())
+    }
+
+    async fn trim(&self, _: TrimRequest) -> Result<Trimmed, LogError> {
+        Ok(Trimmed::default())
+    }
+
+    fn last_committed(&self) -> EventId {
+        self.events.last_key_value().map_or(EventId::ZERO, |(id, _)| *id)
+    }
+}
+
+struct Nowhere;
+
+#[async_trait]
+impl Transport for Nowhere {
+    async fn attempt(&self, _: Consignment, _: u64) -> AttemptReport {
+        AttemptReport { verdict: Verdict::Delivered, status: Some(200), error: None, reply: None }
+    }
+}
+
+impl Transports for Nowhere {
+    fn build(&self, _: &Destination, _: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+        Ok(Arc::new(Nowhere))
+    }
+}
+
+fn event_id(sequence: u128, random: u16) -> EventId {
+    EventId::from_parts(sequence << 26, IntegrationId(1), random)
+}
+
+fn event(id: EventId) -> Event {
+    let lines: [(&str, &[u8]); 2] = [("content-type", b"application/json"), ("x-signature", b"planted-signature")];
+    Event {
+        id,
+        arrival: Arrival {
+            endpoint: EndpointId(1),
+            received_at_ms: id.millis(),
+            accepted_version: 2,
+            peer: [192, 0, 2, 1].into(),
+            hops: 0,
+            query: "".into(),
+            headers: HeaderBlock::from_lines(lines),
+            body: br#"{"id":"evt_1"}"#.as_slice().into(),
+        },
+    }
+}
+
+struct Running {
+    app: Router,
+    config: Arc<MemoryConfig>,
+    log: Arc<MemoryLog>,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+    text: String,
+}
+
+async fn running() -> Running {
+    let tools = tools();
+    let ids = [event_id(1, 1), event_id(2, 2), event_id(3, 13), event_id(4, 4)];
+    let config = Arc::new(MemoryConfig::default());
+    let log = Arc::new(MemoryLog { events: ids.map(|id| (id, Arc::new(event(id)))).into(), ..MemoryLog::default() });
+    let letter = |subscription| DeadLetter {
+        event: ids[0],
+        subscription: SubscriptionId(subscription),
+        reason: DeadReason::AttemptsExhausted,
+        error: "500".to_owned(),
+        at_ms: 5,
+        attempts: 10,
+    };
+    let state = MemoryState {
+        dead: [1, 2].map(|subscription| ((SubscriptionId(subscription), ids[0]), letter(subscription))).into(),
+        ..MemoryState::default()
+    };
+    let ports = Ports {
+        log: log.clone(),
+        state: Arc::new(state),
+        config: config.clone(),
+        compiler: Compiler {
+            providers: tools.providers.clone(),
+            transports: Arc::new(Nowhere),
+            sealer: tools.sealer.clone(),
+        },
+        clock: Arc::new(FixedClock(1_767_225_600_000)),
+    };
+    let gate = Gate {
+        tokens: Arc::new(OneToken),
+        hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
+        sign_ins: FailedSignIns::new(),
+        request_timeout: std::time::Duration::from_secs(5),
+        audit: config.clone(),
+        clock: ports.clock.clone(),
+    };
+    let tree: TreeHandle = started(ports).await;
+    let api = Api { tree, tools, readiness: Arc::new(Vec::new) };
+    Running { app: router(routes(), api, gate, 256 * 1024), config, log }
+}
+
+async fn started(ports: Ports) -> TreeHandle {
+    hookmill_actors::tree::start_configuration(ports).await
+}
+
+impl Running {
+    async fn send(&self, method: &str, path: &str, body: Value, if_match: Option<&str>) -> Answer {
+        let mut request = axum::http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(if_match) = if_match {
+            request = request.header(header::IF_MATCH, if_match);
+        }
+        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
+        let response = self.app.clone().oneshot(request.body(body).expect("it is well formed")).await;
+        let (parts, body) = response.expect("the router cannot fail").into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("the body is in memory");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, Value::Null, None).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send("POST", path, body, None).await
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send("PUT", path, body, None).await
+    }
+
+    /// An integration, an endpoint, a destination and a subscription, each number 1.
+    async fn configure(&self) {
+        let shop = json!({"name": "shop", "type": "PAYMENT_GATEWAY", "environment": "production"});
+        for (path, body) in [
+            ("/api/v1/integrations/", shop),
+            ("/api/v1/webhooks", json!({"integration_id": 1, "name": "orders", "path": "shop"})),
+            ("/api/v1/destinations", json!({"name": "ledger", "settings": {"url": "https://ledger.example"}})),
+            (
+                "/api/v1/subscriptions",
+                json!({"integration_id": 1, "destination_id": 1, "name": "all", "start": "beginning"}),
+            ),
+        ] {
+            let made = self.post(path, body).await;
+            assert_eq!(made.status, StatusCode::CREATED, "{path}: {}", made.text);
+            let location = made.headers[header::LOCATION].to_str().expect("it is text").to_owned();
+            assert_eq!(location, format!("{}/1", path.trim_end_matches('/')));
+            let read = self.get(&location).await;
+            assert_eq!(read.status, StatusCode::OK);
+            assert_eq!(read.headers[header::ETAG], made.headers[header::ETAG]);
+            for secret in ["secret", "signing_secret"] {
+                assert!(read.body.get(secret).is_none());
+                if let Some(shown) = made.body[secret].as_str() {
+                    assert!(!read.text.contains(shown));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn resources_are_made_read_changed_and_deleted() {
+    let run = running().await;
+    run.configure().await;
+
+    let changed = run.put("/api/v1/integrations/1", json!({"name": "store"})).await;
+    assert_eq!(
+        (changed.status, &changed.body["name"], &changed.body["version"]),
+        (StatusCode::OK, &json!("store"), &json!(5))
+    );
+    assert_eq!(changed.headers[header::ETAG], "\"5\"");
+    let unchanged = run.put("/api/v1/integrations/1", json!({"name": "store"})).await;
+    assert_eq!(unchanged.headers[header::ETAG], "\"5\"");
+
+    let stale = run.send("PUT", "/api/v1/integrations/1", json!({"name": "x"}), Some("\"1\"")).await;
+    assert_eq!((stale.status, &stale.body["code"]), (StatusCode::PRECONDITION_FAILED, &json!("version_conflict")));
+    let stale = run.send("DELETE", "/api/v1/integrations/1", Value::Null, Some("\"1\"")).await;
+    assert_eq!(stale.status, StatusCode::PRECONDITION_FAILED);
+    let fresh = run.send("PUT", "/api/v1/integrations/1", json!({"status": "inactive"}), Some("\"5\"")).await;
+    assert_eq!((fresh.status, &fresh.body["status"]), (StatusCode::OK, &json!("inactive")));
+
+    let in_use = run.send("DELETE", "/api/v1/destinations/1", Value::Null, None).await;
+    assert_eq!((in_use.status, &in_use.body["code"]), (StatusCode::CONFLICT, &json!("conflict")));
+    let taken = run.post("/api/v1/webhooks", json!({"integration_id": 1, "name": "b", "path": "/shop"})).await;
+    assert_eq!((taken.status, &taken.body["errors"][0]["pointer"]), (StatusCode::CONFLICT, &json!("/path")));
+    let dangling =
+        run.post("/api/v1/subscriptions", json!({"integration_id": 1, "destination_id": 9, "name": "b"})).await;
+    assert_eq!(dangling.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(dangling.body["errors"][0]["pointer"], "/destination_id");
+
+    let listed = run.get("/api/v1/webhooks?integration_id=1&active=true").await;
+    assert_eq!((&listed.body["total"], &listed.body["items"][0]["path"]), (&json!(1), &json!("/shop")));
+    assert_eq!(run.get("/api/v1/webhooks?integration_id=2").await.body["total"], 0);
+    assert_eq!(run.get("/api/v1/webhooks?activ=true").await.status, StatusCode::BAD_REQUEST);
+
+    let gone = run.send("DELETE", "/api/v1/integrations/1/", Value::Null, None).await;
+    assert_eq!((gone.status, gone.text.as_str()), (StatusCode::NO_CONTENT, ""));
+    for path in ["/api/v1/integrations/1", "/api/v1/webhooks/1", "/api/v1/subscriptions/1", "/api/v1/webhooks/x"] {
+        let missing = run.get(path).await;
+        assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")), "{path}");
+    }
+    let versions = run.get("/api/v1/integrations/1/versions").await;
+    assert_eq!(versions.body["items"].as_array().map(Vec::len), Some(4));
+    assert!(versions.body["items"][0]["integration"].is_null());
+    assert_eq!(versions.body["items"][2]["integration"]["name"], "store");
+    assert_eq!(versions.body["items"][0]["author"], "ada");
+    assert_eq!(run.get("/api/v1/integrations/7/versions").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn secrets_are_shown_once_and_rotated() {
+    let run = running().await;
+    run.configure().await;
+    let rotated = run.post("/api/v1/webhooks/1/rotate-secret", Value::Null).await;
+    assert_eq!(rotated.status, StatusCode::OK, "{}", rotated.text);
+    assert!(rotated.body["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")));
+    assert_eq!(rotated.body["secrets"][1]["expires_at"], "2026-01-02T00:00:00Z");
+    let rotated = run.post("/api/v1/destinations/1/rotate-secret", json!({})).await;
+    assert!(rotated.body["signing_secret"].is_string());
+    let planted = json!({"secret": "whsec_planted-secret", "grace_s": 0});
+    let given = run.post("/api/v1/webhooks/1/rotate-secret", planted).await;
+    assert_eq!(given.body["secrets"].as_array().map(Vec::len), Some(1));
+    assert!(!given.text.contains("planted"));
+    let stored = format!("{:?}", run.config.changes.lock().expect("nobody panicked"));
+    assert!(!stored.contains("planted"));
+    let activities = run.get("/api/v1/activities?limit=1000").await;
+    assert!(!activities.text.contains("planted"));
+    assert!(activities.text.contains("webhook_endpoint.secret_rotated"));
+    assert!(activities.text.contains("destination.secret_rotated"));
+}
+
+#[tokio::test]
+async fn concurrent_changes_of_different_members_all_stand() {
+    let run = running().await;
+    run.configure().await;
+    let (name, description, active) = tokio::join!(
+        run.put("/api/v1/webhooks/1", json!({"name": "n"})),
+        run.put("/api/v1/webhooks/1", json!({"description": "d"})),
+        run.put("/api/v1/webhooks/1", json!({"active": false})),
+    );
+    for answer in [name, description, active] {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    }
+    let stands = run.get("/api/v1/webhooks/1").await.body;
+    assert_eq!((&stands["name"], &stands["description"], &stands["active"]), (&json!("n"), &json!("d"), &json!(false)));
+}
+
+#[tokio::test]
+async fn events_tell_what_became_of_them() {
+    let run = running().await;
+    run.configure().await;
+    let listed = run.get("/api/v1/events?limit=3&integration_id=1").await;
+    assert_eq!(listed.status, StatusCode::OK, "{}", listed.text);
+    let items = listed.body["items"].as_array().expect("a list");
+    assert_eq!(items[0]["id"], event_id(4, 4).to_string());
+    assert!(items[1]["problem"].is_string(), "the damaged one is told, not left out");
+    let next = listed.body["next"].as_str().expect("there is more");
+    let rest = run.get(&format!("/api/v1/events?before={next}&limit=3")).await;
+    assert_eq!(rest.body["items"].as_array().map(Vec::len), Some(1));
+    assert!(rest.body["next"].is_null());
+
+    let path = format!("/api/v1/events/{}", event_id(1, 1));
+    let one = run.get(&path).await;
+    assert_eq!(one.body["body"], r#"{"id":"evt_1"}"#);
+    assert_eq!(one.body["deliveries"][0]["status"], "pending");
+    assert!(!one.text.contains("planted"));
+    let body = run.get(&format!("{path}/body")).await;
+    assert_eq!(body.text, r#"{"id":"evt_1"}"#);
+    assert_eq!(body.headers[header::CONTENT_TYPE], "application/octet-stream");
+    assert_eq!(run.get(&format!("/api/v1/events/{}", event_id(3, 13))).await.body["code"], "corrupt");
+    assert_eq!(run.get(&format!("/api/v1/events/{}", event_id(9, 9))).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(run.get("/api/v1/events/nonsense").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(run.get("/api/v1/events?before=nonsense").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_sent_again() {
+    let run = running().await;
+    run.configure().await;
+    let listed = run.get("/api/v1/deadletters?limit=1").await;
+    assert_eq!(listed.body["items"][0]["subscription"], "all");
+    let next = listed.body["next"].as_str().expect("there is more");
+    let rest = run.get(&format!("/api/v1/deadletters?after={next}")).await;
+    assert_eq!(rest.body["items"][0]["subscription_id"], 2);
+    let path = format!("/api/v1/deadletters/1/{}", event_id(1, 1));
+    assert_eq!(run.get(&path).await.body["attempts"], 10);
+    let queued = run.post(&format!("{path}/replay"), Value::Null).await;
+    assert_eq!((queued.status, &queued.body["status"]), (StatusCode::ACCEPTED, &json!("queued")), "{}", queued.text);
+    assert!(matches!(run.log.committed.lock().expect("nobody panicked")[0], StateOp::Delivery { .. }));
+    let orphan = run.post(&format!("/api/v1/deadletters/2/{}/replay", event_id(1, 1)), json!({})).await;
+    assert_eq!(orphan.status, StatusCode::CONFLICT);
+    let missing = run.post(&format!("/api/v1/deadletters/1/{}/replay", event_id(2, 2)), json!({})).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    let activities = run.get("/api/v1/activities?limit=100").await;
+    assert!(activities.text.contains("dead_letter.replayed") && activities.text.contains("request.refused"));
+}
+
+#[tokio::test]
+async fn health_and_counts_are_told() {
+    let run = running().await;
+    assert_eq!(run.get("/healthz").await.body["status"], "alive");
+    assert_eq!(run.get("/readyz").await.body["status"], "ready");
+    let metrics = run.get("/api/v1/metrics").await;
+    assert_eq!((metrics.status, &metrics.body["totals"]["accepted"]), (StatusCode::OK, &json!(0)));
+    assert_eq!(metrics.body["faults"], json!([]));
+}
