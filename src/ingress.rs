@@ -35,6 +35,7 @@ mod body;
 mod connection;
 mod health;
 mod listener;
+mod path;
 mod reply;
 mod strict_http;
 mod wire;
@@ -185,10 +186,11 @@ fn start_thread(number: usize, shared: Arc<Shared>, listener: std::net::TcpListe
     let (started_tx, started) = mpsc::channel();
     let (ended_tx, ended) = oneshot::channel();
     let handle = thread::Builder::new().name(format!("ingress-{number}")).spawn(move || {
-        let runtime = match runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(started_tx.send(Err(error))),
-        };
+        let runtime =
+            match runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started_tx.send(Err(error))),
+            };
         runtime.block_on(async {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {

@@ -182,6 +182,7 @@ impl Server {
                 Ok::<_, Infallible>(reply)
             }
         });
+        progress.rest();
         let wire = TokioIo::new(Wire::new(stream, HTTP2_PREFACE.to_vec(), None, progress.clone()));
         let mut connection = pin!(self.http2.serve_connection(wire, service));
         let mut watch = Watch::new(shared, &progress);
