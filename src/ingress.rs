@@ -47,7 +47,8 @@ pub struct IngressOptions {
     pub address: SocketAddr,
     /// Threads, each with its own listener; at least 1.
     pub threads: usize,
-    /// Connections open at once, over all threads; one more is answered 503 and closed.
+    /// Connections open at once, over all threads; one more is answered 503 and closed at once, so that its sender
+    /// comes back: left unaccepted it would wait for a time-out of its own.
     pub connections_max: usize,
     /// Header lines of a request; more is a 431.
     pub header_count_max: usize,

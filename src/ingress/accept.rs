@@ -119,7 +119,11 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
     }
 
     let bounds = BodyBounds {
-        bytes_max: route.body_bytes_max.map_or(shared.options.body_bytes_max, |bytes| bytes as usize),
+        // What could never be in flight is too large for good, not for now.
+        bytes_max: route
+            .body_bytes_max
+            .map_or(shared.options.body_bytes_max, |bytes| bytes as usize)
+            .min(shared.options.body_bytes_in_flight_max),
         rate_min: shared.options.body_rate_min,
         deadline,
     };

@@ -54,10 +54,16 @@ fn ambiguous_requests_are_refused_and_nothing_behind_them_is_served() {
         "\0\0\0\0\r\n\r\n".to_owned(),
         "\n\n\n\n".to_owned(),
     ];
-    let count = table.len() as u64;
-    for request in table {
+    let count = 2 * table.len() as u64;
+    for (request, is_split) in table.iter().flat_map(|request| [(request, false), (request, true)]) {
         let mut peer = bench.connect();
-        peer.send(request.clone() + &behind);
+        let bytes = request.clone() + &behind;
+        let (first, rest) = bytes.split_at(if is_split { request.len() - 2 } else { 0 });
+        if is_split {
+            peer.send(first);
+            thread::sleep(Duration::from_millis(3));
+        }
+        peer.send(rest);
         let answer = peer.answer_to("POST").unwrap_or_else(|| panic!("an answer to {request:?}"));
         answer.is(400, "bad_request");
         assert!(answer.closes(), "{request:?}");

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -83,4 +84,24 @@ fn a_peer_that_does_not_read_its_replies_is_cut_off() {
         "it is closed, not left hanging: {error}"
     );
     assert!(bench.is_alive());
+}
+
+#[test]
+fn every_deadline_begins_anew() {
+    let bench = start_with(IngressOptions {
+        head_timeout: Duration::from_millis(150),
+        idle_timeout: Duration::from_millis(300),
+        ..options()
+    });
+    let mut peer = bench.connect();
+    let request = post("/orders", "x");
+    let (first, rest) = request.split_at(30);
+    // In all longer than either deadline, but nothing of it is slow.
+    for _ in 0..5 {
+        peer.send(first);
+        thread::sleep(Duration::from_millis(20));
+        peer.send(rest);
+        assert_eq!(peer.answer().status, 200);
+        thread::sleep(Duration::from_millis(100));
+    }
 }
