@@ -35,6 +35,7 @@ mod body;
 mod connection;
 mod health;
 mod listener;
+mod path;
 mod reply;
 mod strict_http;
 mod wire;
@@ -46,7 +47,8 @@ pub struct IngressOptions {
     pub address: SocketAddr,
     /// Threads, each with its own listener; at least 1.
     pub threads: usize,
-    /// Connections open at once, over all threads; one more is answered 503 and closed.
+    /// Connections open at once, over all threads; one more is answered 503 and closed at once, so that its sender
+    /// comes back: left unaccepted it would wait for a time-out of its own.
     pub connections_max: usize,
     /// Header lines of a request; more is a 431.
     pub header_count_max: usize,
@@ -185,10 +187,11 @@ fn start_thread(number: usize, shared: Arc<Shared>, listener: std::net::TcpListe
     let (started_tx, started) = mpsc::channel();
     let (ended_tx, ended) = oneshot::channel();
     let handle = thread::Builder::new().name(format!("ingress-{number}")).spawn(move || {
-        let runtime = match runtime::Builder::new_current_thread().enable_all().build_local(Default::default()) {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(started_tx.send(Err(error))),
-        };
+        let runtime =
+            match runtime::Builder::new_current_thread().enable_all().build_local(runtime::LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(started_tx.send(Err(error))),
+            };
         runtime.block_on(async {
             match TcpListener::from_std(listener) {
                 Ok(listener) => {

@@ -14,18 +14,19 @@ use hookmill_actors::{
 };
 use hyper::{
     HeaderMap, Method, Request, Version,
-    body::{Body, Incoming},
+    body::Incoming,
     header::{self, HOST, HeaderValue},
-    http::request::Parts,
+    http::{request::Parts, uri::Authority},
 };
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Shared,
-    body::{BODY_BROKEN, BodyBounds, receive},
+    body::{BODY_BROKEN, BodyBounds, Inbound},
     health,
+    path::endpoint_path,
     reply::{self, Refused, Reply},
-    strict_http::{self, endpoint_path},
+    strict_http,
     wire::Progress,
 };
 
@@ -35,7 +36,8 @@ const HOPS: &str = "hookmill-hops";
 /// Answers a request; never fails.
 pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, request: Request<Incoming>) -> Reply {
     let mut under_way = UnderWay::begin(progress);
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let mut body = Inbound::new(body);
     let is_http2 = head.version == Version::HTTP_2;
     let mut reply = match respond(shared, peer, &head, &mut body).await {
         Ok(reply) => reply,
@@ -53,7 +55,11 @@ pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, r
             reply
         }
     };
-    under_way.unread = !body.is_end_stream();
+    under_way.unread = !body.is_over();
+    if under_way.unread {
+        // This reply is the connection's last; what the scanner found behind the body's break needs no second one.
+        let _ = progress.take_refused();
+    }
     if is_http2 {
         reply.headers_mut().remove(header::CONNECTION);
     } else if under_way.unread || shared.drain.has_begun() {
@@ -82,7 +88,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Incoming) -> Result<Reply, Refused> {
+async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound) -> Result<Reply, Refused> {
     let deadline = Instant::now() + shared.options.request_timeout;
     if head.version == Version::HTTP_2 {
         strict_http::check_http2(head, &shared.head_limits)?;
@@ -113,11 +119,15 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Incomin
     }
 
     let bounds = BodyBounds {
-        bytes_max: route.body_bytes_max.map_or(shared.options.body_bytes_max, |bytes| bytes as usize),
+        // What could never be in flight is too large for good, not for now.
+        bytes_max: route
+            .body_bytes_max
+            .map_or(shared.options.body_bytes_max, |bytes| bytes as usize)
+            .min(shared.options.body_bytes_in_flight_max),
         rate_min: shared.options.body_rate_min,
         deadline,
     };
-    let received = receive(body, bounds, &shared.in_flight).await?;
+    let received = body.receive(bounds, &shared.in_flight).await?;
     let headers = header_block(head);
     let now_ms = shared.clock.now_ms();
     let request = InboundRequest { method: "POST", target, headers: &headers, body: &received.bytes, peer };
@@ -183,7 +193,7 @@ fn hops(headers: &HeaderMap) -> Result<u8, Refused> {
 fn header_block(head: &Parts) -> HeaderBlock {
     // An HTTP/2 request names its host in the target; as a header it is where readers look for it.
     let host = match head.version {
-        Version::HTTP_2 if !head.headers.contains_key(HOST) => head.uri.authority().map(|host| host.as_str()),
+        Version::HTTP_2 if !head.headers.contains_key(HOST) => head.uri.authority().map(Authority::as_str),
         _ => None,
     };
     HeaderBlock::from_lines(HeaderLines { headers: &head.headers, host })

@@ -37,47 +37,59 @@ pub(super) struct Received<'a> {
     _share: Share<'a>,
 }
 
-/// Reads the whole body. One that comes in a single piece is taken as it is, without a copy.
-pub(super) async fn receive<'a>(
-    body: &mut Incoming,
-    bounds: BodyBounds,
-    in_flight: &'a InFlight,
-) -> Result<Received<'a>, Refused> {
-    let mut share = Share { in_flight, bytes: 0 };
-    if body.is_end_stream() {
-        return Ok(Received { bytes: Bytes::new(), _share: share });
+/// A body that is still to be read.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    incoming: Incoming,
+    is_over: bool,
+}
+
+impl Inbound {
+    pub(super) fn new(incoming: Incoming) -> Self {
+        let is_over = incoming.is_end_stream();
+        Self { incoming, is_over }
     }
+
+    /// Whether there is nothing more to read; for a chunked body hyper itself does not remember.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Reads the whole body.
+    pub(super) async fn receive<'a>(
+        &mut self,
+        bounds: BodyBounds,
+        in_flight: &'a InFlight,
+    ) -> Result<Received<'a>, Refused> {
+        let mut share = Share { in_flight, bytes: 0 };
+        let bytes = if self.is_over { Bytes::new() } else { collect(&mut self.incoming, bounds, &mut share).await? };
+        self.is_over = true;
+        Ok(Received { bytes, _share: share })
+    }
+}
+
+/// A body that comes in a single piece is taken as it is, without a copy.
+async fn collect(body: &mut Incoming, bounds: BodyBounds, share: &mut Share<'_>) -> Result<Bytes, Refused> {
     let announced = body.size_hint();
     if announced.lower() > bounds.bytes_max as u64 {
         return Err(Refused::BodyTooLarge);
     }
     let began = Instant::now();
-    let Some(first) = next(body, &bounds, began, 0).await? else {
-        return Ok(Received { bytes: Bytes::new(), _share: share });
-    };
-    take(&mut share, first.len(), &bounds)?;
-    let Some(second) = next(body, &bounds, began, first.len()).await? else {
-        return Ok(Received { bytes: first, _share: share });
-    };
-    take(&mut share, second.len(), &bounds)?;
+    let Some(first) = next(body, &bounds, began, 0).await? else { return Ok(Bytes::new()) };
+    share.take(first.len(), &bounds)?;
+    let Some(second) = next(body, &bounds, began, first.len()).await? else { return Ok(first) };
+    share.take(second.len(), &bounds)?;
 
     let announced = usize::try_from(announced.lower()).unwrap_or(CAPACITY_MAX);
-    let mut all = BytesMut::with_capacity(announced.clamp(first.len() + second.len(), CAPACITY_MAX.max(share.bytes)));
+    let mut all = BytesMut::with_capacity(announced.min(CAPACITY_MAX).max(share.bytes));
     all.extend_from_slice(&first);
     all.extend_from_slice(&second);
     drop((first, second));
     while let Some(piece) = next(body, &bounds, began, all.len()).await? {
-        take(&mut share, piece.len(), &bounds)?;
+        share.take(piece.len(), &bounds)?;
         all.extend_from_slice(&piece);
     }
-    Ok(Received { bytes: all.freeze(), _share: share })
-}
-
-fn take(share: &mut Share<'_>, bytes: usize, bounds: &BodyBounds) -> Result<(), Refused> {
-    if share.bytes + bytes > bounds.bytes_max {
-        return Err(Refused::BodyTooLarge);
-    }
-    if share.grow(bytes) { Ok(()) } else { Err(Refused::Busy) }
+    Ok(all.freeze())
 }
 
 /// The next piece; `None` at the end. Trailers are dropped.
@@ -130,6 +142,13 @@ struct Share<'a> {
 }
 
 impl Share<'_> {
+    fn take(&mut self, bytes: usize, bounds: &BodyBounds) -> Result<(), Refused> {
+        if self.bytes + bytes > bounds.bytes_max {
+            return Err(Refused::BodyTooLarge);
+        }
+        if self.grow(bytes) { Ok(()) } else { Err(Refused::Busy) }
+    }
+
     fn grow(&mut self, bytes: usize) -> bool {
         self.bytes += bytes;
         self.in_flight.bytes.fetch_add(bytes, Relaxed) + bytes <= self.in_flight.bytes_max

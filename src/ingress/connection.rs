@@ -38,6 +38,8 @@ const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// hyper asks for room beyond a head so that most bodies come in the same read.
 const READ_BUFFER_BYTES_MIN: usize = 64 * 1024;
+/// hyper's own bound on header lines.
+const HYPER_HEADER_COUNT_MAX: usize = 100;
 /// One HTTP/2 connection holds no more of unread bodies than this.
 const HTTP2_WINDOW_BYTES: u32 = 1 << 20;
 const HTTP2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -84,8 +86,8 @@ impl Server {
             // The head's deadline is kept here, where it can be told from idleness.
             .header_read_timeout(None)
             .timer(TokioTimer::new());
-        // Setting hyper's default would only cost it its fast path.
-        if header_count_max != 100 {
+        // The scanner counts them already; only a larger bound must be told, as it costs hyper an allocation a request.
+        if header_count_max > HYPER_HEADER_COUNT_MAX {
             http1.max_headers(header_count_max);
         }
         let mut http2 = http2::Builder::new(LocalExecutor);
@@ -182,6 +184,7 @@ impl Server {
                 Ok::<_, Infallible>(reply)
             }
         });
+        progress.rest();
         let wire = TokioIo::new(Wire::new(stream, HTTP2_PREFACE.to_vec(), None, progress.clone()));
         let mut connection = pin!(self.http2.serve_connection(wire, service));
         let mut watch = Watch::new(shared, &progress);

@@ -33,37 +33,40 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Opens one listener a thread, all on the address that the first one got.
 pub(super) fn bind(address: SocketAddr, threads: usize) -> io::Result<Vec<net::TcpListener>> {
-    let open = |address, shared| {
-        listen(address, shared).map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => "; is another process listening there?",
-                io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-                io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
-                _ => "",
-            };
-            io::Error::new(error.kind(), format!("the ingress cannot listen on {address}: {error}{hint}"))
-        })
+    let explain = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; is another process listening there?",
+            io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("the ingress cannot listen on {address}: {error}{hint}"))
     };
-    // SO_REUSEPORT lets a second hookmill listen on a taken port without a word and take half of the requests.
-    // Without it the kernel says so.
-    drop(open(address, false)?);
-    let first = open(address, true)?;
+    // With SO_REUSEPORT a second hookmill would get a taken port without a word, and half of the requests. Without it
+    // the kernel says that the port is taken.
+    drop(socket(address, false).map_err(explain)?);
+    let first = listen(address).map_err(explain)?;
     let address = first.local_addr()?;
     let mut listeners = vec![first];
     for _ in 1..threads {
-        listeners.push(open(address, true)?);
+        listeners.push(listen(address).map_err(explain)?);
     }
     Ok(listeners)
 }
 
-fn listen(address: SocketAddr, shared: bool) -> io::Result<net::TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<net::TcpListener> {
+    let socket = socket(address, true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Accepts until a drain begins, then waits until every connection of this thread is closed.

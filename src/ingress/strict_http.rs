@@ -2,8 +2,15 @@
 //! hyper sees it: it follows the framing of its own accord (heads, lengths, chunks) and stops at the first thing that
 //! is invalid or that two readers could understand differently (RFC 9112). Pure: no I/O, no time.
 
+use head::{Framing, check_head, head_end};
+
+pub(super) use head::{check_http2, trim};
+
+mod head;
+
 /// Bounds of a request's head.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "a bound is named `_max` everywhere")]
 pub(super) struct HeadLimits {
     /// Header lines.
     pub(super) count_max: usize,
@@ -33,13 +40,6 @@ pub(super) struct Violation {
     pub(super) passed: usize,
     /// What is wrong with what follows.
     pub(super) fault: Fault,
-}
-
-/// How a request's body is delimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ fn chunk_step(place: ChunkPlace, byte: u8) -> Result<Option<ChunkPlace>, Fault> 
             ChunkPlace::Size { digits: digits + 1, size: size * 16 + u64::from(digit) }
         }
         (ChunkPlace::Size { digits: 1.., size }, b';') => ChunkPlace::Extension { size, bytes: 0 },
-        (ChunkPlace::Size { digits: 1.., size }, b'\r') | (ChunkPlace::Extension { size, .. }, b'\r') => {
+        (ChunkPlace::Size { digits: 1.., size } | ChunkPlace::Extension { size, .. }, b'\r') => {
             ChunkPlace::SizeLf { size }
         }
         (ChunkPlace::Extension { size, bytes }, b'\t' | 0x20..=0x7e | 0x80..) if bytes < CHUNK_EXTENSION_BYTES_MAX => {
@@ -206,210 +206,6 @@ fn chunk_step(place: ChunkPlace, byte: u8) -> Result<Option<ChunkPlace>, Fault> 
         (ChunkPlace::TrailerLf { total, .. }, b'\n') => ChunkPlace::Trailer { line: 0, total },
         _ => return Err(BAD),
     }))
-}
-
-/// The length of a complete head, or `None` while its end has not come. Holds every line end to CR LF, and lines and
-/// head to their limits, as soon as the bytes are there.
-fn head_end(bytes: &[u8], line_start: &mut usize, limits: &HeadLimits) -> Result<Option<usize>, Fault> {
-    loop {
-        let line = &bytes[*line_start..];
-        let newline = line.iter().position(|byte| *byte == b'\n');
-        if newline.unwrap_or(line.len()) > limits.line_bytes_max + 1 {
-            return Err(if *line_start == 0 { Fault::TargetTooLong } else { Fault::HeadersTooLarge });
-        }
-        let Some(newline) = newline else {
-            return if bytes.len() > limits.bytes_max { Err(Fault::HeadersTooLarge) } else { Ok(None) };
-        };
-        if newline == 0 || line[newline - 1] != b'\r' {
-            return Err(Fault::Malformed("a line does not end with CR LF"));
-        }
-        *line_start += newline + 1;
-        if *line_start > limits.bytes_max {
-            return Err(Fault::HeadersTooLarge);
-        }
-        if newline == 1 {
-            return Ok(Some(*line_start));
-        }
-    }
-}
-
-/// Checks a complete head, and tells how its body is delimited.
-fn check_head(head: &[u8], limits: &HeadLimits) -> Result<Framing, Fault> {
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let is_11 = check_request_line(lines.next().unwrap_or_default(), limits)?;
-    let (mut hosts, mut length, mut chunked) = (0, None, false);
-    let mut count = 0;
-    for line in lines.take_while(|line| !line.is_empty()) {
-        count += 1;
-        if count > limits.count_max {
-            return Err(Fault::HeadersTooLarge);
-        }
-        let (name, value) = split_header(line)?;
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                hosts += 1;
-                if !is_host(value) {
-                    return Err(Fault::Malformed("the Host header is invalid"));
-                }
-            }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let repeated = length.replace(content_length(value)?).is_some();
-                if repeated {
-                    return Err(Fault::Malformed("Content-Length occurs more than once"));
-                }
-            }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Fault::Malformed("Transfer-Encoding may only be `chunked`, once"));
-                }
-                chunked = true;
-            }
-            _ => {}
-        }
-    }
-    if hosts > 1 || (hosts == 0 && is_11) {
-        return Err(Fault::Malformed("there must be exactly one Host header"));
-    }
-    match (chunked, length) {
-        (true, Some(_)) => Err(Fault::Malformed("Content-Length and Transfer-Encoding exclude each other")),
-        (true, None) if !is_11 => Err(Fault::Malformed("HTTP/1.0 has no Transfer-Encoding")),
-        (true, None) => Ok(Framing::Chunked),
-        (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
-    }
-}
-
-/// Checks `method SP target SP version`; whether it is HTTP/1.1.
-fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<bool, Fault> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Fault::Malformed("the request line is not `method target version`"));
-    };
-    if method.is_empty() || !method.iter().copied().all(is_token) {
-        return Err(Fault::Malformed("the method is invalid"));
-    }
-    if target.len() > limits.target_bytes_max {
-        return Err(Fault::TargetTooLong);
-    }
-    // Absolute form is for proxies, authority form for CONNECT, `*` for OPTIONS: none is served here.
-    if target.first() != Some(&b'/') || !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
-        return Err(Fault::Malformed("the target is not a path of visible ASCII"));
-    }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ => Err(Fault::Malformed("the version is neither HTTP/1.1 nor HTTP/1.0")),
-    }
-}
-
-/// Splits a header line. Values keep every byte but control characters; UTF-8 and Latin-1 pass.
-fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    let colon = line.iter().position(|byte| *byte == b':').unwrap_or(0);
-    let (name, value) = line.split_at(colon);
-    // Also refuses folded lines and spaces before the colon.
-    if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(Fault::Malformed("a header name is invalid"));
-    }
-    let value = trim(&value[1..]);
-    if value.iter().fold(false, |bad, byte| bad | ((*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)) {
-        return Err(Fault::Malformed("a header value holds a control character"));
-    }
-    Ok((name, value))
-}
-
-fn content_length(value: &[u8]) -> Result<u64, Fault> {
-    const BAD: Fault = Fault::Malformed("Content-Length is not a number");
-    // 18 digits cannot overflow, and no limit is that high.
-    if value.is_empty() || value.len() > 18 {
-        return Err(BAD);
-    }
-    value.iter().try_fold(0, |length, byte| match byte {
-        b'0'..=b'9' => Ok(length * 10 + u64::from(byte - b'0')),
-        _ => Err(BAD),
-    })
-}
-
-/// Cuts spaces and tabs off both ends.
-pub(super) fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = value {
-        value = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// Whether it is `host[:port]` (RFC 9110 section 7.2, RFC 3986 section 3.2.2). An empty one is refused.
-pub(super) fn is_host(value: &[u8]) -> bool {
-    let (name, port) = if let Some(literal) = value.strip_prefix(b"[") {
-        let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
-        let (address, port) = (&literal[..end], &literal[end + 1..]);
-        if !address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.')) {
-            return false;
-        }
-        (address, port)
-    } else {
-        let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
-        let (name, port) = value.split_at(end);
-        if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte)) {
-            return false;
-        }
-        (name, port)
-    };
-    let port_is_fine = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !name.is_empty() && port_is_fine
-}
-
-/// Checks an HTTP/2 request, whose framing is h2's business: what is left is who it is for, and how large it is.
-pub(super) fn check_http2(head: &hyper::http::request::Parts, limits: &HeadLimits) -> Result<(), Fault> {
-    use hyper::http::header::HOST;
-
-    let Some(authority) = head.uri.authority() else {
-        return Err(Fault::Malformed("there must be an :authority"));
-    };
-    if !is_host(authority.as_str().as_bytes()) {
-        return Err(Fault::Malformed("the :authority is invalid"));
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    if hosts.next().is_some_and(|host| host.as_bytes() != authority.as_str().as_bytes()) || hosts.next().is_some() {
-        return Err(Fault::Malformed("Host and :authority differ"));
-    }
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    if target.len() > limits.target_bytes_max {
-        return Err(Fault::TargetTooLong);
-    }
-    if !target.starts_with('/') || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Fault::Malformed("the target is not a path of visible ASCII"));
-    }
-    let longest = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 2).max().unwrap_or(0);
-    if head.headers.len() > limits.count_max || longest > limits.line_bytes_max {
-        return Err(Fault::HeadersTooLarge);
-    }
-    Ok(())
-}
-
-/// What is below `/webhooks/receive`, as endpoints are looked up: one leading slash, a fixed alphabet, no empty and no
-/// dot segments. `None` for any other path; two spellings of one path are never both served, save for the leading
-/// slash that operators write in front of their paths.
-pub(super) fn endpoint_path(path: &str) -> Option<&str> {
-    let path = path.strip_prefix("/webhooks/receive")?;
-    let path = if path.starts_with("//") { &path[1..] } else { path };
-    let segments = path.strip_prefix('/')?;
-    let is_fine = |segment: &str| {
-        !matches!(segment, "" | "." | "..")
-            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
-    };
-    segments.split('/').all(is_fine).then_some(path)
 }
 
 #[cfg(test)]
@@ -546,42 +342,6 @@ mod tests {
         ] {
             let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
             assert!(scan(request.as_bytes()).is_err(), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn hosts() {
-        for host in ["a", "a.example:8080", "127.0.0.1", "[::1]", "[::1]:80", "a:", "xn--bcher-kva.example"] {
-            assert!(is_host(host.as_bytes()), "{host}");
-        }
-        for host in
-            ["", ":80", "a:b", "a:999999", "[::1", "[]", "[x]", "[::1]x", "a:1:2", "a b", "a,\u{e9}", "a@b", "a?"]
-        {
-            assert!(!is_host(host.as_bytes()), "{host}");
-        }
-    }
-
-    #[test]
-    fn endpoint_paths_have_one_spelling() {
-        for (path, endpoint) in [
-            ("/webhooks/receive/a", Some("/a")),
-            ("/webhooks/receive//a", Some("/a")),
-            ("/webhooks/receive/a/b-c._~D9", Some("/a/b-c._~D9")),
-            ("/webhooks/receive///a", None),
-            ("/webhooks/receive", None),
-            ("/webhooks/receive/", None),
-            ("/webhooks/receive//", None),
-            ("/webhooks/received", None),
-            ("/webhooks/receive/a/", None),
-            ("/webhooks/receive/a//b", None),
-            ("/webhooks/receive/./a", None),
-            ("/webhooks/receive/a/..", None),
-            ("/webhooks/receive/..a", Some("/..a")),
-            ("/webhooks/receive/%61", None),
-            ("/webhooks/receive/a;b", None),
-            ("/a", None),
-        ] {
-            assert_eq!(endpoint_path(path), endpoint, "{path}");
         }
     }
 

@@ -94,9 +94,9 @@ impl Progress {
         }
     }
 
-    /// All replies of an HTTP/2 connection are handed over; it has no other moment at which they are seen to leave.
+    /// For HTTP/2, whose frames are not followed here: the connection is idle unless a request is under way.
     pub(super) fn rest(&self) {
-        if self.phase.get() == Phase::Reply {
+        if self.requests.get() == 0 {
             self.enter(Phase::Idle);
         }
     }
