@@ -10,7 +10,7 @@ use crate::{
     configuration::{ConfigActor, ConfigArgs, ConfigHandle},
     domain::{
         activity::{Activity, ActivityResult},
-        delivery::DeliveryStatus,
+        delivery::{DeliveryRecord, DeliveryStatus},
         ids::{EventId, SubscriptionId},
     },
     integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg},
@@ -166,8 +166,10 @@ impl TreeHandle {
         if !self.config().current().configuration.subscriptions.contains_key(&subscription) {
             return Err(ReplayError::SubscriptionGone(subscription));
         }
-        let DeliveryState::Record(mut record) = state.delivery(subscription, event).await? else {
-            return Err(ReplayError::NotFound { event, subscription });
+        let mut record = match state.delivery(subscription, event).await? {
+            DeliveryState::Record(record) => record,
+            // The letter says that it is dead; its story is all that is missing.
+            DeliveryState::Delivered | DeliveryState::Unknown => DeliveryRecord::new(self.config().current().version()),
         };
         let now_ms = clock.now_ms();
         record.status = DeliveryStatus::Retrying;
@@ -311,32 +313,4 @@ impl RootState {
 async fn linked<A: Actor>(actor: A, args: A::Arguments, root: ActorCell) -> Result<ActorCell, SpawnErr> {
     let (actor, _) = Actor::spawn_linked(None, actor, args, root).await?;
     Ok(actor.get_cell())
-}
-
-/// Starts only what configuration needs: no router and no deliveries, so that a test sees what it stored.
-///
-/// # Panics
-/// When the configuration cannot be loaded.
-#[cfg(feature = "testkit")]
-pub async fn start_configuration(ports: Ports) -> TreeHandle {
-    use ractor::Actor;
-
-    use crate::{
-        activity::ActivityActor,
-        configuration::{ConfigActor, ConfigArgs},
-        metrics::MetricsActor,
-    };
-
-    let wires = wires::Wires::new();
-    let args = ConfigArgs {
-        store: ports.config.clone(),
-        compiler: ports.compiler.clone(),
-        clock: ports.clock.clone(),
-        wires: wires.clone(),
-    };
-    ConfigActor::spawn(None, ConfigActor, args).await.expect("an empty configuration loads");
-    let args = (ports.config.clone(), wires.clone());
-    ActivityActor::spawn(None, ActivityActor, args).await.expect("it only takes its place");
-    MetricsActor::spawn(None, MetricsActor, wires.clone()).await.expect("it only takes its place");
-    TreeHandle { ports, wires }
 }

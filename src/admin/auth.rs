@@ -102,8 +102,9 @@ impl Gate {
         let response = self.answered(request, next).await;
         let status = response.status();
         if let Some(TokenName(author)) = author {
-            let ms = started.elapsed().as_millis();
-            tracing::info!(%method, path, status = status.as_u16(), ms, author, ?peer, "admin request");
+            let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let peer = peer.map(|peer| peer.to_string());
+            tracing::info!(%method, path, status = status.as_u16(), ms, author, peer, "admin request");
             if writes(&method) && (status.is_client_error() || status.is_server_error()) {
                 self.note_refusal(author, &method, &path, status.as_u16(), peer).await;
             }

@@ -38,8 +38,9 @@ async fn send_signs_what_the_server_accepts() {
     for provider in ["generic_hmac", "stripe", "github"] {
         hookmill.integration(provider, provider).await;
         let url = format!("http://{}/webhooks/receive/{provider}", hookmill.ingress);
-        let (code, out, err) =
-            tokio::task::block_in_place(|| run(&["send", "--provider", provider, "--secret-file", &secret, "--url", &url]));
+        let (code, out, err) = tokio::task::block_in_place(|| {
+            run(&["send", "--provider", provider, "--secret-file", &secret, "--url", &url])
+        });
         assert_eq!(code, 0, "{provider}: {out} {err}");
         assert!(out.contains("200"), "{provider}: {out}");
     }

@@ -2,30 +2,35 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::json;
 
-use crate::harness::{Hookmill, SECRET, Sink, hex_hmac, wait_for};
+use crate::harness::{Hookmill, SECRET, Sink, Stopped, hex_hmac, wait_for};
 
 const CYCLES: usize = 10;
 const SENDERS: usize = 32;
 
 /// Posts until the server goes away; the ids that were acknowledged.
-async fn post_until_it_dies(hookmill: &Hookmill, acknowledged: &Arc<Mutex<BTreeSet<String>>>) -> Vec<tokio::task::JoinHandle<()>> {
+async fn post_until_it_dies(
+    hookmill: &Hookmill,
+    acknowledged: &Arc<Mutex<BTreeSet<String>>>,
+) -> Vec<tokio::task::JoinHandle<()>> {
     let body = format!("{{\"id\":\"evt\",\"padding\":\"{}\"}}", "x".repeat(1_400));
     let signature = hex_hmac(SECRET.as_bytes(), body.as_bytes());
     let uri = format!("http://{}/webhooks/receive/orders", hookmill.ingress);
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     (0..SENDERS)
         .map(|_| {
-            let (client, uri, signature, body) = (client.clone(), uri.clone(), signature.clone(), Bytes::from(body.clone()));
+            let (client, uri, signature, body) =
+                (client.clone(), uri.clone(), signature.clone(), Bytes::from(body.clone()));
             let acknowledged = acknowledged.clone();
             tokio::spawn(async move {
                 loop {
@@ -53,7 +58,8 @@ async fn no_acknowledged_event_is_lost_by_kill_9_under_load() {
     for cycle in 0..CYCLES {
         let before = acknowledged.lock().unwrap().len();
         let senders = post_until_it_dies(&hookmill, &acknowledged).await;
-        wait_for("acknowledged events", async || (acknowledged.lock().unwrap().len() > before + 200).then_some(())).await;
+        wait_for("acknowledged events", async || (acknowledged.lock().unwrap().len() > before + 200).then_some(()))
+            .await;
         tokio::time::sleep(Duration::from_millis(20 + 17 * cycle as u64)).await;
         let stopped = hookmill.kill();
         for sender in senders {
@@ -75,6 +81,13 @@ async fn no_acknowledged_event_is_lost_by_kill_9_under_load() {
     assert!(repeats <= CYCLES * (64 + 2_048), "{repeats} repeats");
 }
 
+/// The first segment of a stopped hookmill's log.
+fn first_segment(stopped: &Stopped) -> PathBuf {
+    let entries = std::fs::read_dir(stopped.data_dir().join("store").join("log")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).min().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_store_is_refused_and_set_aside_only_when_asked() {
     let hookmill = Hookmill::start();
@@ -83,30 +96,52 @@ async fn a_damaged_store_is_refused_and_set_aside_only_when_asked() {
         hookmill.post_signed("orders", &format!("{{\"n\":{n}}}")).await;
     }
     let stopped = hookmill.kill();
-    let log = stopped.data_dir().join("store").join("log");
-    let segment = std::fs::read_dir(&log)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
-        .min()
-        .unwrap();
+    let segment = first_segment(&stopped);
     let mut bytes = std::fs::read(&segment).unwrap();
-    // Well within the first events, far from the torn tail that a crash may leave.
-    let at = bytes.windows(7).position(|window| window == b"{\"n\":1}").unwrap();
-    bytes[at] ^= 0x40;
+    // The header of the commit that holds the first event, far from the torn tail that a crash may leave.
+    let event = bytes.windows(7).position(|window| window == b"{\"n\":0}").unwrap();
+    bytes[event - 512..event].iter_mut().for_each(|byte| *byte ^= 0x40);
     std::fs::write(&segment, bytes).unwrap();
 
     let (code, said) = stopped.start_refused(&[]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("--start-empty"), "{said}");
     let hookmill = stopped.with_flags(&["--dev", "--start-empty"]).start();
-    let aside: Vec<_> = std::fs::read_dir(hookmill.data_dir())
+    let aside: Vec<_> = std::fs::read_dir(hookmill.data_dir().join("store"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .filter(|name| name.starts_with("quarantine-"))
         .collect();
     assert_eq!(aside.len(), 1, "the damaged store is kept: {aside:?}");
     assert_eq!(hookmill.get("/events").await["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_payload_is_never_delivered_and_costs_only_its_event() {
+    let sink = Sink::start().await;
+    let hookmill = Hookmill::start();
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (_, subscription) = hookmill.deliver_to(integration, &sink, json!({})).await;
+    let pause = json!({"active": false});
+    let path = format!("/subscriptions/{}", subscription["id"]);
+    assert_eq!(hookmill.admin(Method::PUT, &path, Some(pause)).await.status, StatusCode::OK);
+    let mut ids = Vec::new();
+    for n in 0..20 {
+        ids.push(hookmill.post_signed("orders", &format!("{{\"n\":{n}}}")).await);
+    }
+    let stopped = hookmill.terminate();
+    let segment = first_segment(&stopped);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(7).position(|window| window == b"{\"n\":3}").unwrap();
+    bytes[at + 5] ^= 0x01;
+    std::fs::write(&segment, bytes).unwrap();
+
+    let hookmill = stopped.start();
+    assert_eq!(hookmill.admin(Method::PUT, &path, Some(json!({"active": true}))).await.status, StatusCode::OK);
+    sink.until("the others", |got| got.len() == 19).await;
+    let letter = wait_for("the dead letter", async || hookmill.dead_letters().await.pop()).await;
+    assert_eq!((letter["event_id"].as_str(), letter["reason"].as_str()), (Some(ids[3].as_str()), Some("corrupt")));
+    assert!(sink.received().iter().all(|got| got.id() != ids[3]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -106,10 +106,6 @@ impl Hookmill {
         std::fs::read_to_string(self.data.path().join("stderr.log")).unwrap()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// As `kill -9` does.
     pub(crate) fn kill(mut self) -> Stopped {
         self.child.kill().unwrap();
@@ -197,7 +193,8 @@ impl Hookmill {
 
     /// Posts a webhook signed with [`SECRET`] under the default generic scheme; its event id.
     pub(crate) async fn post_signed(&self, path: &str, body: &str) -> String {
-        let reply = self.post(path, &[("x-signature", &hex_hmac(SECRET.as_bytes(), body.as_bytes()))], body.to_owned()).await;
+        let reply =
+            self.post(path, &[("x-signature", &hex_hmac(SECRET.as_bytes(), body.as_bytes()))], body.to_owned()).await;
         assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
         let reply = reply.json();
         assert_eq!(reply["status"], "success");
@@ -233,12 +230,22 @@ impl Stopped {
 
     /// Starts it and waits for it to give up: exit code and what it said.
     pub(crate) fn start_refused(&self, flags: &[&str]) -> (i32, String) {
-        let output = command()
+        let mut child = command()
             .args(["serve", "--dev", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .args(flags)
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if began.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let output = child.wait_with_output().unwrap();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -317,7 +324,9 @@ impl Sink {
                         Ok::<_, hyper::Error>(answer(count, &got))
                     }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         sink

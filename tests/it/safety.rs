@@ -15,7 +15,8 @@ async fn planted_secrets_are_nowhere_in_replies_logs_or_files() {
     hookmill.post("orders", &[("x-signature", "nonsense")], "{}").await;
     sink.until("a delivery", |got| !got.is_empty()).await;
     let planted = [SECRET, "sk_test_planted_credential", signing.as_str()];
-    for path in ["/integrations", "/webhooks", "/destinations", "/subscriptions", "/events", "/activities", "/metrics"] {
+    for path in ["/integrations", "/webhooks", "/destinations", "/subscriptions", "/events", "/activities", "/metrics"]
+    {
         let reply = hookmill.get(path).await.to_string();
         assert!(planted.iter().all(|secret| !reply.contains(secret)), "{path}: {reply}");
     }
@@ -32,7 +33,8 @@ async fn planted_secrets_are_nowhere_in_replies_logs_or_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn private_destinations_need_the_setting_and_own_addresses_are_never_allowed() {
     let strict = Hookmill::start_with(&[]);
-    for url in ["http://127.0.0.1:9/", "http://10.0.0.1/", "http://169.254.169.254/latest/meta-data", "http://[::1]:9/"] {
+    for url in ["http://127.0.0.1:9/", "http://10.0.0.1/", "http://169.254.169.254/latest/meta-data", "http://[::1]:9/"]
+    {
         let body = json!({"name": "inside", "type": "http", "settings": {"url": url}});
         let reply = strict.admin(Method::POST, "/destinations", Some(body)).await;
         assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{url}");
