@@ -3,6 +3,8 @@
 //! A file's unsynced writes may survive a power cut in any subset of 512-byte sectors. Unsynced names survive in the
 //! order they were made, up to some point, as on a journaling file system.
 
+#![expect(clippy::cast_possible_truncation, reason = "it lives in memory")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;

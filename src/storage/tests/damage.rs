@@ -44,7 +44,7 @@ impl Store {
 
     fn segments(&self) -> Vec<String> {
         let names = RealDisk.list(&self.file("")).unwrap();
-        names.into_iter().filter(|name| name.ends_with(".seg")).collect()
+        names.into_iter().filter(|name| Path::new(name).extension().is_some_and(|ending| ending == "seg")).collect()
     }
 }
 
