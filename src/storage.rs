@@ -1,6 +1,12 @@
 //! The embedded store: segment files hold the log, sled holds the state made from it and the configuration.
 //!
-//! Layout of the store's directory: `FORMAT` (format version), `log/` (segments and their indexes), `state/` (sled).
+//! Layout of the store's directory: `LOCK` (held while a process works in it), `FORMAT` (format version), `STARTING`
+//! (until the first segment is durable), `log/` (segments, their indexes, prepared files), `state/` (sled).
+//!
+//! An event's way: [`SegmentLog`] encodes it on the sender's thread and queues it; `writer` puts what has queued into
+//! one commit of the active `segment`, syncs once, shows it to readers through the `catalog`, and answers. `space`
+//! prepares the next segment and writes the `sidecar` of a sealed one. `recovery` opens what a crash left, `trim`
+//! removes what is finished.
 
 mod catalog;
 mod changes;

@@ -290,7 +290,7 @@ fn read_bytes(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result
 fn decode(record: &[u8], salt: u64, id: EventId) -> Option<Event> {
     let header = RecordHeader::decode(record, salt).filter(|header| header.id == id)?;
     // A copy of its own: an event that waits for its retry must not hold a whole read in memory.
-    decode_event(&header, Bytes::copy_from_slice(&record[RECORD_HEADER_BYTES..]))
+    decode_event(&header, &Bytes::copy_from_slice(&record[RECORD_HEADER_BYTES..]))
 }
 
 fn unreadable(catalog: &Catalog, segment: &OpenSegment, problem: &io::Error) -> Miss {

@@ -99,7 +99,7 @@ pub(crate) struct Payload {
     crc: u32,
 }
 
-/// The facts of an arrival in MessagePack, as an array: later versions may add to its end.
+/// The facts of an arrival in `MessagePack`, as an array: later versions may add to its end.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
     endpoint: EndpointId,
@@ -169,8 +169,8 @@ impl Payload {
 }
 
 /// Reads the event of a record whose header was decoded; `None` when its payload is damaged.
-pub(crate) fn decode_event(header: &RecordHeader, payload: Bytes) -> Option<Event> {
-    if payload.len() != header.payload_bytes as usize || crc32fast::hash(&payload) != header.payload_crc {
+pub(crate) fn decode_event(header: &RecordHeader, payload: &Bytes) -> Option<Event> {
+    if payload.len() != header.payload_bytes as usize || crc32fast::hash(payload) != header.payload_crc {
         return None;
     }
     let (envelope, _) = payload.split_at_checked(header.envelope_bytes as usize)?;
@@ -235,7 +235,7 @@ pub(crate) mod tests {
             prop_assert_eq!(record.len(), payload.record_bytes());
             let header = RecordHeader::decode(&record, salt).expect("whole");
             prop_assert_eq!(header.record_bytes(), record.len());
-            let event = decode_event(&header, Bytes::from(record).slice(RECORD_HEADER_BYTES..));
+            let event = decode_event(&header, &Bytes::from(record).slice(RECORD_HEADER_BYTES..));
             prop_assert_eq!(event, Some(Event { id, arrival }));
         }
 
@@ -247,7 +247,7 @@ pub(crate) mod tests {
             let at = at.index(record.len());
             record[at] ^= 1 << bit;
             let event = RecordHeader::decode(&record, 11)
-                .and_then(|header| decode_event(&header, Bytes::from(record).slice(RECORD_HEADER_BYTES..)));
+                .and_then(|header| decode_event(&header, &Bytes::from(record).slice(RECORD_HEADER_BYTES..)));
             prop_assert_eq!(event, None);
         }
     }

@@ -5,7 +5,7 @@
 //! when torn; when whole it stays, and is synced before anybody sees it.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -88,7 +88,7 @@ pub(crate) fn recover(
     }
     // What was read may still be in the page cache only, if the process before was killed.
     last.file.sync_data().map_err(|error| OpenError::io(&last.path, error))?;
-    let before = drop_trimmed(&**disk, &dir, before, last, &end)?;
+    let (trimmed, before) = split_trimmed(&dir, before, last, &end)?;
     let mut sealed = Vec::with_capacity(before.len());
     let mut unsaved = Vec::new();
     for (place, found) in before.iter().enumerate() {
@@ -100,6 +100,7 @@ pub(crate) fn recover(
         sealed.push(segment);
     }
     bring_up(&**state, before, last, end.end)?;
+    remove_trimmed(&**disk, &dir, trimmed)?;
     let (recycled, next_spare) = clean_up(&**disk, &dir, &names, options.segment_bytes).map_err(failed)?;
     let (active, writer) = active_of(last, end);
     let catalog = Arc::new(Catalog::new(Arc::clone(disk), dir, sealed, active, writer.last));
@@ -154,14 +155,14 @@ fn begin(disk: &dyn Disk, dir: &Path, segment_bytes: u64) -> Result<(), OpenErro
 
 /// Opens every segment and holds each one's header against the one before.
 fn check_chain(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Vec<Found>, OpenError> {
-    let numbers: BTreeMap<u64, ()> = names
+    let numbers: BTreeSet<u64> = names
         .iter()
         .filter_map(|name| parse_name(name))
         .filter(|(_, ending)| *ending == "seg")
-        .map(|(number, _)| (number, ()))
+        .map(|(number, _)| number)
         .collect();
     let mut segments: Vec<Found> = Vec::with_capacity(numbers.len());
-    for number in numbers.into_keys() {
+    for number in numbers {
         let path = segment_path(dir, number);
         let file = disk.open(&path).map_err(|error| OpenError::io(&path, error))?;
         let header = SegmentHeader::read(&*file, &path, number)?;
@@ -184,14 +185,13 @@ fn check_chain(disk: &dyn Disk, dir: &Path, names: &[String]) -> Result<Vec<Foun
     Ok(segments)
 }
 
-/// Removes segments that a trim had given up but not yet removed, and returns those that stay.
-fn drop_trimmed<'a>(
-    disk: &dyn Disk,
+/// Tells segments that a trim had given up but not yet removed from those that stay.
+fn split_trimmed<'a>(
     dir: &Path,
     before: &'a [Found],
     last: &Found,
     end: &Scan,
-) -> Result<&'a [Found], OpenError> {
+) -> Result<(&'a [Found], &'a [Found]), OpenError> {
     let oldest = before.first().unwrap_or(last).header.number;
     if oldest > end.oldest_segment {
         return Err(OpenError::Missing {
@@ -199,8 +199,12 @@ fn drop_trimmed<'a>(
             problem: format!("the log was trimmed up to segment {:016x} only", end.oldest_segment),
         });
     }
-    let gone = before.iter().take_while(|found| found.header.number < end.oldest_segment).count();
-    for found in &before[..gone] {
+    Ok(before.split_at(before.iter().take_while(|found| found.header.number < end.oldest_segment).count()))
+}
+
+/// Finishes a trim, oldest first.
+fn remove_trimmed(disk: &dyn Disk, dir: &Path, trimmed: &[Found]) -> Result<(), OpenError> {
+    for found in trimmed {
         info!(file = %found.path.display(), "removing a trimmed segment");
         match disk.remove(&sidecar_path(dir, found.header.number)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(OpenError::io(dir, error)),
@@ -209,7 +213,7 @@ fn drop_trimmed<'a>(
         disk.remove(&found.path).map_err(|error| OpenError::io(&found.path, error))?;
         disk.sync_dir(dir).map_err(|error| OpenError::io(dir, error))?;
     }
-    Ok(&before[gone..])
+    Ok(())
 }
 
 /// Reads a sealed segment's summary, from its segment when the sidecar is no use. The flag: a sidecar is there.

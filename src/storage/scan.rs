@@ -79,7 +79,9 @@ pub(crate) fn scan(
                     let problem = format!("{problem}, but a later commit follows at byte {later}");
                     return Err(OpenError::damaged(path, scan.end, &problem));
                 }
-                scan.torn = window.bytes(scan.end, 4).map_err(failed)?.is_some_and(|bytes| bytes != [0; 4]);
+                // Without a header there is nothing to tell a lost commit from a file that was used before.
+                let header_bytes = window.bytes(scan.end, COMMIT_HEADER_BYTES).map_err(failed)?;
+                scan.torn = header_bytes.is_some_and(|bytes| CommitHeader::decode(bytes, header.salt).is_some());
                 break;
             }
         };

@@ -140,7 +140,7 @@ pub(crate) struct Spare {
 
 /// Makes a file of zeros, allocated and synced.
 pub(crate) fn allocate(disk: &dyn Disk, path: PathBuf, bytes: u64) -> io::Result<Spare> {
-    let fill = || -> io::Result<Arc<dyn DiskFile>> {
+    let make = || -> io::Result<Arc<dyn DiskFile>> {
         let file = disk.create(&path)?;
         let zeros = vec![0; FILL_BYTES];
         let mut offset = 0;
@@ -152,7 +152,7 @@ pub(crate) fn allocate(disk: &dyn Disk, path: PathBuf, bytes: u64) -> io::Result
         file.sync_data()?;
         Ok(file)
     };
-    match fill() {
+    match make() {
         Ok(file) => Ok(Spare { path, file, bytes }),
         Err(error) => {
             // A part of a file would only take the space that ran out; if it cannot go either, the next start removes it.

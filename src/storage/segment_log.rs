@@ -82,6 +82,10 @@ impl SegmentLog {
         for sealed in recovered.unsaved {
             space.ask(Job::Seal(sealed));
         }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "events are bounded by count and bytes before, state by its senders"
+        )]
         let (requests, received) = crossbeam_channel::unbounded();
         let (nudge, nudges) = crossbeam_channel::bounded(1);
         let writer =

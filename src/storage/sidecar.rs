@@ -344,6 +344,7 @@ fn partition_point(first: u32, count: u32, mut before: impl FnMut(u32) -> io::Re
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 mod tests {
     use proptest::prelude::*;
 

@@ -27,7 +27,7 @@ use super::{
 /// Files of trimmed segments that wait to be used again, at most.
 const RECYCLED_MAX: usize = 2;
 /// The helper answers within this, or is taken for dead: an allocation of the largest segment on a slow disk.
-const SPARE_WAIT_MAX: Duration = Duration::from_secs(120);
+const SPARE_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// Prepared files and what asks for them.
 pub(crate) struct Space {
@@ -73,6 +73,10 @@ impl Space {
         recycled: Vec<PathBuf>,
         next_spare: u64,
     ) -> (Arc<Self>, Receiver<Job>) {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "one or two small jobs a segment, and the writer waits for segments here"
+        )]
         let (jobs, receiver) = crossbeam_channel::unbounded();
         let pool = Mutex::new(Pool { recycled: recycled.into(), ..Pool::default() });
         let space = Self {

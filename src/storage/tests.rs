@@ -1,5 +1,7 @@
 //! The log as a whole: on real files, on a disk that forgets, and on one that fails.
 
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,

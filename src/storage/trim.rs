@@ -21,7 +21,7 @@ use super::{
     record::Payload,
     shared::Shared,
     space::Space,
-    writer::Request,
+    writer::{KeepRequest, Request},
 };
 
 /// Ids asked for at once.
@@ -133,7 +133,7 @@ impl Trim<'_> {
 
     fn hand_over(&self, records: Vec<(EventId, Payload)>, oldest: Option<u64>) -> Result<(), LogError> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Keep { records, oldest, reply }).map_err(|_| LogError::Closed)?;
+        self.requests.send(Request::Keep(KeepRequest { records, oldest, reply })).map_err(|_| LogError::Closed)?;
         answer.blocking_recv().unwrap_or(Err(LogError::Closed))
     }
 }

@@ -51,7 +51,7 @@ pub(crate) enum Request {
     /// Store and apply state.
     State(StateRequest),
     /// Store copies of payloads; segments before `oldest` go afterwards.
-    Keep { records: Vec<(EventId, Payload)>, oldest: Option<u64>, reply: Reply<()> },
+    Keep(KeepRequest),
     /// Do what is queued, then end.
     Close,
 }
@@ -68,6 +68,14 @@ pub(crate) struct StateRequest {
     pub(crate) reply: Reply<()>,
 }
 
+/// Payloads that outlive their segment.
+pub(crate) struct KeepRequest {
+    pub(crate) records: Vec<(EventId, Payload)>,
+    /// Segments before this one are given up with this commit.
+    pub(crate) oldest: Option<u64>,
+    pub(crate) reply: Reply<()>,
+}
+
 type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 /// The requests of one commit.
@@ -75,7 +83,7 @@ type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 struct Batch {
     events: Vec<EventRequest>,
     states: Vec<StateRequest>,
-    keeps: Vec<(Vec<(EventId, Payload)>, Reply<()>)>,
+    keeps: Vec<KeepRequest>,
     oldest: Option<u64>,
     records_bytes: usize,
     state_bytes: usize,
@@ -225,7 +233,7 @@ impl Writer {
         let (records, state) = match &request {
             Request::Event(event) => (event.payload.record_bytes(), 0),
             Request::State(state) => (0, state.encoded.len()),
-            Request::Keep { records, .. } => (records.iter().map(|(_, payload)| payload.record_bytes()).sum(), 0),
+            Request::Keep(keep) => (keep.records.iter().map(|(_, payload)| payload.record_bytes()).sum(), 0),
             Request::Close => {
                 self.scratch.closing = true;
                 return;
@@ -243,9 +251,9 @@ impl Writer {
                 batch.events.push(event);
             }
             Request::State(state) => batch.states.push(state),
-            Request::Keep { records, oldest, reply } => {
-                batch.oldest = batch.oldest.max(oldest);
-                batch.keeps.push((records, reply));
+            Request::Keep(keep) => {
+                batch.oldest = batch.oldest.max(keep.oldest);
+                batch.keeps.push(keep);
             }
             Request::Close => {}
         }
@@ -335,7 +343,7 @@ impl Writer {
         let base = self.active.end;
         let place = |at: usize| u32::try_from(base + at as u64).expect("segments are bounded to 32-bit offsets");
         let length = |bytes: usize| u32::try_from(bytes).expect("a commit is bounded far below 4 GiB");
-        let mut entry = |list: &mut Vec<Entry>, id, start: usize, end: usize| {
+        let entry = |list: &mut Vec<Entry>, id, start: usize, end: usize| {
             list.push(Entry::new(id, place(start), length(end - start)));
         };
         buffer.clear();
@@ -354,7 +362,7 @@ impl Writer {
             entry(events, last, start, buffer.len());
             ids.push(last);
         }
-        for (id, payload) in batch.keeps.iter().flat_map(|(records, _)| records) {
+        for (id, payload) in batch.keeps.iter().flat_map(|keep| &keep.records) {
             let start = buffer.len();
             payload.put(buffer, RecordKind::Kept, *id, self.active.salt);
             entry(kept, *id, start, buffer.len());
@@ -393,8 +401,8 @@ impl Writer {
             scratch.integrations.dedup_by_key(|(integration, _)| *integration);
             self.listener.committed(&scratch.integrations);
         }
-        for (_, reply) in batch.keeps {
-            let _ = reply.send(Ok(()));
+        for keep in batch.keeps {
+            let _ = keep.reply.send(Ok(()));
         }
         if !batch.states.is_empty() {
             let mut replies = Vec::with_capacity(batch.states.len());
@@ -439,8 +447,8 @@ fn refuse(batch: Batch, error: &LogError) {
     for state in batch.states {
         let _ = state.reply.send(Err(error.clone()));
     }
-    for (_, reply) in batch.keeps {
-        let _ = reply.send(Err(error.clone()));
+    for keep in batch.keeps {
+        let _ = keep.reply.send(Err(error.clone()));
     }
 }
 

@@ -3,6 +3,8 @@
 //! A file's unsynced writes may survive a power cut in any subset of 512-byte sectors. Unsynced names survive in the
 //! order they were made, up to some point, as on a journaling file system.
 
+#![expect(clippy::cast_possible_truncation, reason = "it lives in memory")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -54,7 +56,6 @@ struct Controls {
     ops: u64,
     fail_at: Option<(u64, io::ErrorKind)>,
     failed: bool,
-    ops_after_failure: u64,
     free: Option<u64>,
     hook: Option<Hook>,
 }
@@ -98,9 +99,6 @@ impl SimDisk {
         let mut controls = self.controls.lock().unwrap();
         controls.ops += 1;
         let ops = controls.ops;
-        if controls.failed {
-            controls.ops_after_failure += 1;
-        }
         if let Some(mut hook) = controls.hook.take() {
             let image = self.image.lock().unwrap();
             hook(ops, &image);
@@ -115,13 +113,14 @@ impl SimDisk {
         }
     }
 
-    /// Edits a file's bytes as they are on the medium.
-    pub(crate) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
-        let mut image = self.image.lock().unwrap();
-        let inode = image.names[path];
-        let inode = image.inodes.get_mut(&inode).unwrap();
-        edit(&mut inode.live);
-        inode.durable = inode.live.clone();
+    // The image's lock is taken under the controls' (by the hook), never the other way round.
+    fn take_free(&self, growth: u64) -> io::Result<()> {
+        if growth > 0
+            && let Some(free) = &mut self.controls.lock().unwrap().free
+        {
+            *free = free.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        Ok(())
     }
 }
 
@@ -215,14 +214,10 @@ impl DiskFile for SimFile {
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.disk.changing()?;
+        let growth = (offset + bytes.len() as u64).saturating_sub(self.bytes()?);
+        self.disk.take_free(growth)?;
         let mut image = self.disk.image.lock().unwrap();
         let inode = image.inodes.get_mut(&self.inode).unwrap();
-        let growth = (offset + bytes.len() as u64).saturating_sub(inode.live.len() as u64);
-        if growth > 0
-            && let Some(free) = &mut self.disk.controls.lock().unwrap().free
-        {
-            *free = free.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
-        }
         put(&mut inode.live, offset as usize, bytes);
         inode.unsynced.push((offset as usize, bytes.to_vec()));
         Ok(())
@@ -285,6 +280,7 @@ impl Disk for SimDisk {
         let inode = image.names.remove(path).unwrap();
         let bytes = image.inodes[&inode].live.len() as u64;
         image.unsynced_names.push(NameOp::Remove(path.to_owned()));
+        drop(image);
         if let Some(free) = &mut self.controls.lock().unwrap().free {
             *free += bytes;
         }
