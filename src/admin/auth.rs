@@ -103,8 +103,8 @@ impl Gate {
         let status = response.status();
         if let Some(TokenName(author)) = author {
             let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let peer = peer.map(|peer| peer.to_string());
-            tracing::info!(%method, path, status = status.as_u16(), ms, author, peer, "admin request");
+            let from = peer.map(|peer| peer.to_string());
+            tracing::info!(%method, path, status = status.as_u16(), ms, author, from, "admin request");
             if writes(&method) && (status.is_client_error() || status.is_server_error()) {
                 self.note_refusal(author, &method, &path, status.as_u16(), peer).await;
             }
