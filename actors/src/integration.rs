@@ -11,12 +11,12 @@ use crate::{
     delivery::{DeliveryActor, DeliveryArgs, DeliveryMsg},
     domain::{
         ids::{EventId, IntegrationId, SubscriptionId},
-        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, INTAKE_UNRECORDED_MAX},
+        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
     },
     metrics::add,
     ports::{
         event_log::{LogError, ReadBounds, Stored},
-        state_store::StateOp,
+        state_store::Note,
     },
     router::gate::Gate,
     snapshot::{Plan, Snapshot},
@@ -37,6 +37,8 @@ pub(crate) enum IntegrationMsg {
     Read(Result<Vec<Stored>, LogError>),
     /// The timer after a failed read: try again.
     ReadAgain,
+    /// The timer: notes have waited long enough.
+    Flush,
     /// A commit of notes came back.
     Recorded { events: usize, result: Result<(), LogError> },
     /// A delivery stands at `at`, having read all it knows of, and would take so many events.
@@ -65,7 +67,10 @@ pub(crate) struct IntegrationState {
     gate: Gate,
     snapshot: Arc<Snapshot>,
     intake: EventId,
+    notes: Vec<Note>,
+    noted: usize,
     unrecorded: usize,
+    flush_timer: bool,
     reading: bool,
     more: bool,
     deliveries: HashMap<SubscriptionId, Child>,
@@ -100,7 +105,10 @@ impl Actor for IntegrationActor {
             gate,
             snapshot,
             intake,
+            notes: Vec::new(),
+            noted: 0,
             unrecorded: 0,
+            flush_timer: false,
             reading: false,
             more: true,
             deliveries: HashMap::new(),
@@ -126,6 +134,10 @@ impl Actor for IntegrationActor {
                 state.take_in(&me, result);
             }
             IntegrationMsg::ReadAgain => state.reading = false,
+            IntegrationMsg::Flush => {
+                state.flush_timer = false;
+                state.record(&me);
+            }
             IntegrationMsg::Recorded { events, result } => {
                 state.unrecorded = state.unrecorded.saturating_sub(events);
                 result?;
@@ -187,24 +199,40 @@ impl IntegrationState {
         // There may be more: an empty read ends the round.
         self.more = true;
         let prev = std::mem::replace(&mut self.intake, last);
-        self.note(me, &events, last);
+        self.note(me, &events);
         for child in self.deliveries.values_mut() {
             child.offer(prev, first, last, &events);
         }
     }
 
-    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: &[Stored], upto: EventId) {
+    /// Notes wait for company: the store pays for each commit, however small.
+    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: &[Stored]) {
         add(&self.args.wires.counters.taken_in, events.len() as u64);
-        let notes = intake::notes(&self.snapshot, events);
+        self.notes.extend(intake::notes(&self.snapshot, events));
+        self.noted += events.len();
         self.unrecorded += events.len();
-        let (me, count) = (me.clone(), events.len());
-        let committing = self.args.ports.log.commit(vec![StateOp::Intake { integration: self.args.id, upto, notes }]);
+        if self.noted >= COMMIT_OUTCOMES {
+            self.record(me);
+        } else if !self.flush_timer {
+            self.flush_timer = true;
+            me.send_after(Duration::from_millis(COMMIT_WAIT_MS), || IntegrationMsg::Flush);
+        }
+    }
+
+    fn record(&mut self, me: &ActorRef<IntegrationMsg>) {
+        let events = std::mem::take(&mut self.noted);
+        if events == 0 {
+            return;
+        }
+        let notes = std::mem::take(&mut self.notes);
+        let committing = self.args.ports.log.commit(intake::record(self.args.id, self.intake, notes));
+        let me = me.clone();
         tokio::spawn(async move {
             let result = match committing {
                 Ok(committing) => committing.await,
                 Err(error) => Err(error),
             };
-            let _ = me.cast(IntegrationMsg::Recorded { events: count, result });
+            let _ = me.cast(IntegrationMsg::Recorded { events, result });
         });
     }
 

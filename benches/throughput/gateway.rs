@@ -53,6 +53,8 @@ impl Gateway {
             .arg(directory)
             .args(["--ingress", &ingress.to_string(), "--admin", &admin.to_string(), "--dev"])
             .env("HOOKMILL_ADMIN_TOKEN", TOKEN)
+            // Ours, and no setting of the gateway, which refuses what it does not know.
+            .env_remove("HOOKMILL_BIN")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);

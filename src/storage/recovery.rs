@@ -148,7 +148,7 @@ fn begin(disk: &dyn Disk, dir: &Path, segment_bytes: u64) -> Result<(), OpenErro
         oldest_segment: 1,
         prev_last: EventId::ZERO,
     };
-    let spare = allocate(disk, spare_path(dir, 0), segment_bytes).map_err(failed)?;
+    let spare = allocate(disk, spare_path(dir, 0), segment_bytes, || {}).map_err(failed)?;
     install(disk, dir, &spare, &header).map_err(failed)?;
     Ok(())
 }

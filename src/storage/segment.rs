@@ -138,8 +138,8 @@ pub(crate) struct Spare {
     pub(crate) bytes: u64,
 }
 
-/// Makes a file of zeros, allocated and synced.
-pub(crate) fn allocate(disk: &dyn Disk, path: PathBuf, bytes: u64) -> io::Result<Spare> {
+/// Makes a file of zeros, allocated and synced, part by part; `between` is called after each.
+pub(crate) fn allocate(disk: &dyn Disk, path: PathBuf, bytes: u64, between: impl Fn()) -> io::Result<Spare> {
     let make = || -> io::Result<Arc<dyn DiskFile>> {
         let file = disk.create(&path)?;
         let zeros = vec![0; FILL_BYTES];
@@ -147,9 +147,11 @@ pub(crate) fn allocate(disk: &dyn Disk, path: PathBuf, bytes: u64) -> io::Result
         while offset < bytes {
             let part = usize::try_from(bytes - offset).map_or(FILL_BYTES, |rest| rest.min(FILL_BYTES));
             file.write_all_at(&zeros[..part], offset)?;
+            // One sync of the whole file would hold up the log's own syncs on this disk for tens of milliseconds.
+            file.sync_data()?;
             offset += part as u64;
+            between();
         }
-        file.sync_data()?;
         Ok(file)
     };
     match make() {

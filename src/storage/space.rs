@@ -29,6 +29,12 @@ const RECYCLED_MAX: usize = 2;
 /// The helper answers within this, or is taken for dead: an allocation of the largest segment on a slow disk.
 const SPARE_WAIT_MAX: Duration = Duration::from_mins(2);
 
+/// Between the parts of a new file: filling one takes about a quarter of a second then, where the largest load
+/// measured takes half a second to use one up, and commits are not held up by it.
+const FILL_PAUSE: Duration = Duration::from_millis(3);
+/// The helper's niceness: its work can always wait for a commit's.
+const NICENESS: i32 = 10;
+
 /// Prepared files and what asks for them.
 pub(crate) struct Space {
     catalog: Arc<Catalog>,
@@ -94,7 +100,7 @@ impl Space {
     /// Takes the prepared file, or waits for it. A segment larger than usual is allocated here and now.
     pub(crate) fn take(&self, bytes: u64) -> io::Result<Spare> {
         if bytes > self.segment_bytes {
-            return allocate(&*self.catalog.disk, self.fresh_path(), bytes);
+            return allocate(&*self.catalog.disk, self.fresh_path(), bytes, || {});
         }
         let mut pool = lock(&self.pool);
         loop {
@@ -153,6 +159,8 @@ impl Space {
     /// The helper's thread, until it is stopped.
     pub(crate) fn run(&self, jobs: &Receiver<Job>, check_every: Duration, watch: &dyn SpaceWatch) {
         let _ended = Ended(self);
+        // Where the system refuses, commits are only a little slower while files are prepared.
+        let _ = rustix::process::nice(NICENESS);
         let mut unsaved: VecDeque<Arc<Sealed>> = VecDeque::new();
         loop {
             watch.free(self.catalog.disk.free_bytes(&self.catalog.dir));
@@ -178,7 +186,7 @@ impl Space {
         };
         let made = match recycled {
             Some(path) => self.catalog.disk.open(&path).map(|file| Spare { path, file, bytes: self.segment_bytes }),
-            None => allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes),
+            None => allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes, || self.breathe()),
         };
         let mut pool = lock(&self.pool);
         match made {
@@ -187,6 +195,14 @@ impl Space {
             Err(_) => {}
         }
         self.ready.notify_all();
+    }
+
+    /// Leaves disk and processor to the commits for a moment, unless one waits for the file.
+    fn breathe(&self) {
+        let pool = lock(&self.pool);
+        if !pool.wanted && !self.stopped.load(Relaxed) {
+            let _ = self.ready.wait_timeout(pool, FILL_PAUSE);
+        }
     }
 
     /// Writes sidecars; what cannot be written now is tried again later, its index stays in memory.

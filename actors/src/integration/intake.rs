@@ -6,7 +6,8 @@ use crate::{
     domain::{
         delivery::DeliveryStatus,
         event::{Event, Identity},
-        ids::SubscriptionId,
+        ids::{EventId, IntegrationId, SubscriptionId},
+        limits::BATCH_EVENTS_MAX,
     },
     ports::{
         event_log::{LogError, Stored},
@@ -26,6 +27,19 @@ pub(super) fn notes(snapshot: &Snapshot, events: &[Stored]) -> Vec<Note> {
             (event_type.is_some() || provider_id.is_some()).then_some(Note { event: event.id, event_type, provider_id })
         })
         .collect()
+}
+
+/// The operations that record an intake position with what was noted on the way to it.
+pub(super) fn record(integration: IntegrationId, upto: EventId, mut notes: Vec<Note>) -> Vec<StateOp> {
+    let mut ops = Vec::with_capacity(notes.len() / BATCH_EVENTS_MAX + 1);
+    while notes.len() > BATCH_EVENTS_MAX {
+        let rest = notes.split_off(BATCH_EVENTS_MAX);
+        let batch = std::mem::replace(&mut notes, rest);
+        let upto = batch.last().map_or(upto, |note| note.event);
+        ops.push(StateOp::Intake { integration, upto, notes: batch });
+    }
+    ops.push(StateOp::Intake { integration, upto, notes });
+    ops
 }
 
 /// A provider that panics costs the event its name, nothing else.
