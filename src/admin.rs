@@ -19,6 +19,7 @@ mod problem;
 mod redact;
 mod resource;
 mod serve;
+mod setup;
 mod subscriptions;
 #[cfg(test)]
 mod testing;
@@ -184,7 +185,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 21] {
     [
         ("/healthz", get(metrics::alive)),
         ("/readyz", get(metrics::ready)),
-        ("/api/v1/integrations", get(list::<Integration>).post(integrations::create)),
+        ("/api/v1/integrations", get(list::<Integration>).post(setup::create)),
         ("/api/v1/integrations/{id}", get(one::<Integration>).put(integrations::update).delete(delete::<Integration>)),
         ("/api/v1/integrations/{id}/versions", get(integrations::versions)),
         ("/api/v1/webhooks", get(list::<Endpoint>).post(webhooks::create)),

@@ -184,7 +184,7 @@ impl Drop for Ingress {
 }
 
 fn start_thread(number: usize, shared: Arc<Shared>, listener: std::net::TcpListener) -> io::Result<Thread> {
-    let (started_tx, started) = mpsc::channel();
+    let (started_tx, started) = mpsc::sync_channel(1);
     let (ended_tx, ended) = oneshot::channel();
     let handle = thread::Builder::new().name(format!("ingress-{number}")).spawn(move || {
         let runtime =

@@ -88,6 +88,7 @@ pub(crate) struct DeliveryArgs {
     pub(crate) wires: Wires,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is one fact of the actor, and they combine freely")]
 pub(crate) struct DeliveryState {
     id: SubscriptionId,
     plan: Arc<Plan>,

@@ -60,11 +60,18 @@ pub(super) struct View {
 
 /// A destination with the secret that was made for it: this once.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     #[serde(flatten)]
     view: View,
     #[serde(skip_serializing_if = "Option::is_none")]
     signing_secret: Option<String>,
+}
+
+impl Shown {
+    /// With the secret, where hookmill made it.
+    pub(super) fn new(destination: &Destination, made_secret: Option<&Secret>, tools: &Tools) -> Result<Self, Problem> {
+        Ok(Self { view: destination.view(tools), signing_secret: shown_once(made_secret)? })
+    }
 }
 
 impl Managed for Destination {
@@ -138,7 +145,7 @@ pub(super) async fn create(
     let id = DestinationId(api.reserve::<Destination>());
     let (destination, made_secret) = draft.into_destination(id, &api.tools);
     let made = api.create(&author, destination).await?;
-    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret.as_ref())? };
+    let shown = Shown::new(&made, made_secret.as_ref(), &api.tools)?;
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
@@ -173,7 +180,7 @@ pub(super) async fn rotate_secret(
         .await?;
     let subject = Destination::key(id).to_string();
     api.note(author, "destination.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
-    let shown = Shown { view: made.view(&api.tools), signing_secret: shown_once(made_secret.as_ref())? };
+    let shown = Shown::new(&made, made_secret.as_ref(), &api.tools)?;
     Ok(reply(StatusCode::OK, &made, &shown))
 }
 
@@ -215,7 +222,7 @@ fn signing_secret(value: Value) -> Result<Secret, String> {
 }
 
 /// A new destination as asked for.
-struct Draft {
+pub(super) struct Draft {
     name: String,
     kind: String,
     status: DestinationStatus,
@@ -224,7 +231,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
+    pub(super) fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
         let mut form = Form::new(body)?;
         form.read_only(&READ_ONLY);
         let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
@@ -238,7 +245,7 @@ impl Draft {
     }
 
     /// The destination, and the secret that was made for it.
-    fn into_destination(self, id: DestinationId, tools: &Tools) -> (Destination, Option<Secret>) {
+    pub(super) fn into_destination(self, id: DestinationId, tools: &Tools) -> (Destination, Option<Secret>) {
         let (secret, made_secret) = given_or_made(self.signing_secret, tools);
         let destination = Destination {
             id,

@@ -166,18 +166,6 @@ impl Managed for Integration {
     }
 }
 
-/// `POST /api/v1/integrations`
-pub(super) async fn create(
-    State(api): State<Api>,
-    Author(author): Author,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let draft = Draft::read(body, &api.tools)?;
-    let id = IntegrationId(api.reserve::<Integration>());
-    let made = api.create(&author, draft.into_integration(id, &api.tools)).await?;
-    Ok(reply(StatusCode::CREATED, &made, &made.view(&api.tools)))
-}
-
 /// `PUT /api/v1/integrations/{id}`: members that are not given stay.
 pub(super) async fn update(
     State(api): State<Api>,
@@ -235,7 +223,7 @@ fn version_view(version: Version, tools: &Tools) -> VersionView {
 }
 
 /// A new integration as asked for.
-struct Draft {
+pub(super) struct Draft {
     name: String,
     kind: IntegrationType,
     provider: String,
@@ -246,7 +234,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
+    pub(super) fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
         let mut form = Form::new(body)?;
         form.read_only(&READ_ONLY);
         form.read_only(&["status"]);
@@ -274,7 +262,7 @@ impl Draft {
         })
     }
 
-    fn into_integration(self, id: IntegrationId, tools: &Tools) -> Integration {
+    pub(super) fn into_integration(self, id: IntegrationId, tools: &Tools) -> Integration {
         Integration {
             id,
             name: self.name,

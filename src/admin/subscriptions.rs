@@ -199,7 +199,7 @@ impl Start {
 }
 
 /// A new subscription as asked for.
-struct Draft {
+pub(super) struct Draft {
     integration: IntegrationId,
     destination: DestinationId,
     name: String,
@@ -210,7 +210,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Value, defaults: &SubscriptionDefaults) -> Result<Self, Problem> {
+    pub(super) fn read(body: Value, defaults: &SubscriptionDefaults) -> Result<Self, Problem> {
         let mut form = Form::new(body)?;
         form.read_only(&READ_ONLY);
         let integration = form.required(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId);
@@ -233,7 +233,7 @@ impl Draft {
         })
     }
 
-    fn into_subscription(self, id: SubscriptionId, last: EventId) -> Subscription {
+    pub(super) fn into_subscription(self, id: SubscriptionId, last: EventId) -> Subscription {
         Subscription {
             id,
             integration_id: self.integration,

@@ -78,11 +78,18 @@ struct SecretView {
 
 /// An endpoint with the secret that was made for it: this once.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     #[serde(flatten)]
     view: View,
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
+}
+
+impl Shown {
+    /// With the secret, where hookmill made it.
+    pub(super) fn new(endpoint: &Endpoint, made_secret: Option<&Secret>, tools: &Tools) -> Result<Self, Problem> {
+        Ok(Self { view: endpoint.view(tools), secret: shown_once(made_secret)? })
+    }
 }
 
 /// What a list may be narrowed by.
@@ -177,7 +184,7 @@ pub(super) async fn create(
     let (mut endpoint, made_secret) = draft.into_endpoint(&snapshot.configuration, &api.tools)?;
     endpoint.id = EndpointId(api.reserve::<Endpoint>());
     let made = api.create(&author, endpoint).await?;
-    let shown = Shown { view: made.view(&api.tools), secret: shown_once(made_secret.as_ref())? };
+    let shown = Shown::new(&made, made_secret.as_ref(), &api.tools)?;
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
@@ -208,7 +215,7 @@ pub(super) fn shown_once(secret: Option<&Secret>) -> Result<Option<String>, Prob
 }
 
 /// A new endpoint as asked for.
-struct Draft {
+pub(super) struct Draft {
     integration: IntegrationId,
     name: String,
     description: Option<String>,
@@ -222,7 +229,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn read(body: Value) -> Result<Self, Problem> {
+    pub(super) fn read(body: Value) -> Result<Self, Problem> {
         let mut form = Form::new(body)?;
         form.read_only(&READ_ONLY);
         let integration = form.required(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId);
@@ -245,7 +252,7 @@ impl Draft {
     }
 
     /// The endpoint, still without its id, and the secret that was made for it.
-    fn into_endpoint(
+    pub(super) fn into_endpoint(
         self,
         configuration: &Configuration,
         tools: &Tools,

@@ -14,7 +14,11 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use self::{gateway::Gateway, service::Service, view::View};
+use self::{
+    gateway::{BY_HAND, Gateway},
+    service::Service,
+    view::View,
+};
 use crate::app;
 
 /// What to show.
@@ -59,10 +63,9 @@ async fn show(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     };
     let settled = settle(&gateway, &view).await;
     view.finish(settled);
-    let by_hand = gateway.by_hand();
     gateway.stop().await?;
     outcome?;
-    crate::cli::print(by_hand)?;
+    crate::cli::print(BY_HAND)?;
     Ok(if settled { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

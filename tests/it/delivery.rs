@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use crate::harness::{Hookmill, Sink, signature_holds, status, wait_for};
+use crate::harness::{Hookmill, Sink, hex_hmac, signature_holds, status, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signed_webhook_arrives_unaltered_and_signed() {
@@ -31,6 +31,34 @@ async fn a_signed_webhook_arrives_unaltered_and_signed() {
     assert_eq!(event["provider_id"], "evt_1");
     let listed = hookmill.get("/events").await;
     assert_eq!(listed["items"][0]["id"], id.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_call_makes_the_whole_way_of_an_event_or_nothing_of_it() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let wanted = |path: &str| {
+        json!({"name": "Shop", "type": "PAYMENT_GATEWAY", "provider": "stripe", "environment": "production",
+               "webhook": {"path": path},
+               "destination": {"type": "http", "settings": {"url": format!("http://{}/hook", sink.address)}},
+               "subscription": {"retry": {"schedule_s": [1]}}})
+    };
+    let refused = hookmill.admin(Method::POST, "/integrations", Some(wanted("bad path"))).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/webhook/path");
+    assert_eq!(hookmill.get("/integrations").await["total"], 0);
+    assert_eq!(hookmill.get("/destinations").await["total"], 0);
+
+    let made = hookmill.create("/integrations", wanted("shop")).await;
+    let versions =
+        [&made, &made["webhook"], &made["destination"], &made["subscription"]].map(|it| it["version"].clone());
+    assert_eq!(versions, [1, 1, 1, 1].map(serde_json::Value::from), "one change, one version");
+    let secret = made["webhook"]["secret"].as_str().unwrap();
+    let (body, now) = ("{\"id\":\"evt_1\",\"type\":\"charge.succeeded\"}", jiff::Timestamp::now().as_second());
+    let signature = hex_hmac(secret.as_bytes(), format!("{now}.{body}").as_bytes());
+    let reply = hookmill.post("shop", &[("stripe-signature", &format!("t={now},v1={signature}"))], body).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+    let got = sink.until("the delivery", |got| !got.is_empty()).await.remove(0);
+    assert!(signature_holds(made["destination"]["signing_secret"].as_str().unwrap(), &got));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,9 +201,9 @@ async fn rotation_keeps_the_old_secret_for_its_grace() {
     assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
     let fresh = reply.json()["secret"].as_str().unwrap().to_owned();
     hookmill.post_signed("orders", "{}").await;
-    let signature = crate::harness::hex_hmac(fresh.as_bytes(), b"{}");
+    let signature = hex_hmac(fresh.as_bytes(), b"{}");
     assert_eq!(hookmill.post("orders", &[("x-signature", &signature)], "{}").await.status, StatusCode::OK);
-    let old = crate::harness::hex_hmac(crate::harness::SECRET.as_bytes(), b"{}");
+    let old = hex_hmac(crate::harness::SECRET.as_bytes(), b"{}");
     wait_for("the old secret to expire", async || {
         let status = hookmill.post("orders", &[("x-signature", &old)], "{}").await.status;
         (status == StatusCode::UNAUTHORIZED).then_some(())

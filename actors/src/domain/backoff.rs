@@ -84,7 +84,7 @@ mod tests {
         #[test]
         fn waits_stay_within_a_fifth_of_the_schedule(attempts in 1u32..=9, random in 0.0f64..1.0) {
             let policy = RetryPolicy::default();
-            let planned = policy.schedule_s[attempts as usize - 1] as f64;
+            let planned = Duration::from_secs(policy.schedule_s[attempts as usize - 1]).as_secs_f64();
             let Next::After(wait) = policy.next(attempts, None, random) else {
                 return Err(TestCaseError::fail("gave up early"));
             };

@@ -65,6 +65,15 @@ impl HeaderBlock {
     }
 }
 
+impl<'a> IntoIterator for &'a HeaderBlock {
+    type Item = (&'a str, &'a [u8]);
+    type IntoIter = Lines<'a>;
+
+    fn into_iter(self) -> Lines<'a> {
+        self.iter()
+    }
+}
+
 impl std::fmt::Debug for HeaderBlock {
     /// Names only: values hold signatures and tokens.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -12,7 +12,7 @@ const SEQUENCE_MAX: u128 = (1 << (48 + COUNTER_BITS)) - 1;
 
 /// The identity and the position of an event, given by the log's one writer: id order is commit order.
 ///
-/// In UUIDv7 form (RFC 9562): 48 bits of milliseconds and 26 of counter make one 74-bit sequence that
+/// In the form of a UUID of version 7 (RFC 9562): 48 bits of milliseconds and 26 of counter make one 74-bit sequence that
 /// only grows, then 32 bits of integration number, then 16 random bits that the log stores and checks
 /// when an id is looked up. [`EventId::ZERO`] stands before every event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

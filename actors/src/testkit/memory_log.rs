@@ -44,6 +44,7 @@ impl MemoryLog {
     }
 
     /// The same events, as another process would find them, with the given state.
+    #[must_use]
     pub fn reopened(&self, state: MemoryState, listener: Arc<dyn CommitListener>) -> Self {
         let reopened = Self::new(state, listener, self.clock.clone());
         reopened.events().clone_from(&self.events());

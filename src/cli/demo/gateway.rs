@@ -33,6 +33,7 @@ pub(super) struct Gateway {
     app: App,
     token: Token,
     secrets: HashMap<&'static str, Secret>,
+    destinations: u64,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
@@ -45,15 +46,14 @@ impl Gateway {
         let options = ServeOptions { start_empty: false, dev: true };
         let app = App::start(&settings, options, token.hash()).await?;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        let mut gateway = Self { app, token, secrets: HashMap::new(), client };
+        let mut gateway = Self { app, token, secrets: HashMap::new(), destinations: 0, client };
         gateway.configure(service).await?;
         Ok(gateway)
     }
 
-    /// Each event goes to both paths of the service.
-    #[expect(clippy::unused_self, reason = "it is the gateway's set-up that says so")]
+    /// Subscriptions that each event goes to.
     pub(super) fn subscriptions_each(&self) -> u64 {
-        2
+        self.destinations
     }
 
     async fn configure(&mut self, service: &Service) -> anyhow::Result<()> {
@@ -62,6 +62,7 @@ impl Gateway {
             let settings = json!({"url": format!("http://{}{path}", service.address)});
             let body = json!({"name": path.trim_start_matches('/'), "type": "http", "settings": settings});
             destinations.push(self.create("/destinations", body).await?);
+            self.destinations += 1;
         }
         for name in PROVIDERS {
             let provider = registry().get(name).context("the demo's provider is registered")?;
@@ -127,18 +128,16 @@ impl Gateway {
     pub(super) async fn stop(self) -> anyhow::Result<()> {
         self.app.stop().await
     }
-
-    /// The same, typed by hand.
-    pub(super) fn by_hand(&self) -> String {
-        let secret = PROVIDERS[0];
-        format!(
-            "\nThe same by hand, in another directory:\n  \
-               hookmill --dev                                    # serves; prints where the admin token is\n  \
-               T=\"Authorization: Bearer $(cat hookmill-data/admin-token)\"; A=http://127.0.0.1:8081/api/v1\n  \
-               J='Content-Type: application/json'; printf whsec_my_own_secret_0123456789 > secret\n  \
-               curl -H \"$T\" -H \"$J\" $A/integrations -d '{{\"name\":\"Shop\",\"type\":\"payment_gateway\",\"provider\":\"{secret}\",\"environment\":\"development\"}}'\n  \
-               curl -H \"$T\" -H \"$J\" $A/webhooks -d \"{{\\\"integration_id\\\":1,\\\"name\\\":\\\"Shop\\\",\\\"path\\\":\\\"shop\\\",\\\"secret\\\":\\\"$(cat secret)\\\"}}\"\n  \
-               hookmill send --provider {secret} --secret-file secret --url http://127.0.0.1:8080/webhooks/receive/shop\n"
-        )
-    }
 }
+
+/// The same, typed by hand.
+pub(super) const BY_HAND: &str = r#"
+The same by hand, in another directory:
+  hookmill --dev                      # serves, and prints where the admin token is
+  printf whsec_my_own_secret_0123456789 > secret
+  curl -H "Authorization: Bearer $(cat hookmill-data/admin-token)" -H 'Content-Type: application/json'     http://127.0.0.1:8081/api/v1/integrations -d '{
+      "name": "Shop", "type": "payment_gateway", "provider": "stripe", "environment": "development",
+      "webhook":     {"path": "shop", "secret": "whsec_my_own_secret_0123456789"},
+      "destination": {"type": "http", "settings": {"url": "http://127.0.0.1:9000/hook"}}}'
+  hookmill send --provider stripe --secret-file secret --url http://127.0.0.1:8080/webhooks/receive/shop
+"#;

@@ -369,7 +369,7 @@ async fn a_success_stands_though_its_body_never_ends_or_breaks() {
 
 #[tokio::test]
 async fn an_endless_failure_is_read_no_further_than_its_bound() {
-    let (sent, mut total) = tokio::sync::mpsc::unbounded_channel();
+    let (sent, mut total) = tokio::sync::mpsc::channel(1_024);
     let url = raw_peer(move |mut stream| {
         let sent = sent.clone();
         async move {
@@ -379,7 +379,7 @@ async fn an_endless_failure_is_read_no_further_than_its_bound() {
             while stream.write_all(chunk.as_bytes()).await.is_ok() {
                 bytes += chunk.len();
             }
-            let _ = sent.send(bytes);
+            let _ = sent.send(bytes).await;
         }
     })
     .await;
