@@ -51,6 +51,7 @@ pub use self::{
     auth::{TokenCheck, TokenName},
     subscriptions::SubscriptionDefaults,
     tools::{DestinationRules, SecretTools},
+    webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
 };
 
 /// How the API listens.

@@ -81,7 +81,7 @@ pub struct IngressOptions {
 impl Default for IngressOptions {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
             threads: thread::available_parallelism().map_or(1, |cores| cores.get().min(THREADS_DEFAULT_MAX)),
             connections_max: 10_000,
             header_count_max: 100,
@@ -96,7 +96,7 @@ impl Default for IngressOptions {
             body_rate_min: 1_000,
             hops_max: 5,
             drain_timeout: Duration::from_secs(8),
-            http2_streams_max: 128,
+            http2_streams_max: 100,
         }
     }
 }

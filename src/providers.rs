@@ -26,6 +26,9 @@ providers! {
     stripe,
 }
 
+/// The scheme of an integration that names none: what the module that hookmill replaces did.
+pub const DEFAULT: &str = "generic_hmac";
+
 /// Every scheme that is compiled in.
 #[derive(Clone, Copy, Debug)]
 pub struct Registry(());

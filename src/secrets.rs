@@ -11,7 +11,7 @@ mod token;
 pub use self::{
     keyring::{KeyRing, KeyRingError, key_file_path},
     private_file::PrivateFileError,
-    token::{AdminToken, AdminTokenError, AdminTokenOrigin, BadTokenHash, Token, TokenHash, read_admin_token},
+    token::{AdminToken, AdminTokenError, AdminTokenOrigin, BadTokenHash, TOKEN_BYTES_MAX, Token, TokenHash},
 };
 
 /// Random bytes from the operating system, for keys, nonces, tokens and provider secrets.

@@ -17,7 +17,7 @@ mod keys;
 mod open_error;
 mod options;
 mod reader;
-mod record;
+pub mod record;
 mod recovery;
 mod scan;
 mod segment;

@@ -191,6 +191,7 @@ fn may_name_providers(place: &str) -> bool {
         || place == "src/cli.rs"
         || place.starts_with("src/cli/")
         || place.starts_with("actors/src/testkit")
+        || place == "src/admin/testing.rs"
         || place.ends_with("/tests.rs")
         || place.contains("/tests/")
 }
@@ -199,7 +200,7 @@ fn may_name_providers(place: &str) -> bool {
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
         .zip(text.lines())
-        .take_while(|(_, line)| !line.starts_with("mod tests"))
+        .take_while(|(_, line)| !line.trim_start_matches("pub(super) ").starts_with("mod tests"))
         .map(|(number, line)| (number, without_comment(line)))
         .filter(|(_, line)| !line.trim().is_empty())
 }

@@ -59,8 +59,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Author {
 /// Paths that need no token: they say whether hookmill works, and no more.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer than any token that hookmill makes.
-const TOKEN_BYTES_MAX: usize = 256;
+/// As long as a preset token may be.
+const TOKEN_BYTES_MAX: usize = crate::secrets::TOKEN_BYTES_MAX;
 
 /// What the gate needs.
 pub(super) struct Gate {

@@ -1,7 +1,6 @@
 //! Destinations: `/api/v1/destinations`. The signing secret is shown once, and only when hookmill made it.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use hookmill_actors::{
     configuration::Kind,
     domain::{
@@ -14,7 +13,8 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
-use zeroize::Zeroizing;
+
+use crate::destinations::{new_signing_secret, validate_signing_secret};
 
 use super::{
     Api,
@@ -36,10 +36,6 @@ const STATUSES: [(&str, DestinationStatus); 2] =
 const KIND_DEFAULT: &str = "http";
 const SETTINGS_BYTES_MAX: usize = 16 * 1024;
 const SETTINGS_DEPTH_MAX: usize = 8;
-/// Standard Webhooks: the key is base64 behind this.
-const SECRET_PREFIX: &str = "whsec_";
-/// Bytes of a key, decoded, as Standard Webhooks has it.
-const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 const SECRET_BYTES_MAX: usize = 128;
 const READ_ONLY: [&str; 6] = ["id", "status_reason", "signing_fingerprint", "version", "created_at", "updated_at"];
 
@@ -196,7 +192,7 @@ fn given_or_made(given: Option<Secret>, tools: &Tools) -> (Secret, Option<Secret
     if let Some(secret) = given {
         return (secret, None);
     }
-    let made = Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(tools.secrets.random())));
+    let made = new_signing_secret(&tools.secrets.random());
     (made.clone(), Some(made))
 }
 
@@ -208,16 +204,9 @@ fn sign_with(destination: &mut Destination, secret: &Secret, tools: &Tools) {
 /// A key as Standard Webhooks writes it.
 fn signing_secret(value: Value) -> Result<Secret, String> {
     let secret = secret(1..=SECRET_BYTES_MAX)(value)?;
-    let encoded = secret.expose().strip_prefix(SECRET_PREFIX.as_bytes());
-    let key = encoded.and_then(|encoded| STANDARD.decode(encoded).ok()).map(Zeroizing::new);
-    if key.is_some_and(|key| KEY_BYTES.contains(&key.len())) {
-        Ok(secret)
-    } else {
-        Err(format!(
-            "must be `{SECRET_PREFIX}` and the base64 of {} to {} bytes; leave it out to have one made",
-            KEY_BYTES.start(),
-            KEY_BYTES.end()
-        ))
+    match validate_signing_secret(&secret) {
+        Ok(()) => Ok(secret),
+        Err(error) => Err(format!("{}; leave it out to have one made", error.problem)),
     }
 }
 

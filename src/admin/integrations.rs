@@ -57,8 +57,6 @@ const STATUSES: [(&str, IntegrationStatus); 4] = [
 /// Those that an operator sets; hookmill finds out the others.
 const STATUSES_TO_SET: [(&str, IntegrationStatus); 2] =
     [("active", IntegrationStatus::Active), ("inactive", IntegrationStatus::Inactive)];
-/// Where nothing is said.
-const PROVIDER_DEFAULT: &str = "generic_hmac";
 /// Name, characters.
 pub(super) const NAME_CHARS_MAX: usize = 255;
 /// Description, characters.
@@ -293,7 +291,7 @@ fn chosen_provider(form: &mut Form, beside: Option<String>, configuration: &Map<
     {
         form.fault("provider", "and `configuration.provider` differ; give one of them");
     }
-    beside.or(within).unwrap_or_else(|| PROVIDER_DEFAULT.to_owned())
+    beside.or(within).unwrap_or_else(|| crate::providers::DEFAULT.to_owned())
 }
 
 /// Configuration is shown to everybody who may read, so a secret in it is refused rather than stored in clear.

@@ -86,7 +86,7 @@ pub(super) async fn create(
         webhook: match made_webhook {
             Some((id, secret)) => {
                 let endpoint = configuration.endpoints.get(&id).ok_or_else(gone)?;
-                Some(webhooks::Shown::new(endpoint, secret.as_ref(), &api.tools)?)
+                Some(webhooks::Shown::new(endpoint, secret.as_ref())?)
             }
             None => None,
         },

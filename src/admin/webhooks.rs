@@ -3,6 +3,7 @@
 
 mod path;
 mod rotation;
+mod view;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
@@ -18,7 +19,6 @@ use hookmill_actors::{
     },
     snapshot::{UNVERIFIED, effective_settings},
 };
-use serde::Serialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
@@ -34,63 +34,23 @@ use super::{
     paging::Params,
     problem::{Code, Problem},
     redact,
-    resource::{IfMatch, Managed, Segments, reply, time},
+    resource::{IfMatch, Managed, Segments, reply},
     tools::Tools,
 };
+
+use self::view::SecretView;
+pub(super) use self::view::{Shown, View};
 
 /// Where the ingress finds an endpoint's path.
 const RECEIVE: &str = "/webhooks/receive";
 const SECRET_BYTES_MIN: usize = 8;
 const SECRET_BYTES_MAX: usize = 512;
 const BODY_BYTES_MIN: u32 = 1024;
-const BODY_BYTES_MAX: u32 = 64 << 20;
+/// The largest body that an endpoint may ask for.
+pub const BODY_BYTES_MAX: u32 = 64 << 20;
 const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
 const VERIFICATION_DEPTH_MAX: usize = 8;
 const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
-
-/// An endpoint as replies show it.
-#[derive(Debug, Serialize)]
-pub(super) struct View {
-    id: u32,
-    integration_id: u32,
-    name: String,
-    description: Option<String>,
-    path: String,
-    /// Where the provider posts to, below the public address.
-    url_path: String,
-    active: bool,
-    is_active: bool,
-    verify_signature: bool,
-    signature_header: Option<String>,
-    verification: Map<String, Value>,
-    secrets: Vec<SecretView>,
-    body_bytes_max: Option<u32>,
-    version: u64,
-    created_at: String,
-    updated_at: String,
-}
-
-#[derive(Debug, Serialize)]
-struct SecretView {
-    fingerprint: String,
-    expires_at: Option<String>,
-}
-
-/// An endpoint with the secret that was made for it: this once.
-#[derive(Serialize)]
-pub(super) struct Shown {
-    #[serde(flatten)]
-    view: View,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-}
-
-impl Shown {
-    /// With the secret, where hookmill made it.
-    pub(super) fn new(endpoint: &Endpoint, made_secret: Option<&Secret>, tools: &Tools) -> Result<Self, Problem> {
-        Ok(Self { view: endpoint.view(tools), secret: shown_once(made_secret)? })
-    }
-}
 
 /// What a list may be narrowed by.
 pub(super) struct Filter {
@@ -148,28 +108,7 @@ impl Managed for Endpoint {
     }
 
     fn view(&self, _tools: &Tools) -> View {
-        let secret = |secret: &EndpointSecret| SecretView {
-            fingerprint: secret.fingerprint.clone(),
-            expires_at: secret.expires_at_ms.map(time),
-        };
-        View {
-            id: self.id.0,
-            integration_id: self.integration_id.0,
-            name: self.name.clone(),
-            description: self.description.clone(),
-            path: self.path.clone(),
-            url_path: format!("{RECEIVE}{}", self.path),
-            active: self.active,
-            is_active: self.active,
-            verify_signature: self.verify_signature,
-            signature_header: self.signature_header.clone(),
-            verification: redact::settings(&self.verification),
-            secrets: self.secrets.iter().map(secret).collect(),
-            body_bytes_max: self.body_bytes_max,
-            version: self.meta.version,
-            created_at: time(self.meta.created_at_ms),
-            updated_at: time(self.meta.updated_at_ms),
-        }
+        View::of(self)
     }
 }
 
@@ -184,7 +123,7 @@ pub(super) async fn create(
     let (mut endpoint, made_secret) = draft.into_endpoint(&snapshot.configuration, &api.tools)?;
     endpoint.id = EndpointId(api.reserve::<Endpoint>());
     let made = api.create(&author, endpoint).await?;
-    let shown = Shown::new(&made, made_secret.as_ref(), &api.tools)?;
+    let shown = Shown::new(&made, made_secret.as_ref())?;
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 

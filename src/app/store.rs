@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use hookmill_actors::ports::{clock::Clock, event_log::CommitListener};
 
 use crate::{
+    admin::ENDPOINT_BODY_BYTES_MAX,
     cli::ServeOptions,
     secrets::{KeyRing, key_file_path},
     settings::{KEY_FILE_VARIABLE, Settings},
@@ -28,6 +29,9 @@ impl Store {
         self.log.close().await.context("the event log did not close cleanly")
     }
 }
+
+/// Headers, query and envelope of a record beside its body.
+const RECORD_HEAD_BYTES_MAX: usize = 1 << 20;
 
 /// The name under which the store keeps what tells whether a key ring is its own.
 const KEY_CHECK: &str = "key-check";
@@ -106,6 +110,8 @@ fn open_in(
         queue_events: settings.log.queue_events,
         queue_bytes: settings.log.queue_bytes,
         reserve_bytes: settings.log.reserve_bytes,
+        record_bytes_max: (ENDPOINT_BODY_BYTES_MAX as usize).max(settings.ingress.body_bytes_max)
+            + RECORD_HEAD_BYTES_MAX,
         ..LogOptions::default()
     };
     let log =

@@ -25,6 +25,8 @@ pub(super) struct BodyBounds {
 
 /// A connection needs a moment to get up to speed.
 const GRACE: Duration = Duration::from_secs(1);
+/// Longer than any request may take.
+const NO_PACE: Duration = Duration::from_hours(24 * 365);
 /// Room made at once for a body in several pieces. The sender's word is not enough to reserve more.
 const CAPACITY_MAX: usize = 64 * 1024;
 /// The peer left in the middle, or its framing is wrong.
@@ -118,8 +120,9 @@ async fn next(
 
 /// When the average pace falls below the minimum, unless more arrives before.
 fn pace_deadline(began: Instant, received: usize, rate_min: u32) -> Instant {
-    let earned = Duration::from_millis((received as u64).saturating_mul(1_000) / u64::from(rate_min.max(1)));
-    began + GRACE + earned
+    let earned_ms = (received as u64).saturating_mul(1_000).checked_div(u64::from(rate_min));
+    // No minimum: only the request's own deadline counts, and that is far sooner.
+    began + earned_ms.map_or(NO_PACE, |ms| GRACE + Duration::from_millis(ms))
 }
 
 /// Bytes of bodies that are held at this moment, over all connections.

@@ -2,7 +2,7 @@
 //! attackers a way to keep us busy).
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -23,8 +23,8 @@ const PREFIX: &str = "hm_";
 const TOKEN_BYTES: usize = 32;
 /// A preset token at least; shorter ones can be guessed.
 const PRESET_CHARS_MIN: usize = 16;
-/// A token at most: it travels in a header line.
-const PRESET_CHARS_MAX: usize = 512;
+/// A token at most, bytes: it travels in a header line.
+pub const TOKEN_BYTES_MAX: usize = 512;
 /// The file at most: a token and its line end.
 const FILE_BYTES_MAX: u16 = 514;
 /// In the data folder.
@@ -150,7 +150,7 @@ pub enum AdminTokenError {
         chars: usize,
     },
     /// It cannot be sent in a header, or is longer than any token.
-    #[error("{0} must be at most {PRESET_CHARS_MAX} visible ASCII characters without spaces")]
+    #[error("{0} must be at most {TOKEN_BYTES_MAX} visible ASCII characters without spaces")]
     NotVisible(String),
     /// The file is not private, or was not read or made.
     #[error("admin token: {0}")]
@@ -193,25 +193,13 @@ impl AdminToken {
 }
 
 fn checked(token: &[u8], origin: impl Fn() -> String) -> Result<TokenHash, AdminTokenError> {
-    if token.len() > PRESET_CHARS_MAX || !token.iter().all(u8::is_ascii_graphic) {
+    if token.len() > TOKEN_BYTES_MAX || !token.iter().all(u8::is_ascii_graphic) {
         return Err(AdminTokenError::NotVisible(origin()));
     }
     if token.len() < PRESET_CHARS_MIN {
         return Err(AdminTokenError::TooShort { origin: origin(), chars: token.len() });
     }
     Ok(TokenHash::of(token))
-}
-
-/// Reads the token that an earlier start wrote, for commands of the same user on the same machine.
-///
-/// # Errors
-/// As [`AdminToken::load`]; `NotFound` where there is none.
-pub fn read_admin_token(data_dir: &Path) -> Result<Secret, PrivateFileError> {
-    let path = data_dir.join(ADMIN_TOKEN_FILE);
-    match private_file::read(&path, FILE_BYTES_MAX)? {
-        Some(text) => Ok(Secret::new(text.trim())),
-        None => Err(PrivateFileError::Io { action: "read", path, source: io::ErrorKind::NotFound.into() }),
-    }
 }
 
 #[cfg(test)]
@@ -262,12 +250,12 @@ mod tests {
     fn the_first_start_writes_a_token_and_later_ones_take_it() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("data");
-        assert!(read_admin_token(&data).is_err());
         let first = AdminToken::load(&data, None).unwrap();
         let path = data.join("admin-token");
         assert_eq!(first.origin, AdminTokenOrigin::Created(path.clone()));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        let token = read_admin_token(&data).unwrap();
+        let written = fs::read_to_string(&path).unwrap();
+        let token = Secret::new(written.trim());
         assert!(first.hash.matches(token.expose()));
         let second = AdminToken::load(&data, None).unwrap();
         assert_eq!(second.origin, AdminTokenOrigin::File(path.clone()));

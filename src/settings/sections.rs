@@ -56,7 +56,7 @@ pub struct IngressSettings {
     pub idle_timeout: Duration,
     /// The slowest a body may come, bytes a second; 0 for no minimum.
     pub body_rate_min: u64,
-    /// Proxies or hookmills that a request may have passed.
+    /// A request that has passed so many hookmills is refused.
     pub hops_max: u32,
     /// For requests under way at a stop.
     #[serde(with = "humantime_serde")]
@@ -163,7 +163,7 @@ impl Default for LogSettings {
             reserve_bytes: 256 * MIB as u64,
             retention: 30 * DAY,
             bytes_max: 10 * GIB,
-            state_cache_bytes: 32 * MIB as u64,
+            state_cache_bytes: 16 * MIB as u64,
         }
     }
 }
@@ -180,7 +180,7 @@ pub struct DeliverySettings {
     /// For a whole attempt, where the destination sets no other.
     #[serde(with = "humantime_serde")]
     pub total_timeout: Duration,
-    /// Deliveries under way at once, where the subscription sets no other.
+    /// Deliveries under way at once, for subscriptions made from now on that set no other.
     pub in_flight_max: u16,
 }
 

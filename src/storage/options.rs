@@ -42,7 +42,7 @@ impl Default for LogOptions {
             queue_bytes: 64 << 20,
             commit_bytes: 8 << 20,
             record_bytes_max: 65 << 20,
-            reserve_bytes: 512 << 20,
+            reserve_bytes: 256 << 20,
             space_check_every: Duration::from_millis(250),
             state_wait: Duration::from_millis(50),
             state_sync_every: Duration::from_secs(2),

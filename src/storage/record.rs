@@ -20,12 +20,12 @@ use hookmill_actors::domain::{
 use serde::{Deserialize, Serialize};
 
 /// Bytes of a record before its payload.
-pub(crate) const RECORD_HEADER_BYTES: usize = 36;
+pub const RECORD_HEADER_BYTES: usize = 36;
 const RECORD_VERSION: u8 = 1;
 
 /// Why a record is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RecordKind {
+pub enum RecordKind {
     /// It was accepted here.
     Event,
     /// It was copied here when its own segment went, because a dead letter or a due retry needs it.
@@ -34,17 +34,22 @@ pub(crate) enum RecordKind {
 
 /// What the writer knows of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RecordHeader {
-    pub(crate) kind: RecordKind,
-    pub(crate) id: EventId,
-    pub(crate) envelope_bytes: u32,
-    pub(crate) payload_bytes: u32,
-    pub(crate) payload_crc: u32,
+pub struct RecordHeader {
+    /// Why it is here.
+    pub kind: RecordKind,
+    /// The event.
+    pub id: EventId,
+    /// Of the payload, from its start.
+    pub envelope_bytes: u32,
+    /// Envelope and body.
+    pub payload_bytes: u32,
+    /// Of envelope and body.
+    pub payload_crc: u32,
 }
 
 impl RecordHeader {
     /// The bytes, checked by the segment's salt.
-    pub(crate) fn encode(&self, salt: u64) -> [u8; RECORD_HEADER_BYTES] {
+    pub fn encode(&self, salt: u64) -> [u8; RECORD_HEADER_BYTES] {
         let mut bytes = [0; RECORD_HEADER_BYTES];
         let mut rest = &mut bytes[..];
         rest.put_u8(RECORD_VERSION);
@@ -63,7 +68,7 @@ impl RecordHeader {
     }
 
     /// Reads the header at the start of `bytes`; `None` when it is not whole, or of another segment.
-    pub(crate) fn decode(bytes: &[u8], salt: u64) -> Option<Self> {
+    pub fn decode(bytes: &[u8], salt: u64) -> Option<Self> {
         let (mut header, _) = bytes.split_at_checked(RECORD_HEADER_BYTES)?;
         let crc = salted_crc(salt, &header[..RECORD_HEADER_BYTES - 4]);
         if header.get_u8() != RECORD_VERSION {
@@ -86,14 +91,14 @@ impl RecordHeader {
     }
 
     /// Bytes of the whole record.
-    pub(crate) fn record_bytes(&self) -> usize {
+    pub fn record_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.payload_bytes as usize
     }
 }
 
 /// An event's payload, ready to be copied into a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Payload {
+pub struct Payload {
     envelope: Vec<u8>,
     body: Bytes,
     crc: u32,
@@ -114,7 +119,7 @@ struct Envelope<'a> {
 
 impl Payload {
     /// Encodes and sums an arrival. The body is not copied.
-    pub(crate) fn encode(arrival: Arrival) -> Self {
+    pub fn encode(arrival: Arrival) -> Self {
         let envelope = Envelope {
             endpoint: arrival.endpoint,
             received_at_ms: arrival.received_at_ms,
@@ -134,7 +139,7 @@ impl Payload {
 
     /// Takes a stored payload to be copied elsewhere. One that does not match its checksum leaves nothing but a
     /// record that reads as damaged: the loss stays visible, and no wrong byte gets a right checksum.
-    pub(crate) fn copied(header: &RecordHeader, payload: &Bytes) -> Self {
+    pub fn copied(header: &RecordHeader, payload: &Bytes) -> Self {
         if payload.len() != header.payload_bytes as usize || crc32fast::hash(payload) != header.payload_crc {
             return Self::lost();
         }
@@ -143,17 +148,17 @@ impl Payload {
     }
 
     /// What stands for a payload that cannot be read any more: an empty envelope does not decode.
-    pub(crate) fn lost() -> Self {
+    pub fn lost() -> Self {
         Self { envelope: Vec::new(), body: Bytes::new(), crc: crc32fast::hash(&[]) }
     }
 
     /// Bytes of the record that this payload makes.
-    pub(crate) fn record_bytes(&self) -> usize {
+    pub fn record_bytes(&self) -> usize {
         RECORD_HEADER_BYTES + self.envelope.len() + self.body.len()
     }
 
     /// Appends the record to a commit.
-    pub(crate) fn put(&self, buffer: &mut Vec<u8>, kind: RecordKind, id: EventId, salt: u64) {
+    pub fn put(&self, buffer: &mut Vec<u8>, kind: RecordKind, id: EventId, salt: u64) {
         let length = |bytes: usize| u32::try_from(bytes).expect("records are bounded far below 4 GiB when appended");
         let header = RecordHeader {
             kind,
@@ -169,7 +174,7 @@ impl Payload {
 }
 
 /// Reads the event of a record whose header was decoded; `None` when its payload is damaged.
-pub(crate) fn decode_event(header: &RecordHeader, payload: &Bytes) -> Option<Event> {
+pub fn decode_event(header: &RecordHeader, payload: &Bytes) -> Option<Event> {
     if payload.len() != header.payload_bytes as usize || crc32fast::hash(payload) != header.payload_crc {
         return None;
     }
@@ -189,7 +194,7 @@ pub(crate) fn decode_event(header: &RecordHeader, payload: &Bytes) -> Option<Eve
 }
 
 /// A checksum that differs between segments for the same bytes.
-pub(crate) fn salted_crc(salt: u64, bytes: &[u8]) -> u32 {
+pub fn salted_crc(salt: u64, bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&salt.to_le_bytes());
     crc.update(bytes);

@@ -30,7 +30,8 @@ use hookmill_actors::ports::event_log::LogError;
 /// The most a stored value may have, bytes: 17 of them stay below a quarter of sled's 512 KiB segment.
 pub const VALUE_BYTES_MAX: usize = 4 * 1024;
 /// The cache, unless the settings name another size, bytes.
-pub const CACHE_BYTES: u64 = 32 << 20;
+#[cfg(test)]
+pub(crate) const CACHE_BYTES: u64 = 32 << 20;
 
 /// How often sled writes its buffers out and collects its garbage, milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
@@ -97,7 +98,7 @@ struct Shared {
 
 impl StateDb {
     /// Opens the database in `dir`, and makes it where the directory does not exist. `cache_bytes` bounds its page
-    /// cache; [`CACHE_BYTES`] is a good size.
+    /// cache; 16 to 32 MiB is a good size.
     ///
     /// A new database is made beside its place and renamed when it is whole. So a directory without a format
     /// version has lost its contents, and is refused rather than begun anew in silence.

@@ -70,3 +70,45 @@ fn dev_refuses_to_listen_beyond_this_machine() {
     assert!(err.contains("--dev"), "{err}");
     assert!(!data.exists(), "nothing is made by a refused start");
 }
+
+#[test]
+fn the_demo_delivers_everything_and_says_how_to_do_it_by_hand() {
+    let (code, out, err) = run(&["demo", "--seconds", "5", "--rate", "40"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("Everything that was accepted has been delivered"), "{out}");
+    assert!(out.contains("hookmill send --provider"), "{out}");
+    assert!(out.contains("DOWN, answers 503"), "one service was down for a while: {out}");
+    assert!(!out.contains('\u{1b}'), "plain output in a pipe: {out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_needs_nothing_and_says_what_to_type() {
+    use std::{io::BufRead, os::unix::fs::PermissionsExt, process::Stdio};
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = command()
+        .env_remove("HOOKMILL_ADMIN_TOKEN")
+        .current_dir(dir.path())
+        .args(["--dev", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while said.last().is_none_or(|line: &String| !line.starts_with("next: ")) {
+        said.push(lines.next().expect("it says what to type").unwrap());
+    }
+    assert!(said.len() < 10, "{said:?}");
+    let data = dir.path().join("hookmill-data");
+    for private in ["admin-token", "keys.toml"] {
+        let mode = std::fs::metadata(data.join(private)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{private}");
+    }
+    let next = said.last().unwrap().strip_prefix("next: ").unwrap().to_owned();
+    let output = std::process::Command::new("sh").current_dir(dir.path()).args(["-c", &next]).output().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let reply: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(reply["items"], serde_json::json!([]), "the printed command works");
+}

@@ -30,7 +30,7 @@ const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
 impl<'a> View<'a> {
     pub(super) fn new(gateway: &'a Gateway, service: &'a Service) -> Self {
-        let live = std::io::stderr().is_terminal();
+        let live = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         Self { gateway, service, lines: live.then(Lines::new), shown: Mutex::new(None) }
     }
 

@@ -283,7 +283,7 @@ pub(super) fn run(file: &[u8], out: &mut impl Write) -> anyhow::Result<bool> {
 fn print(name: &str, verdict: &Verdict, out: &mut impl Write) -> io::Result<()> {
     match verdict {
         Verdict::Passed => writeln!(out, "ok {name}"),
-        Verdict::Contested(difference) => writeln!(out, "ok {name} (contested: {difference})"),
+        Verdict::Contested(difference) => writeln!(out, "SKIPPED {name}: contested: {difference}"),
         Verdict::Mismatch(difference) => writeln!(out, "MISMATCH {name}: {difference}"),
         Verdict::Skipped(reason) => writeln!(out, "SKIPPED {name}: {reason}"),
     }
@@ -331,7 +331,7 @@ mod tests {
             [
                 "ok t/1",
                 "MISMATCH t/2: expected reject, got accept",
-                "ok t/3 (contested: expected reject, got accept)",
+                "SKIPPED t/3: contested: expected reject, got accept",
                 "SKIPPED t/4: there is no provider `no_such`",
                 "MISMATCH t/5: expected event_id \"x\", got None",
                 "MISMATCH t/6: expected reject, got settings refused: `a`: is unknown; this provider has no settings",
