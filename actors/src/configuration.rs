@@ -106,6 +106,8 @@ pub enum ConfigMsg {
     Pause {
         /// Which.
         destination: DestinationId,
+        /// As it was when it said so; what an operator changed since stands.
+        version: u64,
         /// Why, for people.
         reason: String,
     },
@@ -169,8 +171,8 @@ impl ConfigHandle {
     }
 
     /// A destination wants no more.
-    pub(crate) fn pause(&self, destination: DestinationId, reason: String) {
-        self.slot.hint(ConfigMsg::Pause { destination, reason });
+    pub(crate) fn pause(&self, destination: DestinationId, version: u64, reason: String) {
+        self.slot.hint(ConfigMsg::Pause { destination, version, reason });
     }
 
     /// An integration's actor gave up.
@@ -238,7 +240,7 @@ impl Actor for ConfigActor {
                 // The caller may have stopped waiting; the change stands all the same.
                 let _ = reply.send(made);
             }
-            ConfigMsg::Pause { destination, reason } => state.pause(&me, destination, reason).await,
+            ConfigMsg::Pause { destination, version, reason } => state.pause(&me, destination, version, reason).await,
             ConfigMsg::Fail { integration, reason } => state.fail(&me, integration, reason).await,
             ConfigMsg::Recompile => state.publish(&me),
         }
@@ -282,9 +284,9 @@ impl ConfigState {
         self.args.wires.configuration_changed();
     }
 
-    async fn pause(&mut self, me: &ActorRef<ConfigMsg>, id: DestinationId, reason: String) {
+    async fn pause(&mut self, me: &ActorRef<ConfigMsg>, id: DestinationId, version: u64, reason: String) {
         let Some(mut destination) = self.configuration.destinations.get(&id).cloned() else { return };
-        if destination.status == DestinationStatus::Paused {
+        if destination.status == DestinationStatus::Paused || destination.meta.version != version {
             return;
         }
         destination.status = DestinationStatus::Paused;

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         delivery::DeliveryRecord,
         event::Event,
-        ids::{EventId, SubscriptionId},
+        ids::{DestinationId, EventId, SubscriptionId},
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_WAIT_MS},
     },
     integration::IntegrationMsg,
@@ -69,12 +69,14 @@ pub(crate) enum DeliveryMsg {
 pub(crate) struct Done {
     event: Arc<Event>,
     record: Option<DeliveryRecord>,
+    /// Where it went: the plan may have changed since.
+    destination: (DestinationId, u64),
     report: AttemptReport,
     at_ms: u64,
     took: Duration,
 }
 
-/// Payload bytes held for one subscription, about: read but not delivered.
+/// Payload bytes held for one subscription, about: read but not delivered, in flight included.
 const HELD_BYTES_MAX: usize = 4 << 20;
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -101,16 +103,22 @@ pub(crate) struct DeliveryState {
     queue: VecDeque<Arc<Event>>,
     held_bytes: usize,
     in_flight: usize,
+    /// How far the read under way was to go.
+    read_to: EventId,
     reading: bool,
     announced: bool,
+    /// While it rests: how far the integration has come is asked for once, when something expires.
+    ask_intake: bool,
     flush_timer: bool,
     due_waiting: bool,
     due_reserved: usize,
+    due_in_flight: usize,
     retrying: HashSet<EventId>,
     retried: Vec<EventId>,
     next_due_ms: Option<u64>,
     failed: bool,
-    draining: Option<RpcReplyPort<()>>,
+    draining: bool,
+    drained: Option<RpcReplyPort<()>>,
 }
 
 impl Actor for DeliveryActor {
@@ -141,16 +149,20 @@ impl Actor for DeliveryActor {
             queue: VecDeque::new(),
             held_bytes: 0,
             in_flight: 0,
+            read_to: EventId::ZERO,
             reading: false,
             announced: false,
+            ask_intake: false,
             flush_timer: false,
             due_waiting: true,
             due_reserved: 0,
+            due_in_flight: 0,
             retrying: HashSet::new(),
             retried: Vec::new(),
             next_due_ms: None,
             failed: false,
-            draining: None,
+            draining: false,
+            drained: None,
         };
         for event in open {
             match state.ports.log.get(event).await {
@@ -196,7 +208,10 @@ impl Actor for DeliveryActor {
                 state.due_waiting = true;
             }
             DeliveryMsg::Expire { before } => state.expire(before),
-            DeliveryMsg::Drain(reply) => state.draining = Some(reply),
+            DeliveryMsg::Drain(reply) => {
+                state.draining = true;
+                state.drained = Some(reply);
+            }
         }
         state.pump(&me);
         Ok(())
@@ -211,7 +226,6 @@ impl DeliveryState {
         }
         while self.may_begin() && self.free_slots() > 0 {
             let Some(event) = self.queue.pop_front() else { break };
-            self.held_bytes = self.held_bytes.saturating_sub(event.arrival.body.len());
             self.begin(me, event, None, false);
         }
         self.read_on(me);
@@ -221,9 +235,9 @@ impl DeliveryState {
             self.flush_timer = true;
             me.send_after(Duration::from_millis(COMMIT_WAIT_MS), || DeliveryMsg::Flush);
         }
-        if self.in_flight == 0 && self.due_reserved == 0 && self.draining.is_some() {
+        if self.in_flight == 0 && self.due_reserved == 0 && self.drained.is_some() {
             if self.ledger.clean() || self.failed {
-                if let Some(reply) = self.draining.take() {
+                if let Some(reply) = self.drained.take() {
                     let _ = reply.send(());
                 }
             } else {
@@ -237,7 +251,7 @@ impl DeliveryState {
     }
 
     fn runnable(&self) -> bool {
-        self.plan.running && self.plan.transport.is_ok() && self.draining.is_none() && !self.failed
+        self.plan.running && self.plan.transport.is_ok() && !self.draining && !self.failed
     }
 
     fn window(&self) -> usize {
@@ -257,11 +271,12 @@ impl DeliveryState {
         add(&self.wires.counters.attempts, 1);
         let attempt = record.as_ref().map_or(0, |record| record.attempts) + 1;
         let consignment = Consignment { event: event.clone(), attempt, replay };
+        let destination = (self.plan.destination.id, self.plan.destination.meta.version);
         let (transport, me, at_ms) = (transport.clone(), me.clone(), self.ports.clock.now_ms());
         tokio::spawn(async move {
             let began = Instant::now();
             let report = guarded(transport, consignment, at_ms).await;
-            let done = Done { event, record, report, at_ms, took: began.elapsed() };
+            let done = Done { event, record, destination, report, at_ms, took: began.elapsed() };
             let _ = me.cast(DeliveryMsg::Done(Box::new(done)));
         });
     }
@@ -282,12 +297,12 @@ impl DeliveryState {
 
     fn take_read(&mut self, me: &ActorRef<DeliveryMsg>, result: Result<Vec<Stored>, LogError>) {
         match result {
-            Ok(events) if events.is_empty() => {
-                // Nothing of this integration up to its intake: stand there, so that batches can follow.
-                self.intake = self.intake.min(self.ledger.read_upto());
-            }
+            Ok(events) if events.is_empty() => self.ledger.skip_to(self.read_to),
             Ok(events) => {
                 let limit = self.read_limit();
+                if events.first().is_some_and(|first| id_of(first) > limit) {
+                    return self.ledger.skip_to(limit);
+                }
                 self.take_in(events.into_iter().take_while(|event| id_of(event) <= limit).collect());
             }
             Err(error) => {
@@ -321,13 +336,16 @@ impl DeliveryState {
 
     fn read_on(&mut self, me: &ActorRef<DeliveryMsg>) {
         let room = self.ledger.room().min(BATCH_EVENTS_MAX);
-        if self.reading || room == 0 || self.held_bytes >= HELD_BYTES_MAX || self.draining.is_some() || self.failed {
+        if self.reading || room == 0 || self.held_bytes >= HELD_BYTES_MAX || self.draining || self.failed {
             return;
         }
-        if self.ledger.read_upto() >= self.read_limit() {
-            if self.runnable() && !self.announced {
+        let limit = self.read_limit();
+        if self.ledger.read_upto() >= limit {
+            let ask = if self.runnable() { !self.announced } else { std::mem::take(&mut self.ask_intake) };
+            if ask {
                 self.announced = true;
-                let ready = IntegrationMsg::Ready { subscription: self.id, at: self.ledger.read_upto(), credit: room };
+                let credit = if self.runnable() { room } else { 0 };
+                let ready = IntegrationMsg::Ready { subscription: self.id, at: self.ledger.read_upto(), credit };
                 let _ = self.parent.cast(ready);
             }
             return;
@@ -337,6 +355,7 @@ impl DeliveryState {
             return;
         }
         self.reading = true;
+        self.read_to = limit;
         let (log, me) = (self.ports.log.clone(), me.clone());
         let (integration, after) = (self.plan.subscription.integration_id, self.ledger.read_upto());
         tokio::spawn(async move {
@@ -390,7 +409,7 @@ impl DeliveryState {
             tracing::error!(subscription = self.id.0, %error, "outcomes cannot be recorded; deliveries stop");
         }
         self.failed = true;
-        if let Some(reply) = self.draining.take() {
+        if let Some(reply) = self.drained.take() {
             let _ = reply.send(());
         }
     }

@@ -4,12 +4,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
 
 use crate::{
     delivery::{DeliveryActor, DeliveryArgs, DeliveryMsg},
     domain::{
+        activity::{Activity, ActivityResult},
         ids::{EventId, IntegrationId, SubscriptionId},
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
     },
@@ -84,6 +86,8 @@ struct Child {
     at: EventId,
     credit: usize,
     woken: bool,
+    /// It kept crashing; its next change of configuration starts it again.
+    parked: bool,
 }
 
 impl Actor for IntegrationActor {
@@ -113,7 +117,7 @@ impl Actor for IntegrationActor {
             more: true,
             deliveries: HashMap::new(),
         };
-        state.reconcile(&me).await?;
+        state.reconcile(&me).await;
         state.read_on(&me);
         Ok(state)
     }
@@ -145,9 +149,9 @@ impl Actor for IntegrationActor {
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
                 state.snapshot = state.args.wires.config.current();
-                state.reconcile(&me).await?;
+                state.reconcile(&me).await;
             }
-            IntegrationMsg::Restart(subscription) => state.start(&me, subscription).await?,
+            IntegrationMsg::Restart(subscription) => state.start(&me, subscription).await,
             IntegrationMsg::Drain(reply) => state.drain(reply),
         }
         state.read_on(&me);
@@ -164,8 +168,9 @@ impl Actor for IntegrationActor {
             SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &error.to_string()),
             SupervisionEvent::ActorTerminated(..)
             | SupervisionEvent::ActorStarted(_)
-            | SupervisionEvent::ProcessGroupChanged(_) => Ok(()),
+            | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        Ok(())
     }
 }
 
@@ -246,7 +251,7 @@ impl IntegrationState {
         }
     }
 
-    async fn reconcile(&mut self, me: &ActorRef<IntegrationMsg>) -> Result<(), ActorProcessingErr> {
+    async fn reconcile(&mut self, me: &ActorRef<IntegrationMsg>) {
         let snapshot = self.snapshot.clone();
         let plans: HashMap<SubscriptionId, Arc<Plan>> =
             snapshot.plans_of(self.args.id).map(|plan| (plan.subscription.id, plan.clone())).collect();
@@ -261,25 +266,24 @@ impl IntegrationState {
                     child.plan = plan.clone();
                     if let Some(actor) = &child.actor {
                         let _ = actor.cast(DeliveryMsg::Plan(plan));
+                    } else if std::mem::take(&mut child.parked) {
+                        child.budget = RestartBudget::new(self.args.limit);
+                        self.start(me, id).await;
                     }
                 }
                 None => {
                     let budget = RestartBudget::new(self.args.limit);
-                    let child = Child { plan, actor: None, budget, at: EventId::ZERO, credit: 0, woken: true };
+                    let child =
+                        Child { plan, actor: None, budget, at: EventId::ZERO, credit: 0, woken: true, parked: false };
                     self.deliveries.insert(id, child);
-                    self.start(me, id).await?;
+                    self.start(me, id).await;
                 }
             }
         }
-        Ok(())
     }
 
-    async fn start(
-        &mut self,
-        me: &ActorRef<IntegrationMsg>,
-        subscription: SubscriptionId,
-    ) -> Result<(), ActorProcessingErr> {
-        let Some(child) = self.deliveries.get_mut(&subscription) else { return Ok(()) };
+    async fn start(&mut self, me: &ActorRef<IntegrationMsg>, subscription: SubscriptionId) {
+        let Some(child) = self.deliveries.get_mut(&subscription) else { return };
         let args = DeliveryArgs {
             plan: child.plan.clone(),
             intake: self.intake,
@@ -287,11 +291,14 @@ impl IntegrationState {
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),
         };
-        let (actor, _) = Actor::spawn_linked(None, DeliveryActor, args, me.get_cell()).await?;
-        child.woken = true;
-        child.credit = 0;
-        child.actor = Some(actor);
-        Ok(())
+        match Actor::spawn_linked(None, DeliveryActor, args, me.get_cell()).await {
+            Ok((actor, _)) => {
+                child.woken = true;
+                child.credit = 0;
+                child.actor = Some(actor);
+            }
+            Err(error) => self.restart_or_park(me, subscription, &error.to_string()),
+        }
     }
 
     /// The subscription was deleted: its retries are cancelled, its dead letters stay to be looked at.
@@ -309,36 +316,54 @@ impl IntegrationState {
         });
     }
 
-    fn crashed(
-        &mut self,
-        me: &ActorRef<IntegrationMsg>,
-        who: &ActorCell,
-        error: &str,
-    ) -> Result<(), ActorProcessingErr> {
+    fn crashed(&mut self, me: &ActorRef<IntegrationMsg>, who: &ActorCell, error: &str) {
         let crashed = self
             .deliveries
-            .iter_mut()
-            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.get_id() == who.get_id()));
-        let Some((id, child)) = crashed else { return Ok(()) };
-        let id = *id;
+            .iter()
+            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.get_id() == who.get_id()))
+            .map(|(id, _)| *id);
+        if let Some(id) = crashed {
+            self.restart_or_park(me, id, error);
+        }
+    }
+
+    /// A delivery that keeps crashing rests alone: its siblings have nothing to do with its fault.
+    fn restart_or_park(&mut self, me: &ActorRef<IntegrationMsg>, id: SubscriptionId, error: &str) {
+        let Some(child) = self.deliveries.get_mut(&id) else { return };
         child.actor = None;
+        self.args.wires.deliveries.remove(id);
         add(&self.args.wires.counters.restarts, 1);
         match child.budget.crashed(Instant::now()) {
             AfterCrash::Restart(wait) => {
                 tracing::error!(subscription = id.0, error, ?wait, "delivery actor crashed; it is started again");
                 me.send_after(wait, move || IntegrationMsg::Restart(id));
-                Ok(())
             }
-            AfterCrash::GiveUp => Err(format!("the delivery of subscription {id} keeps crashing: {error}").into()),
+            AfterCrash::GiveUp => {
+                child.parked = true;
+                add(&self.args.wires.counters.deliveries_failed, 1);
+                tracing::error!(
+                    subscription = id.0,
+                    error,
+                    "delivery actor keeps crashing; it rests until it is changed"
+                );
+                self.args.wires.record(Activity {
+                    at_ms: self.args.ports.clock.now_ms(),
+                    actor: "hookmill".to_owned(),
+                    action: "subscription.failed".to_owned(),
+                    subject: format!("subscription {id}"),
+                    result: ActivityResult::Failed,
+                    detail: "its delivery keeps crashing; its backlog waits in the log, and any change of it starts it again"
+                        .to_owned(),
+                });
+            }
         }
     }
 
     fn drain(&self, reply: RpcReplyPort<()>) {
         let actors: Vec<_> = self.deliveries.values().filter_map(|child| child.actor.clone()).collect();
         tokio::spawn(async move {
-            for actor in actors {
-                let _ = actor.call(DeliveryMsg::Drain, None).await;
-            }
+            // All at once: none may begin anything while another still waits for its destination.
+            join_all(actors.iter().map(|actor| actor.call(DeliveryMsg::Drain, None))).await;
             let _ = reply.send(());
         });
     }

@@ -67,6 +67,8 @@ counters! {
     replayed,
     /// Actors restarted after a crash.
     restarts,
+    /// Deliveries that rest because their actor kept crashing.
+    deliveries_failed,
     /// Integrations that failed: their actor kept crashing.
     integrations_failed,
 }

@@ -53,13 +53,14 @@ impl Actor for RetryActor {
         me: ActorRef<RetryMsg>,
         (ports, wires): Self::Arguments,
     ) -> Result<RetryState, ActorProcessingErr> {
+        // First, so that what is scheduled while the times are read comes here too.
+        wires.retry.set(me.clone());
         let mut timetable = Timetable::default();
         for (_, subscription) in wires.config.current().plans.keys() {
             if let Some(first) = next_due(ports.state.as_ref(), *subscription).await? {
                 timetable.note(*subscription, first);
             }
         }
-        wires.retry.set(me.clone());
         let mut state = RetryState { clock: ports.clock, wires, timetable, timer: None, wakes_at_ms: u64::MAX };
         state.set_timer(&me);
         Ok(state)

@@ -188,6 +188,6 @@ mod tests {
         let began = Instant::now();
         assert_eq!(pace_deadline(began, 0, 1_000), began + GRACE);
         assert_eq!(pace_deadline(began, 2_500, 1_000), began + GRACE + Duration::from_millis(2_500));
-        assert_eq!(pace_deadline(began, 5, 0), began + GRACE + Duration::from_secs(5));
+        assert_eq!(pace_deadline(began, 5, 0), began + NO_PACE, "no minimum, no deadline of its own");
     }
 }

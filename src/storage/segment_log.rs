@@ -77,8 +77,14 @@ impl SegmentLog {
         let store = Arc::new(store);
         let recovered = recover(&store, &options, &state)?;
         let shared = Shared::new(options, Arc::clone(&recovered.catalog), state);
-        let (space, jobs) =
-            Space::new(recovered.catalog, shared.options.segment_bytes, recovered.recycled, recovered.next_spare);
+        let (space, jobs) = Space::new(
+            recovered.catalog,
+            shared.options.segment_bytes,
+            // What sled may need while the disk is full; the rest of the reserve is for segments.
+            shared.options.reserve_bytes / 4,
+            recovered.recycled,
+            recovered.next_spare,
+        );
         for sealed in recovered.unsaved {
             space.ask(Job::Seal(sealed));
         }

@@ -39,6 +39,7 @@ const NICENESS: i32 = 10;
 pub(crate) struct Space {
     catalog: Arc<Catalog>,
     segment_bytes: u64,
+    margin_bytes: u64,
     pool: Mutex<Pool>,
     ready: Condvar,
     jobs: Sender<Job>,
@@ -76,6 +77,7 @@ impl Space {
     pub(crate) fn new(
         catalog: Arc<Catalog>,
         segment_bytes: u64,
+        margin_bytes: u64,
         recycled: Vec<PathBuf>,
         next_spare: u64,
     ) -> (Arc<Self>, Receiver<Job>) {
@@ -88,6 +90,7 @@ impl Space {
         let space = Self {
             catalog,
             segment_bytes,
+            margin_bytes,
             pool,
             ready: Condvar::new(),
             jobs,
@@ -100,6 +103,7 @@ impl Space {
     /// Takes the prepared file, or waits for it. A segment larger than usual is allocated here and now.
     pub(crate) fn take(&self, bytes: u64) -> io::Result<Spare> {
         if bytes > self.segment_bytes {
+            self.ensure_room(bytes)?;
             return allocate(&*self.catalog.disk, self.fresh_path(), bytes, || {});
         }
         let mut pool = lock(&self.pool);
@@ -186,7 +190,9 @@ impl Space {
         };
         let made = match recycled {
             Some(path) => self.catalog.disk.open(&path).map(|file| Spare { path, file, bytes: self.segment_bytes }),
-            None => allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes, || self.breathe()),
+            None => self
+                .ensure_room(self.segment_bytes)
+                .and_then(|()| allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes, || self.breathe())),
         };
         let mut pool = lock(&self.pool);
         match made {
@@ -195,6 +201,12 @@ impl Space {
             Err(_) => {}
         }
         self.ready.notify_all();
+    }
+
+    /// Refuses to fill the disk to its end: what sled then could not write would stop the process for good.
+    fn ensure_room(&self, bytes: u64) -> io::Result<()> {
+        let free = self.catalog.disk.free_bytes(&self.catalog.dir)?;
+        if free < bytes.saturating_add(self.margin_bytes) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     /// Leaves disk and processor to the commits for a moment, unless one waits for the file.

@@ -12,7 +12,7 @@ use hookmill_actors::{
     ports::event_log::{LogError, TrimRequest, Trimmed},
 };
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     catalog::{OpenSegment, Sealed},
@@ -49,8 +49,14 @@ impl Trim<'_> {
             if let Some(failed) = self.shared.failed() {
                 return Err(failed);
             }
-            self.remove(&sealed, &mut trimmed)?;
+            let copied = self.remove(&sealed, &mut trimmed)?;
             upto = Some(sealed.summary.last);
+            let records = u64::from(sealed.summary.events) + u64::from(sealed.summary.kept);
+            if !is_old(&sealed, request) && copied * 2 > records {
+                // More was moved along than freed: going on would copy the whole log to free next to nothing.
+                warn!(copied, records, "the log is over its size with payloads that retries and dead letters need");
+                break;
+            }
             next = self.oldest(request);
         }
         if let Some(upto) = upto {
@@ -60,18 +66,19 @@ impl Trim<'_> {
         Ok(trimmed)
     }
 
-    /// The oldest segment, if it may go. An id carries the time of its commit, which is never before the receipt.
+    /// The oldest segment, if it may go.
     fn oldest(&self, request: &TrimRequest) -> Option<Arc<Sealed>> {
         let oldest = self.shared.catalog.sealed().first().cloned()?;
         let finished = oldest.summary.last <= request.finished_upto;
-        let old = oldest.summary.last.millis() < request.received_before_ms;
+        let old = is_old(&oldest, request);
         let (_, bytes, _) = self.shared.catalog.sizes();
         (finished && (old || bytes > request.bytes_max)).then_some(oldest)
     }
 
-    fn remove(&self, sealed: &Sealed, trimmed: &mut Trimmed) -> Result<(), LogError> {
+    /// Returns how many records were copied to the log's end.
+    fn remove(&self, sealed: &Sealed, trimmed: &mut Trimmed) -> Result<u64, LogError> {
         let number = sealed.summary.number;
-        let kept = self.keep(sealed)?;
+        let (kept, moved) = self.keep(sealed)?;
         self.shared.catalog.forget_oldest(number);
         self.space
             .retire(number, sealed.file_bytes)
@@ -79,17 +86,20 @@ impl Trim<'_> {
         trimmed.events += u64::from(sealed.summary.events) - kept.min(u64::from(sealed.summary.events));
         trimmed.kept += kept;
         trimmed.bytes += sealed.file_bytes;
-        Ok(())
+        Ok(kept + moved)
     }
 
-    /// Copies what is needed of a segment and gives the segment up. Returns how many of its events were copied.
-    fn keep(&self, sealed: &Sealed) -> Result<u64, LogError> {
+    /// Copies what is needed of a segment and gives the segment up. Returns how many of its own events were copied,
+    /// and of those that had been copied into it before.
+    fn keep(&self, sealed: &Sealed) -> Result<(u64, u64), LogError> {
         let state = &*self.shared.state;
         let mut records = Vec::new();
         let mut bytes = 0;
         let (segment, earlier) = look_into(&self.shared.catalog, sealed, super::catalog::IndexView::kept)?;
+        let mut moved = 0;
         for entry in earlier {
             if state.is_needed(entry.id())? {
+                moved += 1;
                 self.copy(&segment, &entry, &mut records, &mut bytes)?;
             }
         }
@@ -108,7 +118,7 @@ impl Trim<'_> {
             }
         }
         self.hand_over(records, Some(sealed.summary.number + 1))?;
-        Ok(kept)
+        Ok((kept, moved))
     }
 
     fn copy(
@@ -136,4 +146,9 @@ impl Trim<'_> {
         self.requests.send(Request::Keep(KeepRequest { records, oldest, reply })).map_err(|_| LogError::Closed)?;
         answer.blocking_recv().unwrap_or(Err(LogError::Closed))
     }
+}
+
+/// Whether a segment goes for its age. An id carries the time of its commit, which is never before the receipt.
+fn is_old(sealed: &Sealed, request: &TrimRequest) -> bool {
+    sealed.summary.last.millis() < request.received_before_ms
 }

@@ -8,6 +8,7 @@
 //! the log: a second sync could succeed for pages that the first one lost. A crash loses what was not answered.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
@@ -76,6 +77,9 @@ pub(crate) struct KeepRequest {
     pub(crate) reply: Reply<()>,
 }
 
+/// Between two tries to write state to a full disk.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
 type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 /// The requests of one commit.
@@ -85,6 +89,8 @@ struct Batch {
     states: Vec<StateRequest>,
     keeps: Vec<KeepRequest>,
     oldest: Option<u64>,
+    /// Somebody waits for what is before it.
+    barrier: bool,
     records_bytes: usize,
     state_bytes: usize,
     /// Of events: what is given back to the queue's bounds.
@@ -94,7 +100,7 @@ struct Batch {
 impl Batch {
     /// What must not wait is in it.
     fn is_urgent(&self) -> bool {
-        !self.events.is_empty() || !self.keeps.is_empty() || self.state_bytes >= STATE_ALONE_BYTES
+        self.barrier || !self.events.is_empty() || !self.keeps.is_empty() || self.state_bytes >= STATE_ALONE_BYTES
     }
 
     fn bytes(&self) -> usize {
@@ -137,6 +143,8 @@ pub(crate) struct Writer {
 struct Scratch {
     batch: Batch,
     carried: Option<Request>,
+    /// State that found no space, oldest first.
+    held: VecDeque<StateRequest>,
     closing: bool,
     buffer: Vec<u8>,
     ids: Vec<EventId>,
@@ -200,6 +208,13 @@ impl Writer {
 
     /// Collects a batch: all that is there, up to a commit's bound. Blocks while there is nothing.
     fn gather(&mut self) {
+        while let Some(held) = self.scratch.held.pop_front() {
+            self.add(Request::State(held));
+            if let Some(Request::State(too_much)) = self.scratch.carried.take() {
+                self.scratch.held.push_front(too_much);
+                return;
+            }
+        }
         if let Some(carried) = self.scratch.carried.take() {
             self.add(carried);
         }
@@ -230,6 +245,13 @@ impl Writer {
     /// Adds a request to the batch, or carries it over to the next one.
     fn add(&mut self, request: Request) {
         let batch = &mut self.scratch.batch;
+        let request = match request {
+            Request::State(barrier) if barrier.ops.is_empty() && batch.is_empty() => {
+                let _ = barrier.reply.send(self.shared.failed().map_or(Ok(()), Err));
+                return;
+            }
+            request => request,
+        };
         let (records, state) = match &request {
             Request::Event(event) => (event.payload.record_bytes(), 0),
             Request::State(state) => (0, state.encoded.len()),
@@ -249,6 +271,11 @@ impl Writer {
             Request::Event(event) => {
                 batch.queued_bytes += records;
                 batch.events.push(event);
+            }
+            Request::State(state) if state.ops.is_empty() => {
+                // A barrier: it says that all state before it is applied, so it waits for no company.
+                batch.barrier = true;
+                batch.states.push(state);
             }
             Request::State(state) => batch.states.push(state),
             Request::Keep(keep) => {
@@ -270,8 +297,41 @@ impl Writer {
         self.shared.counters.queue_bytes.fetch_sub(batch.queued_bytes, SeqCst);
         match result {
             Ok(end) => self.answer(batch, end),
+            Err(LogError::DiskFull) => self.keep_state(batch),
             Err(error) => refuse(batch, &error),
         }
+    }
+
+    /// The disk is full: events are refused, state waits for space before anything else. State is never skipped,
+    /// because a later position says that what came before it is stored. Its senders bound it.
+    fn keep_state(&mut self, batch: Batch) {
+        let Batch { events, states, keeps, .. } = batch;
+        refuse(Batch { events, keeps, ..Batch::default() }, &LogError::DiskFull);
+        for state in states.into_iter().rev() {
+            self.scratch.held.push_front(state);
+        }
+        if self.scratch.held.is_empty() {
+            return;
+        }
+        // Whatever queued meanwhile must not wait behind the state.
+        let carried = self.scratch.carried.take();
+        for request in carried.into_iter().chain(self.requests.try_iter()) {
+            match request {
+                Request::State(state) => self.scratch.held.push_back(state),
+                Request::Event(event) => {
+                    self.shared.counters.queue_events.fetch_sub(1, SeqCst);
+                    self.shared.counters.queue_bytes.fetch_sub(event.payload.record_bytes(), SeqCst);
+                    let _ = event.reply.send(Err(LogError::DiskFull));
+                }
+                Request::Keep(keep) => drop(keep.reply.send(Err(LogError::DiskFull))),
+                Request::Close => self.scratch.closing = true,
+            }
+        }
+        if self.scratch.closing {
+            let failed = self.shared.fail("the disk was full when the log was shut");
+            refuse(Batch { states: self.scratch.held.drain(..).collect(), ..Batch::default() }, &failed);
+        }
+        std::thread::sleep(FULL_PAUSE);
     }
 
     /// Begins another segment when the commit does not fit into what is left of this one.

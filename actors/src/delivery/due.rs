@@ -4,12 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use ractor::ActorRef;
 
-use super::{DeliveryMsg, DeliveryState};
+use super::{DeliveryMsg, DeliveryState, HELD_BYTES_MAX};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{EventId, SubscriptionId},
+        limits::BATCH_BYTES_MAX,
     },
     ports::{event_log::LogError, state_store::DeliveryState as Known},
     retry::RetryMsg,
@@ -30,8 +31,14 @@ impl DeliveryState {
     /// Loads what is due while there are slots for it. The due entry stays in the state until the attempt's outcome
     /// is recorded; `retrying` keeps it from being taken twice.
     pub(super) fn load_due(&mut self, me: &ActorRef<DeliveryMsg>) {
-        let slots = self.window().saturating_sub(self.in_flight + self.due_reserved).min(LOAD_MAX);
-        if !self.due_waiting || self.due_reserved > 0 || slots == 0 {
+        let free = self.window().saturating_sub(self.in_flight + self.due_reserved);
+        // While there are new events, retries take a quarter of the window and no more: the end of an outage, or a
+        // replay of thousands, must not stop what is live.
+        let live = !self.queue.is_empty() || self.ledger.read_upto() < self.intake;
+        let share = if live { (self.window() / 4).max(1) } else { self.window() };
+        let slots = free.min(share.saturating_sub(self.due_in_flight)).min(LOAD_MAX);
+        let crowded = self.held_bytes >= HELD_BYTES_MAX && self.in_flight > 0;
+        if !self.due_waiting || self.due_reserved > 0 || slots == 0 || crowded {
             return;
         }
         self.due_waiting = false;
@@ -40,12 +47,19 @@ impl DeliveryState {
         let (mut taken, retry) = (self.retrying.clone(), self.wires.retry.clone());
         tokio::spawn(async move {
             let loaded = load(&ports, id, &taken, slots).await;
-            let more = loaded.as_ref().is_ok_and(|items| items.len() == slots);
-            taken.extend(loaded.iter().flatten().map(|item| item.event));
-            if !more && let Ok(Some(due_ms)) = next_due(&ports, id, &taken).await {
-                retry.hint(RetryMsg::Schedule { subscription: id, due_ms });
-            }
-            let _ = me.cast(DeliveryMsg::DueLoaded { items: loaded, reserved: slots, more });
+            let (items, more) = match loaded {
+                Ok(Loaded { items, more, unreadable }) => {
+                    taken.extend(items.iter().map(|item| item.event));
+                    if !more && let Ok(Some(due_ms)) = next_due(&ports, id, &taken).await {
+                        // What could not be read now is no better at once.
+                        let soonest_ms = if unreadable { ports.clock.now_ms() + LOAD_AGAIN_AFTER_MS } else { 0 };
+                        retry.hint(RetryMsg::Schedule { subscription: id, due_ms: due_ms.max(soonest_ms) });
+                    }
+                    (Ok(items), more)
+                }
+                Err(error) => (Err(error), false),
+            };
+            let _ = me.cast(DeliveryMsg::DueLoaded { items, reserved: slots, more });
         });
     }
 
@@ -78,6 +92,8 @@ impl DeliveryState {
             match payload {
                 Some(payload) => {
                     let replay = record.replay;
+                    self.held_bytes += payload.arrival.body.len();
+                    self.due_in_flight += 1;
                     self.begin(me, payload, Some(record), replay);
                 }
                 None => self.unreadable_due(event, record),
@@ -88,16 +104,24 @@ impl DeliveryState {
 
 const LOAD_AGAIN_AFTER_MS: u64 = 1_000;
 
-async fn load(
-    ports: &Ports,
-    id: SubscriptionId,
-    taken: &HashSet<EventId>,
-    limit: usize,
-) -> Result<Vec<DueItem>, LogError> {
+/// What a load found.
+struct Loaded {
+    items: Vec<DueItem>,
+    /// There may be others due now.
+    more: bool,
+    /// The log could not read some of them; they stay due.
+    unreadable: bool,
+}
+
+async fn load(ports: &Ports, id: SubscriptionId, taken: &HashSet<EventId>, limit: usize) -> Result<Loaded, LogError> {
     let now_ms = ports.clock.now_ms();
     let due = ports.state.due(id, now_ms, limit + taken.len()).await?;
-    let mut items = Vec::with_capacity(limit);
+    let (mut items, mut bytes, mut looked_at, mut unreadable) = (Vec::with_capacity(limit), 0, 0, false);
     for entry in due.into_iter().filter(|entry| !taken.contains(&entry.event)).take(limit) {
+        if bytes >= BATCH_BYTES_MAX {
+            return Ok(Loaded { items, more: true, unreadable });
+        }
+        looked_at += 1;
         let record = match ports.state.delivery(id, entry.event).await? {
             Known::Record(record) if record.status == DeliveryStatus::Retrying => record,
             // Settled since the entry was read.
@@ -106,11 +130,17 @@ async fn load(
         let payload = match ports.log.get(entry.event).await {
             Ok(payload) => payload,
             Err(LogError::Corrupt(_)) => None,
-            Err(error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(subscription = id.0, event = %entry.event, %error, "could not read an event to retry");
+                unreadable = true;
+                continue;
+            }
         };
+        bytes += payload.as_ref().map_or(0, |event| event.arrival.body.len());
         items.push(DueItem { event: entry.event, record, payload });
     }
-    Ok(items)
+    let more = looked_at == limit && !unreadable;
+    Ok(Loaded { items, more, unreadable })
 }
 
 async fn next_due(ports: &Ports, id: SubscriptionId, taken: &HashSet<EventId>) -> Result<Option<u64>, LogError> {

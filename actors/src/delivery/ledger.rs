@@ -62,6 +62,14 @@ impl Ledger {
         self.moved = true;
     }
 
+    /// Nothing of this integration lies between here and `event`.
+    pub(crate) fn skip_to(&mut self, event: EventId) {
+        if event > self.read_upto {
+            self.read_upto = event;
+            self.moved = true;
+        }
+    }
+
     /// An event succeeded at its first try.
     pub(crate) fn delivered(&mut self, event: EventId) {
         self.open.remove(&event);

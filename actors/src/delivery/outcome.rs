@@ -7,7 +7,7 @@ use crate::{
     domain::{
         backoff::Next,
         delivery::{Attempt, DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus},
-        ids::EventId,
+        ids::{DestinationId, EventId},
     },
     ports::{state_store::StateOp, transport::Verdict},
 };
@@ -15,8 +15,10 @@ use crate::{
 impl DeliveryState {
     pub(super) fn done(&mut self, done: Done) {
         self.in_flight -= 1;
-        let Done { event, record, report, at_ms, took } = done;
+        let Done { event, record, destination, report, at_ms, took } = done;
         let id = event.id;
+        self.held_bytes = self.held_bytes.saturating_sub(event.arrival.body.len());
+        self.due_in_flight -= usize::from(record.is_some());
         if report.verdict == Verdict::Delivered {
             Self::count(&self.wires.counters.delivered);
             if record.is_none() {
@@ -44,7 +46,7 @@ impl DeliveryState {
             Verdict::Refused => Some(DeadReason::Refused),
             Verdict::Retry { after } => self.schedule(&mut record, after),
             Verdict::Gone => {
-                self.pause_destination();
+                self.pause(destination);
                 self.schedule(&mut record, None)
             }
         };
@@ -76,10 +78,9 @@ impl DeliveryState {
         }
     }
 
-    fn pause_destination(&self) {
-        let destination = &self.plan.destination;
+    fn pause(&self, (destination, version): (DestinationId, u64)) {
         let reason = "answered 410 Gone: it wants no more events; set its status to active to resume";
-        self.wires.config.pause(destination.id, reason.to_owned());
+        self.wires.config.pause(destination, version, reason.to_owned());
     }
 
     fn bury(&mut self, event: EventId, mut record: DeliveryRecord, reason: DeadReason, error: String) {
@@ -120,6 +121,7 @@ impl DeliveryState {
     /// Everything unfinished before `before` goes to the dead letter; what is in flight ends as it ends.
     pub(super) fn expire(&mut self, before: EventId) {
         self.expire_before = self.expire_before.max(before);
+        self.ask_intake = true;
         while let Some(event) = self.queue.front().filter(|event| event.id < before) {
             let id = event.id;
             self.held_bytes = self.held_bytes.saturating_sub(event.arrival.body.len());

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -28,6 +31,7 @@ pub struct MemoryLog {
     listener: Arc<dyn CommitListener>,
     clock: Arc<dyn Clock>,
     broken_intake: Mutex<Option<IntegrationId>>,
+    reads: AtomicUsize,
 }
 
 impl MemoryLog {
@@ -40,6 +44,7 @@ impl MemoryLog {
             listener,
             clock,
             broken_intake: Mutex::default(),
+            reads: AtomicUsize::new(0),
         }
     }
 
@@ -54,6 +59,11 @@ impl MemoryLog {
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&self.damaged.lock().unwrap_or_else(PoisonError::into_inner));
         reopened
+    }
+
+    /// How often the log was read.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// From now on the event's bytes fail their checksum.
@@ -111,6 +121,7 @@ impl EventLog for MemoryLog {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let events = self.events();
         let from = events.partition_point(|event| event.id <= after);
         let mut bytes = 0;

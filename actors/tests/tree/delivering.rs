@@ -160,7 +160,9 @@ async fn what_outlives_its_retention_is_a_dead_letter_not_a_loss() {
             it.active = false;
         })
         .await;
-    let waiting = world.post_many(integration, 10).await;
+    let mut waiting = world.post_many(integration, 10).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    waiting.extend(world.post_many(integration, 10).await);
     tokio::time::sleep(Duration::from_secs(31 * 24 * 3600)).await;
     for event in &waiting {
         let letter = world.state.dead_letter(subscription, *event).await.unwrap().expect("it expired");
@@ -170,4 +172,42 @@ async fn what_outlives_its_retention_is_a_dead_letter_not_a_loss() {
     for event in &finished {
         assert_eq!(world.log.get(*event).await.unwrap(), None, "finished events leave the log");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_rests_does_not_read_the_log_again_and_again() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    let rest = |resource: &mut Resource| {
+        let Resource::Subscription(it) = resource else { unreachable!() };
+        it.active = false;
+        it.start_after = EventId::ZERO;
+    };
+    world.update(ResourceKey::Subscription(subscription), rest).await;
+    world.post_many(integration, 600).await;
+    let world = world.crash_and_restart().await;
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    // Retention looks at each intake and each position once a minute.
+    assert!(world.log.reads() < 1_000, "{} reads in two hours of rest", world.log.reads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn starting_at_a_beginning_that_is_trimmed_away_costs_nothing() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let old = world.post_many(integration, 100).await;
+    tokio::time::sleep(Duration::from_secs(31 * 24 * 3600)).await;
+    assert_eq!(world.log.get(old[0]).await.unwrap(), None, "it is trimmed");
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    let from_the_beginning = |resource: &mut Resource| {
+        let Resource::Subscription(it) = resource else { unreachable!() };
+        it.start_after = EventId::ZERO;
+    };
+    world.update(ResourceKey::Subscription(subscription), from_the_beginning).await;
+    let world = world.crash_and_restart().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(world.log.reads() < 1_000, "{} reads in an hour", world.log.reads());
+    let fresh = world.post_many(integration, 10).await;
+    world.until(subscription, &fresh, DeliveryStatus::Delivered).await;
 }

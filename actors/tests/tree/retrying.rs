@@ -183,3 +183,48 @@ async fn deleting_a_subscription_cancels_its_retries() {
     assert_eq!(world.transports.seen().len(), attempts);
     assert_eq!(world.state.counts().await.unwrap().due, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn new_events_go_on_while_thousands_of_slow_retries_are_made() {
+    let failing = Arc::new(AtomicBool::new(true));
+    let is_failing = failing.clone();
+    let world = World::start(ScriptedTransports::new(move |_, _| match is_failing.load(Ordering::Relaxed) {
+        true => FAIL,
+        false => Step::Answer(Verdict::Delivered, Duration::from_secs(1)),
+    }))
+    .await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[60])).await;
+    let failed = world.post_many(integration, 2_000).await;
+    world.until(subscription, &failed, DeliveryStatus::Retrying).await;
+    failing.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(75)).await;
+    let fresh = world.post_many(integration, 24).await;
+    let began = tokio::time::Instant::now();
+    world.until(subscription, &fresh, DeliveryStatus::Delivered).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?} for two windows of a second each", began.elapsed());
+    world.until(subscription, &failed, DeliveryStatus::Delivered).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_410_does_not_pause_what_an_operator_has_mended_since() {
+    let world = World::start(ScriptedTransports::new(|_, consignment| match consignment.attempt {
+        1 => Step::Answer(Verdict::Gone, Duration::from_secs(10)),
+        _ => OK,
+    }))
+    .await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[1])).await;
+    let event = world.post(integration, "a").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let destination = world.handle().config().current().configuration.subscriptions[&subscription].destination_id;
+    world
+        .update(ResourceKey::Destination(destination), |resource| {
+            let Resource::Destination(it) = resource else { unreachable!() };
+            it.name = "mended".to_owned();
+        })
+        .await;
+    world.until(subscription, &[event], DeliveryStatus::Delivered).await;
+    let status = world.handle().config().current().configuration.destinations[&destination].status;
+    assert_eq!(status, DestinationStatus::Active);
+}

@@ -88,3 +88,22 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
         .await;
     world.until(broken_subscription, &events, DeliveryStatus::Delivered).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_a_slow_destination_without_beginning_anything_at_the_others() {
+    let world = World::start(ScriptedTransports::new(|destination, _| match destination.0 {
+        1 => Step::Answer(Verdict::Delivered, Duration::from_secs(5)),
+        _ => Step::Answer(Verdict::Delivered, Duration::from_millis(100)),
+    }))
+    .await;
+    let integration = world.integration().await;
+    world.subscription(integration, RetryPolicy::default()).await;
+    let quick = world.subscription(integration, RetryPolicy::default()).await;
+    world.post_many(integration, 2_000).await;
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    let before = world.arrivals(quick).len();
+    let transports = world.transports.clone();
+    world.tree.stop(Duration::from_secs(20)).await;
+    let after = transports.seen().iter().filter(|seen| seen.destination.0 == 2).count();
+    assert!(after <= before + 16, "{before} before the stop, {after} after");
+}

@@ -65,6 +65,7 @@ async fn below_the_reserve_events_are_refused_and_state_goes_until_space_returns
     let state = Arc::<TestState>::default();
     let log = open_on(Arc::new(disk.clone()), Path::new(DIR), bounds, &state).unwrap();
     append(&log, 1, "there is space").await.unwrap();
+    prepared(&disk).await;
     disk.set_free(0);
     let mut health = log.health();
     timeout(Duration::from_secs(5), health.wait_for(|health| *health == LogHealth::DiskLow)).await.unwrap().unwrap();
@@ -76,6 +77,55 @@ async fn below_the_reserve_events_are_refused_and_state_goes_until_space_returns
     disk.set_free(10 << 20);
     timeout(Duration::from_secs(5), health.wait_for(|health| *health == LogHealth::Ready)).await.unwrap().unwrap();
     append(&log, 1, "there is space again").await.unwrap();
+    log.close().await.unwrap();
+}
+
+/// Waits until the next segment's file is there.
+async fn prepared(disk: &SimDisk) {
+    let is_there = || disk.list(&Path::new(DIR).join("log")).unwrap().iter().any(|name| name.contains(".spare"));
+    timeout(Duration::from_secs(5), async {
+        while !is_there() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn on_a_full_disk_state_waits_in_order_and_nothing_of_it_is_skipped() {
+    let disk = SimDisk::default();
+    let state = Arc::<TestState>::default();
+    let log = open_on(Arc::new(disk.clone()), Path::new(DIR), options(), &state).unwrap();
+    prepared(&disk).await;
+    disk.set_free(0);
+    let mut commits = Vec::new();
+    while commits.len() < 2_000 {
+        commits.push(log.commit(vec![position(commits.len() as u64); 5]).unwrap());
+    }
+    let last = commits.pop().unwrap();
+    let waiting = tokio::spawn(last);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "there is no space for all of it");
+    assert!(append(&log, 1, vec![1; 3_000]).await.is_err(), "events are refused meanwhile");
+    disk.set_free(10 << 20);
+    timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap();
+    for commit in commits {
+        commit.await.unwrap();
+    }
+    append(&log, 1, "it goes on").await.unwrap();
+    log.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_barrier_waits_for_nothing_but_what_is_before_it() {
+    let disk = SimDisk::default();
+    let log = open_on(Arc::new(disk), Path::new(DIR), options(), &Arc::default()).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        log.commit(Vec::new()).unwrap().await.unwrap();
+    }
+    assert!(began.elapsed() < options().state_wait * 50, "{:?} for a hundred barriers", began.elapsed());
     log.close().await.unwrap();
 }
 
