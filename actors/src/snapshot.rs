@@ -214,6 +214,7 @@ impl Compiler {
         let former =
             before.plans.get(&(integration.id, subscription.id)).filter(|plan| plan.destination == *destination);
         if let Some(plan) = former.filter(|plan| plan.subscription == *subscription && plan.running == running) {
+            note_fault(faults, destination, &plan.transport);
             return plan.clone();
         }
         let transport = match former {
@@ -224,10 +225,18 @@ impl Compiler {
                 .map_err(|error| SettingsError::new("signing_secret", error.to_string()))
                 .and_then(|secret: Secret| self.transports.build(destination, &secret)),
         };
-        if let Err(error) = &transport {
-            faults.push(Fault { subject: format!("destination {}", destination.id), problem: error.to_string() });
-        }
+        note_fault(faults, destination, &transport);
         Arc::new(Plan { subscription: subscription.clone(), destination: destination.clone(), transport, running })
+    }
+}
+
+fn note_fault(
+    faults: &mut Vec<Fault>,
+    destination: &Destination,
+    transport: &Result<Arc<dyn Transport>, SettingsError>,
+) {
+    if let Err(error) = transport {
+        faults.push(Fault { subject: format!("destination {}", destination.id), problem: error.to_string() });
     }
 }
 
