@@ -25,7 +25,7 @@ use crate::{
     integration::IntegrationMsg,
     metrics::add,
     ports::{
-        event_log::{LogError, ReadBounds, Stored},
+        event_log::{LogError, ReadBounds, Stored, id_of},
         transport::{AttemptReport, Consignment, Transport, Verdict},
     },
     retry::RetryMsg,
@@ -416,13 +416,6 @@ impl DeliveryState {
 
     fn count(counter: &AtomicU64) {
         add(counter, 1);
-    }
-}
-
-fn id_of(stored: &Stored) -> EventId {
-    match stored {
-        Ok(event) => event.id,
-        Err(id) => *id,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     },
     metrics::add,
     ports::{
-        event_log::{LogError, ReadBounds, Stored},
+        event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::Note,
     },
     router::gate::Gate,
@@ -388,12 +388,5 @@ impl Child {
             self.credit = 0;
             self.woken = true;
         }
-    }
-}
-
-fn id_of(stored: &Stored) -> EventId {
-    match stored {
-        Ok(event) => event.id,
-        Err(id) => *id,
     }
 }

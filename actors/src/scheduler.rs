@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::{
     delivery::DeliveryMsg,
     domain::ids::EventId,
-    ports::event_log::{LogError, ReadBounds, TrimRequest},
+    ports::event_log::{LogError, ReadBounds, TrimRequest, id_of},
     scheduler::clock_watch::ClockWatch,
     tree::{Ports, wires::Wires},
 };
@@ -146,8 +146,7 @@ async fn before_next(
 ) -> Result<EventId, LogError> {
     let next = ports.log.read(integration, after, ReadBounds { events_max: 1, bytes_max: 1 }).await?;
     Ok(match next.first() {
-        Some(Ok(event)) => just_before(event.id),
-        Some(Err(id)) => just_before(*id),
+        Some(stored) => just_before(id_of(stored)),
         None => EventId::MAX,
     })
 }

@@ -98,6 +98,14 @@ pub struct Trimmed {
 /// A stored event as read: whole, or known to be damaged.
 pub type Stored = Result<Arc<Event>, EventId>;
 
+/// The id of a stored event, damaged or not.
+pub fn id_of(stored: &Stored) -> EventId {
+    match stored {
+        Ok(event) => event.id,
+        Err(id) => *id,
+    }
+}
+
 /// Hears of commits, to wake readers.
 ///
 /// # Contract
