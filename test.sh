@@ -8,10 +8,10 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 
 bash .ci/setup
 
-echo "== tests, and the benches' own checks"
-cargo test --workspace --all-targets --locked
 echo "== examples in the documentation"
 cargo test --workspace --doc --locked
+echo "== tests, and the benches' own checks"
+cargo test --workspace --all-targets --locked
 echo "== load: signed webhooks against the same build"
 RATE=${RATE:-200} DURATION=${DURATION:-5s} P99_MS=${P99_MS:-1000} loadtest/run.sh "$target/debug/hookmill"
 echo "== all passed"
