@@ -115,15 +115,14 @@ impl App {
         let store = store::open(settings, &data_dir, options, board.clone(), clock.clone()).await?;
 
         let own = OwnAddresses::new([settings.ingress.address, settings.admin.address]);
-        let destinations = || {
-            let defaults = HttpDefaults {
-                timeout: settings.delivery.total_timeout,
-                connect_timeout: settings.delivery.connect_timeout,
-            };
-            Arc::new(Destinations::new(Egress::new(settings.egress.allow.clone(), own.clone()), defaults))
+        let defaults = HttpDefaults {
+            timeout: settings.delivery.total_timeout,
+            connect_timeout: settings.delivery.connect_timeout,
         };
+        let egress = Egress::new(settings.egress.allow.clone(), own.clone());
+        let destinations = Arc::new(Destinations::new(egress, defaults));
         let compiler =
-            Compiler { providers: Arc::new(*registry()), transports: destinations(), sealer: store.keys.clone() };
+            Compiler { providers: Arc::new(*registry()), transports: destinations.clone(), sealer: store.keys.clone() };
         let ports = Ports {
             log: store.log.clone(),
             state: store.state.clone(),
@@ -146,7 +145,7 @@ impl App {
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
-        let admin = bind_admin(settings, &tree, &store, destinations(), token, readiness.clone()).await?;
+        let admin = bind_admin(settings, &tree, &store, destinations, token, readiness.clone()).await?;
         let ingress = start_ingress(settings, &tree, &store, clock, readiness)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);

@@ -2,10 +2,9 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
-    configuration::Kind,
     domain::{
         activity::ActivityResult,
-        config::{Configuration, Destination, DestinationStatus, Meta, Resource, ResourceKey},
+        config::{Destination, DestinationStatus, Meta},
         ids::DestinationId,
         secret::Secret,
     },
@@ -26,7 +25,7 @@ use super::{
     paging::Params,
     problem::Problem,
     redact,
-    resource::{IfMatch, Managed, Segments, reply, time},
+    resource::{Configured, IfMatch, Managed, Segments, reply, time},
     tools::Tools,
     webhooks::shown_once,
 };
@@ -71,7 +70,6 @@ impl Shown {
 }
 
 impl Managed for Destination {
-    const KIND: Kind = Kind::Destination;
     const COLLECTION: &'static str = "destinations";
     type View = View;
     type Filter = Option<DestinationStatus>;
@@ -82,37 +80,6 @@ impl Managed for Destination {
 
     fn passes(&self, filter: &Self::Filter) -> bool {
         filter.is_none_or(|status| self.status == status)
-    }
-
-    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-        configuration.destinations.values()
-    }
-
-    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
-        configuration.destinations.get(&DestinationId(id))
-    }
-
-    fn key(id: u32) -> ResourceKey {
-        ResourceKey::Destination(DestinationId(id))
-    }
-
-    fn id(&self) -> u32 {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    fn into_resource(self) -> Resource {
-        Resource::Destination(self)
-    }
-
-    fn from_resource(resource: Resource) -> Option<Self> {
-        match resource {
-            Resource::Destination(destination) => Some(destination),
-            _ => None,
-        }
     }
 
     fn view(&self, _tools: &Tools) -> View {

@@ -2,12 +2,9 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
-    configuration::{ConfigError, Kind},
+    configuration::ConfigError,
     domain::{
-        config::{
-            Change as Version, Configuration, Environment, Integration, IntegrationStatus, IntegrationType, Meta,
-            Resource, ResourceKey,
-        },
+        config::{Change as Version, Environment, Integration, IntegrationStatus, IntegrationType, Meta},
         ids::IntegrationId,
         secret::Secret,
     },
@@ -25,7 +22,7 @@ use super::{
     paging::Params,
     problem::Problem,
     redact,
-    resource::{IfMatch, Managed, Segments, json, reply, time},
+    resource::{Configured, IfMatch, Managed, Segments, json, reply, time},
     tools::{SealedView, Tools},
 };
 
@@ -93,7 +90,6 @@ pub(super) struct Filter {
 }
 
 impl Managed for Integration {
-    const KIND: Kind = Kind::Integration;
     const COLLECTION: &'static str = "integrations";
     type View = View;
     type Filter = Filter;
@@ -110,37 +106,6 @@ impl Managed for Integration {
         filter.kind.is_none_or(|kind| self.kind == kind)
             && filter.status.is_none_or(|status| self.status == status)
             && filter.environment.is_none_or(|environment| self.environment == environment)
-    }
-
-    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-        configuration.integrations.values()
-    }
-
-    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
-        configuration.integrations.get(&IntegrationId(id))
-    }
-
-    fn key(id: u32) -> ResourceKey {
-        ResourceKey::Integration(IntegrationId(id))
-    }
-
-    fn id(&self) -> u32 {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    fn into_resource(self) -> Resource {
-        Resource::Integration(self)
-    }
-
-    fn from_resource(resource: Resource) -> Option<Self> {
-        match resource {
-            Resource::Integration(integration) => Some(integration),
-            _ => None,
-        }
     }
 
     fn view(&self, tools: &Tools) -> View {

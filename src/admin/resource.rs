@@ -9,7 +9,8 @@ use hookmill_actors::{
     configuration::{ConfigError, Kind, Write},
     domain::{
         activity::{Activity, ActivityResult},
-        config::{Configuration, Meta, Resource, ResourceKey},
+        config::{Configuration, Destination, Endpoint, Integration, Meta, Resource, ResourceKey, Subscription},
+        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -22,21 +23,11 @@ use super::{
     tools::Tools,
 };
 
-/// One of the four kinds of resources.
-pub(super) trait Managed: Clone + PartialEq + Send + Sync + 'static {
+/// How a kind of resource stands in the configuration: alike for all four, but for its names.
+pub(super) trait Configured: Clone + PartialEq + Send + Sync + 'static {
     /// For reserving ids.
     const KIND: Kind;
-    /// Its collection: `integrations`.
-    const COLLECTION: &'static str;
-    /// As replies show it.
-    type View: Serialize;
-    /// What a list may be narrowed by.
-    type Filter: Send;
 
-    /// Reads a list's filters.
-    fn filter(params: &mut Params) -> Result<Self::Filter, Problem>;
-    /// Whether it passes them.
-    fn passes(&self, filter: &Self::Filter) -> bool;
     /// All there are, by id.
     fn all(configuration: &Configuration) -> impl Iterator<Item = &Self>;
     /// One of them.
@@ -51,6 +42,67 @@ pub(super) trait Managed: Clone + PartialEq + Send + Sync + 'static {
     fn into_resource(self) -> Resource;
     /// Comes out of it.
     fn from_resource(resource: Resource) -> Option<Self>;
+}
+
+macro_rules! configured {
+    ($($kind:ident($id:ident) in $collection:ident,)*) => {$(
+        impl Configured for $kind {
+            const KIND: Kind = Kind::$kind;
+
+            fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
+                configuration.$collection.values()
+            }
+
+            fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
+                configuration.$collection.get(&$id(id))
+            }
+
+            fn key(id: u32) -> ResourceKey {
+                ResourceKey::$kind($id(id))
+            }
+
+            fn id(&self) -> u32 {
+                self.id.0
+            }
+
+            fn meta(&self) -> &Meta {
+                &self.meta
+            }
+
+            fn into_resource(self) -> Resource {
+                Resource::$kind(self)
+            }
+
+            fn from_resource(resource: Resource) -> Option<Self> {
+                match resource {
+                    Resource::$kind(resource) => Some(resource),
+                    _ => None,
+                }
+            }
+        }
+    )*};
+}
+
+configured! {
+    Integration(IntegrationId) in integrations,
+    Endpoint(EndpointId) in endpoints,
+    Destination(DestinationId) in destinations,
+    Subscription(SubscriptionId) in subscriptions,
+}
+
+/// How the API treats a kind of resource.
+pub(super) trait Managed: Configured {
+    /// Its collection: `integrations`.
+    const COLLECTION: &'static str;
+    /// As replies show it.
+    type View: Serialize;
+    /// What a list may be narrowed by.
+    type Filter: Send;
+
+    /// Reads a list's filters.
+    fn filter(params: &mut Params) -> Result<Self::Filter, Problem>;
+    /// Whether it passes them.
+    fn passes(&self, filter: &Self::Filter) -> bool;
     /// As replies show it; no secret is in it.
     fn view(&self, tools: &Tools) -> Self::View;
 }

@@ -51,11 +51,9 @@ pub(super) async fn create(
     let integration = draft.into_integration(IntegrationId(api.reserve::<Integration>()), &api.tools);
     let (mut writes, mut made_webhook, mut made_destination, mut subscription) = (Vec::new(), None, None, None);
     if let Some(members) = parts.webhook {
-        let mut with_it = api.tree.config().current().configuration.as_ref().clone();
-        with_it.integrations.insert(integration.id, integration.clone());
         let draft = webhooks::Draft::read(members.of(&integration)).map_err(|problem| within(WEBHOOK, problem))?;
         let (mut endpoint, secret) =
-            draft.into_endpoint(&with_it, &api.tools).map_err(|problem| within(WEBHOOK, problem))?;
+            draft.into_endpoint(&integration, &api.tools).map_err(|problem| within(WEBHOOK, problem))?;
         endpoint.id = EndpointId(api.reserve::<Endpoint>());
         made_webhook = Some((endpoint.id, secret));
         writes.push(new(endpoint));

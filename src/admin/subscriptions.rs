@@ -3,14 +3,11 @@
 use std::ops::RangeInclusive;
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use hookmill_actors::{
-    configuration::Kind,
-    domain::{
-        backoff::{RetryPolicy, SCHEDULE_MAX, WAIT_MAX_S},
-        config::{Configuration, Meta, Resource, ResourceKey, Subscription},
-        ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
-        limits::IN_FLIGHT_MAX,
-    },
+use hookmill_actors::domain::{
+    backoff::{RetryPolicy, SCHEDULE_MAX, WAIT_MAX_S},
+    config::{Meta, Subscription},
+    ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
+    limits::IN_FLIGHT_MAX,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -68,7 +65,6 @@ pub(super) struct Filter {
 }
 
 impl Managed for Subscription {
-    const KIND: Kind = Kind::Subscription;
     const COLLECTION: &'static str = "subscriptions";
     type View = View;
     type Filter = Filter;
@@ -85,37 +81,6 @@ impl Managed for Subscription {
         filter.integration.is_none_or(|id| self.integration_id.0 == id)
             && filter.destination.is_none_or(|id| self.destination_id.0 == id)
             && filter.active.is_none_or(|active| self.active == active)
-    }
-
-    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-        configuration.subscriptions.values()
-    }
-
-    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
-        configuration.subscriptions.get(&SubscriptionId(id))
-    }
-
-    fn key(id: u32) -> ResourceKey {
-        ResourceKey::Subscription(SubscriptionId(id))
-    }
-
-    fn id(&self) -> u32 {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    fn into_resource(self) -> Resource {
-        Resource::Subscription(self)
-    }
-
-    fn from_resource(resource: Resource) -> Option<Self> {
-        match resource {
-            Resource::Subscription(subscription) => Some(subscription),
-            _ => None,
-        }
     }
 
     fn view(&self, _tools: &Tools) -> View {

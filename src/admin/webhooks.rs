@@ -7,9 +7,8 @@ mod view;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
-    configuration::Kind,
     domain::{
-        config::{Configuration, Endpoint, EndpointSecret, Integration, Meta, Resource, ResourceKey},
+        config::{Configuration, Endpoint, EndpointSecret, Integration, Meta, ResourceKey},
         ids::{EndpointId, IntegrationId},
         secret::Secret,
     },
@@ -34,7 +33,7 @@ use super::{
     paging::Params,
     problem::{Code, Problem},
     redact,
-    resource::{IfMatch, Managed, Segments, reply},
+    resource::{Configured, IfMatch, Managed, Segments, reply},
     tools::Tools,
 };
 
@@ -59,7 +58,6 @@ pub(super) struct Filter {
 }
 
 impl Managed for Endpoint {
-    const KIND: Kind = Kind::Endpoint;
     const COLLECTION: &'static str = "webhooks";
     type View = View;
     type Filter = Filter;
@@ -76,37 +74,6 @@ impl Managed for Endpoint {
             && filter.active.is_none_or(|active| self.active == active)
     }
 
-    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-        configuration.endpoints.values()
-    }
-
-    fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
-        configuration.endpoints.get(&EndpointId(id))
-    }
-
-    fn key(id: u32) -> ResourceKey {
-        ResourceKey::Endpoint(EndpointId(id))
-    }
-
-    fn id(&self) -> u32 {
-        self.id.0
-    }
-
-    fn meta(&self) -> &Meta {
-        &self.meta
-    }
-
-    fn into_resource(self) -> Resource {
-        Resource::Endpoint(self)
-    }
-
-    fn from_resource(resource: Resource) -> Option<Self> {
-        match resource {
-            Resource::Endpoint(endpoint) => Some(endpoint),
-            _ => None,
-        }
-    }
-
     fn view(&self, _tools: &Tools) -> View {
         View::of(self)
     }
@@ -120,7 +87,8 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let draft = Draft::read(body)?;
     let snapshot = api.tree.config().current();
-    let (mut endpoint, made_secret) = draft.into_endpoint(&snapshot.configuration, &api.tools)?;
+    let integration = integration_of(&snapshot.configuration, draft.integration)?;
+    let (mut endpoint, made_secret) = draft.into_endpoint(integration, &api.tools)?;
     endpoint.id = EndpointId(api.reserve::<Endpoint>());
     let made = api.create(&author, endpoint).await?;
     let shown = Shown::new(&made, made_secret.as_ref())?;
@@ -193,10 +161,9 @@ impl Draft {
     /// The endpoint, still without its id, and the secret that was made for it.
     pub(super) fn into_endpoint(
         self,
-        configuration: &Configuration,
+        integration: &Integration,
         tools: &Tools,
     ) -> Result<(Endpoint, Option<Secret>), Problem> {
-        let integration = integration_of(configuration, self.integration)?;
         let provider = provider_of(integration, tools)?;
         let given = self.secret.is_some();
         let takes_secret = provider.name() != UNVERIFIED;
@@ -416,7 +383,10 @@ mod tests {
     }
 
     fn draft(body: Value) -> Result<(Endpoint, Option<Secret>), Problem> {
-        Draft::read(body)?.into_endpoint(&configuration(), &tools())
+        let draft = Draft::read(body)?;
+        let configuration = configuration();
+        let integration = integration_of(&configuration, draft.integration)?;
+        draft.into_endpoint(integration, &tools())
     }
 
     pub(super) fn with(name: &str, value: Value) -> Value {

@@ -17,7 +17,7 @@ use super::{
         form::Form,
         json::OptionalJson,
         problem::{Code, Problem},
-        resource::{IfMatch, Managed, Segments, reply},
+        resource::{Configured, IfMatch, Managed, Segments, reply},
         tools::Tools,
     },
     SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretView, check, integration_of, provider_of, sealed, shown_once,
