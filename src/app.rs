@@ -41,6 +41,7 @@ use crate::{
     cli::ServeOptions,
     destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
     ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
+    programs::Engines,
     providers::registry,
     secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
     settings::Settings,
@@ -121,8 +122,12 @@ impl App {
         };
         let egress = Egress::new(settings.egress.allow.clone(), own.clone());
         let destinations = Arc::new(Destinations::new(egress, defaults));
-        let compiler =
-            Compiler { providers: Arc::new(*registry()), transports: destinations.clone(), sealer: store.keys.clone() };
+        let compiler = Compiler {
+            providers: Arc::new(*registry()),
+            transports: destinations.clone(),
+            sealer: store.keys.clone(),
+            programs: Arc::new(Engines),
+        };
         let ports = Ports {
             log: store.log.clone(),
             state: store.state.clone(),

@@ -69,7 +69,12 @@ impl Destinations {
 }
 
 impl Transports for Destinations {
-    fn build(&self, destination: &Destination, signing_secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+    fn build(
+        &self,
+        destination: &Destination,
+        signing_secret: &Secret,
+        _credentials: Option<&Secret>,
+    ) -> Result<Arc<dyn Transport>, SettingsError> {
         self.kind(&destination.kind)?.build(&destination.settings, signing_secret)
     }
 }

@@ -6,6 +6,7 @@ pub mod app;
 pub mod cli;
 pub mod destinations;
 pub mod ingress;
+pub mod programs;
 pub mod providers;
 pub mod secrets;
 pub mod settings;

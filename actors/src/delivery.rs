@@ -26,7 +26,7 @@ use crate::{
     metrics::add,
     ports::{
         event_log::{LogError, ReadBounds, Stored, id_of},
-        transport::{AttemptReport, Consignment, Transport, Verdict},
+        transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
     retry::RetryMsg,
     snapshot::Plan,
@@ -270,7 +270,7 @@ impl DeliveryState {
         self.in_flight += 1;
         add(&self.wires.counters.attempts, 1);
         let attempt = record.as_ref().map_or(0, |record| record.attempts) + 1;
-        let consignment = Consignment { event: event.clone(), attempt, replay };
+        let consignment = Consignment { event: event.clone(), attempt, replay, event_type: None, rendered: None };
         let destination = (self.plan.destination.id, self.plan.destination.meta.version);
         let (transport, me, at_ms) = (transport.clone(), me.clone(), self.ports.clock.now_ms());
         tokio::spawn(async move {
@@ -428,6 +428,7 @@ async fn guarded(transport: Arc<dyn Transport>, consignment: Consignment, at_ms:
             status: None,
             error: Some("the transport panicked; this is a fault of hookmill".to_owned()),
             reply: None,
+            timings: Timings::default(),
         },
     }
 }

@@ -8,4 +8,8 @@ pub mod event;
 pub mod headers;
 pub mod ids;
 pub mod limits;
+pub mod order;
 pub mod secret;
+pub mod selection;
+pub mod shaping;
+pub mod transform;

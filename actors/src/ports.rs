@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config_store;
 pub mod event_log;
+pub mod program;
 pub mod provider;
 pub mod sealer;
 pub mod state_store;

@@ -17,6 +17,7 @@ use crate::{
         secret::Secret,
     },
     ports::{
+        program::{Programs, Selector, Transformer},
         provider::{Provider, Providers, SettingsError, Verifier},
         sealer::{Owner, Sealer},
         transport::{Transport, Transports},
@@ -32,6 +33,8 @@ pub struct Compiler {
     pub transports: Arc<dyn Transports>,
     /// Opens what is sealed.
     pub sealer: Arc<dyn Sealer>,
+    /// Compiles filters, keys and transformations.
+    pub programs: Arc<dyn Programs>,
 }
 
 /// A path that accepts webhooks.
@@ -64,6 +67,10 @@ pub struct Plan {
     pub destination: Destination,
     /// The way there, or why there is none.
     pub transport: Result<Arc<dyn Transport>, SettingsError>,
+    /// Selects events and names their keys; `None` where every event is taken in no order.
+    pub selector: Result<Option<Arc<dyn Selector>>, SettingsError>,
+    /// Renders events; `None` where the bytes go as they came.
+    pub transformer: Result<Option<Arc<dyn Transformer>>, SettingsError>,
     /// Whether deliveries may be made: subscription, destination and integration are all on.
     pub running: bool,
 }
@@ -211,32 +218,71 @@ impl Compiler {
     ) -> Arc<Plan> {
         let running =
             subscription.active && destination.status == DestinationStatus::Active && accepts(integration.status);
-        let former =
-            before.plans.get(&(integration.id, subscription.id)).filter(|plan| plan.destination == *destination);
-        if let Some(plan) = former.filter(|plan| plan.subscription == *subscription && plan.running == running) {
-            note_fault(faults, destination, &plan.transport);
+        let former = before.plans.get(&(integration.id, subscription.id));
+        let same_destination = former.filter(|plan| plan.destination == *destination);
+        let same_subscription = former.filter(|plan| plan.subscription == *subscription);
+        if let (Some(plan), Some(_)) = (same_destination, same_subscription)
+            && plan.running == running
+        {
+            note_faults(faults, plan);
             return plan.clone();
         }
-        let transport = match former {
+        let transport = match same_destination {
             Some(plan) => plan.transport.clone(),
-            None => self
-                .sealer
-                .open(Owner::SigningSecret(destination.id), &destination.signing_secret)
-                .map_err(|error| SettingsError::new("signing_secret", error.to_string()))
-                .and_then(|secret: Secret| self.transports.build(destination, &secret)),
+            None => self.transport(destination),
         };
-        note_fault(faults, destination, &transport);
-        Arc::new(Plan { subscription: subscription.clone(), destination: destination.clone(), transport, running })
+        let (selector, transformer) = match same_subscription {
+            Some(plan) => (plan.selector.clone(), plan.transformer.clone()),
+            None => (self.selector(subscription), self.transformer(subscription)),
+        };
+        let plan = Plan {
+            subscription: subscription.clone(),
+            destination: destination.clone(),
+            transport,
+            selector,
+            transformer,
+            running,
+        };
+        note_faults(faults, &plan);
+        Arc::new(plan)
+    }
+
+    fn transport(&self, destination: &Destination) -> Result<Arc<dyn Transport>, SettingsError> {
+        let secret = self
+            .sealer
+            .open(Owner::SigningSecret(destination.id), &destination.signing_secret)
+            .map_err(|error| SettingsError::new("signing_secret", error.to_string()))?;
+        let credentials: Option<Secret> = destination
+            .credentials
+            .as_ref()
+            .map(|sealed| self.sealer.open(Owner::DestinationCredentials(destination.id), sealed))
+            .transpose()
+            .map_err(|error| SettingsError::new("credentials", error.to_string()))?;
+        self.transports.build(destination, &secret, credentials.as_ref())
+    }
+
+    fn selector(&self, subscription: &Subscription) -> Result<Option<Arc<dyn Selector>>, SettingsError> {
+        let (filter, key) = (subscription.selection.filter.as_deref(), subscription.order.key());
+        if filter.is_none() && key.is_none() {
+            return Ok(None);
+        }
+        self.programs.selector(filter, key).map(Some)
+    }
+
+    fn transformer(&self, subscription: &Subscription) -> Result<Option<Arc<dyn Transformer>>, SettingsError> {
+        self.programs.transformer(&subscription.transform, &subscription.headers)
     }
 }
 
-fn note_fault(
-    faults: &mut Vec<Fault>,
-    destination: &Destination,
-    transport: &Result<Arc<dyn Transport>, SettingsError>,
-) {
-    if let Err(error) = transport {
-        faults.push(Fault { subject: format!("destination {}", destination.id), problem: error.to_string() });
+fn note_faults(faults: &mut Vec<Fault>, plan: &Plan) {
+    let mut note = |subject: String, error: &SettingsError| {
+        faults.push(Fault { subject, problem: error.to_string() });
+    };
+    if let Err(error) = &plan.transport {
+        note(format!("destination {}", plan.destination.id), error);
+    }
+    for error in [plan.selector.as_ref().err(), plan.transformer.as_ref().err()].into_iter().flatten() {
+        note(format!("subscription {}", plan.subscription.id), error);
     }
 }
 

@@ -7,6 +7,7 @@ use hookmill_actors::{
         config::{Destination, DestinationStatus, Meta},
         ids::DestinationId,
         secret::Secret,
+        shaping::DestinationLimits,
     },
     ports::{provider::SettingsError, sealer::Owner},
 };
@@ -212,6 +213,8 @@ impl Draft {
             settings: self.settings,
             signing_secret: tools.sealer.seal(Owner::SigningSecret(id), &secret),
             signing_fingerprint: tools.secrets.fingerprint(&secret),
+            credentials: None,
+            limits: DestinationLimits::default(),
             meta: Meta::default(),
         };
         (destination, made_secret)

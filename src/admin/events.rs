@@ -348,6 +348,7 @@ mod tests {
     fn the_header_that_an_endpoint_chose_is_not_shown_either() {
         let event = event(b"", &[("X-Acme-Check", "planted"), ("X-Acme-Other", "planted")]);
         let mut endpoint = Endpoint {
+            dedup_window_s: None,
             id: EndpointId(2),
             integration_id: IntegrationId(1),
             name: String::new(),

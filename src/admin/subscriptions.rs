@@ -1,6 +1,6 @@
 //! Subscriptions: `/api/v1/subscriptions`. Which events of an integration go to which destination, and how.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::domain::{
@@ -8,6 +8,9 @@ use hookmill_actors::domain::{
     config::{Meta, Subscription},
     ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
     limits::IN_FLIGHT_MAX,
+    order::Order,
+    selection::Selection,
+    transform::Transform,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -208,6 +211,12 @@ impl Draft {
             in_flight_max: self.in_flight_max,
             retry: self.retry,
             start_after: self.start.after(last),
+            selection: Selection::default(),
+            transform: Transform::default(),
+            headers: BTreeMap::new(),
+            order: Order::default(),
+            rate: None,
+            expires_after_s: None,
             meta: Meta::default(),
         }
     }
@@ -233,6 +242,7 @@ impl RetryPatch {
         RetryPolicy {
             schedule_s: self.schedule_s.clone().unwrap_or_else(|| current.schedule_s.clone()),
             retry_after_max_s: self.retry_after_max_s.unwrap_or(current.retry_after_max_s),
+            ..current.clone()
         }
     }
 }

@@ -21,7 +21,7 @@ use hookmill_actors::{
         event_log::LogError,
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
-        state_store::{DeliveryState, Due, Note, StateCounts, StateStore},
+        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateStore},
     },
 };
 use serde_json::{Map, Value};
@@ -106,6 +106,19 @@ impl StateStore for MemoryState {
 
     async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
         Ok(self.deliveries.get(&(subscription, event)).cloned().unwrap_or(DeliveryState::Unknown))
+    }
+
+    async fn lanes(&self, _subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn marks(
+        &self,
+        _integration: IntegrationId,
+        _after: EventId,
+        _upto: EventId,
+    ) -> Result<Vec<(EventId, Mark)>, LogError> {
+        Ok(Vec::new())
     }
 
     async fn note(&self, _event: EventId) -> Result<Option<Note>, LogError> {

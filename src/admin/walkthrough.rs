@@ -27,9 +27,10 @@ use hookmill_actors::{
         event_log::{Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
         provider::SettingsError,
         state_store::StateOp,
-        transport::{AttemptReport, Consignment, Transport, Transports, Verdict},
+        transport::{AttemptReport, Consignment, Timings, Transport, Transports, Verdict},
     },
     snapshot::Compiler,
+    testkit::stubs::TextPrograms,
     tree::{Ports, TreeHandle},
 };
 use serde_json::{Value, json};
@@ -132,12 +133,18 @@ struct Nowhere;
 #[async_trait]
 impl Transport for Nowhere {
     async fn attempt(&self, _: Consignment, _: u64) -> AttemptReport {
-        AttemptReport { verdict: Verdict::Delivered, status: Some(200), error: None, reply: None }
+        AttemptReport {
+            verdict: Verdict::Delivered,
+            status: Some(200),
+            error: None,
+            reply: None,
+            timings: Timings::default(),
+        }
     }
 }
 
 impl Transports for Nowhere {
-    fn build(&self, _: &Destination, _: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+    fn build(&self, _: &Destination, _: &Secret, _: Option<&Secret>) -> Result<Arc<dyn Transport>, SettingsError> {
         Ok(Arc::new(Nowhere))
     }
 }
@@ -201,6 +208,7 @@ async fn running() -> Running {
             providers: tools.providers.clone(),
             transports: Arc::new(Nowhere),
             sealer: tools.sealer.clone(),
+            programs: Arc::new(TextPrograms),
         },
         clock: Arc::new(FixedClock(1_767_225_600_000)),
     };

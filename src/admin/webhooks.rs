@@ -175,6 +175,7 @@ impl Draft {
             given_or_none => given_or_none,
         };
         let endpoint = Endpoint {
+            dedup_window_s: None,
             id: EndpointId(0),
             integration_id: self.integration,
             name: self.name,

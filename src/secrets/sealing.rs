@@ -101,6 +101,7 @@ fn purpose(owner: Owner) -> String {
         Owner::Credentials(id) => format!("hookmill/seal/v{VERSION}/integration/{id}/credentials"),
         Owner::EndpointSecret(id) => format!("hookmill/seal/v{VERSION}/integration/{id}/endpoint-secret"),
         Owner::SigningSecret(id) => format!("hookmill/seal/v{VERSION}/destination/{id}/signing-secret"),
+        Owner::DestinationCredentials(id) => format!("hookmill/seal/v{VERSION}/destination/{id}/credentials"),
     }
 }
 

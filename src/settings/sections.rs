@@ -213,6 +213,7 @@ impl RetrySettings {
         RetryPolicy {
             schedule_s: self.schedule.iter().map(Duration::as_secs).collect(),
             retry_after_max_s: self.retry_after_max.as_secs(),
+            ..RetryPolicy::default()
         }
     }
 }

@@ -176,7 +176,11 @@ impl<'a> Changes<'a> {
 fn due_ms(record: &DeliveryRecord) -> Option<u64> {
     match record.status {
         DeliveryStatus::Pending | DeliveryStatus::Retrying => record.due_ms,
-        DeliveryStatus::Delivered | DeliveryStatus::Dead | DeliveryStatus::Cancelled => None,
+        DeliveryStatus::Delivered
+        | DeliveryStatus::Dead
+        | DeliveryStatus::Cancelled
+        | DeliveryStatus::Parked
+        | DeliveryStatus::Discarded => None,
     }
 }
 

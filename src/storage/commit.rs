@@ -155,8 +155,7 @@ mod tests {
                 reply: Some("no".into()),
             }],
             due_ms: Some(9),
-            matched_version: 4,
-            replay: false,
+            ..DeliveryRecord::new(4)
         };
         let dead = DeadLetter {
             event,
@@ -166,7 +165,7 @@ mod tests {
             at_ms: 3,
             attempts: 1,
         };
-        let note = Note { event, event_type: Some("a.b".into()), provider_id: None };
+        let note = Note { event, event_type: Some("a.b".into()), ..Note::default() };
         let first = vec![
             StateOp::Intake { integration: IntegrationId(1), upto: event, notes: vec![note] },
             StateOp::Position {

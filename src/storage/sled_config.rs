@@ -370,6 +370,7 @@ mod tests {
         config::{Destination, DestinationStatus, Meta, Resource},
         ids::DestinationId,
         secret::Sealed,
+        shaping::DestinationLimits,
     };
     use proptest::prelude::*;
     use tempfile::TempDir;
@@ -391,6 +392,8 @@ mod tests {
             settings: [("text".to_owned(), "x".repeat(text_bytes).into())].into_iter().collect(),
             signing_secret: Sealed("sealed".to_owned()),
             signing_fingerprint: "f".to_owned(),
+            credentials: None,
+            limits: DestinationLimits::default(),
             meta: Meta { version: 1, created_at_ms: 2, updated_at_ms: 3 },
         })
     }

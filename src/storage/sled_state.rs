@@ -17,12 +17,12 @@ use std::{
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
-        delivery::{DeadLetter, Position},
+        delivery::{DeadLetter, DeliveryStatus, Position},
         ids::{EventId, IntegrationId, SubscriptionId},
     },
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState, Due, Note, StateCounts, StateOp, StateStore},
+        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateOp, StateStore},
     },
 };
 
@@ -134,6 +134,19 @@ impl StateStore for SledState {
 
     async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
         self.0.delivery(subscription, event)
+    }
+
+    async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
+        self.scan(move |shared| shared.lanes(subscription)).await
+    }
+
+    async fn marks(
+        &self,
+        _integration: IntegrationId,
+        _after: EventId,
+        _upto: EventId,
+    ) -> Result<Vec<(EventId, Mark)>, LogError> {
+        Ok(Vec::new())
     }
 
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
@@ -248,6 +261,25 @@ impl Shared {
             }
         }
         Ok(DeliveryState::Unknown)
+    }
+
+    fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
+        self.db.check()?;
+        let first = keys::owned(keys::RECORD, subscription.0, EventId::ZERO);
+        let last = keys::owned(keys::RECORD, subscription.0, EventId::MAX);
+        let mut lanes = Vec::new();
+        for item in self.range(&first, &last) {
+            let (key, value) = item?;
+            let (_, event) = keys::parse_owned(&key).ok_or_else(|| malformed(&key))?;
+            let record = values::decode_record(&value).ok_or_else(|| malformed(&key))?;
+            if let Some(lane) = record.lane
+                && matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead)
+            {
+                lanes.push(InLane { lane, event });
+            }
+        }
+        lanes.sort_unstable();
+        Ok(lanes)
     }
 
     fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {

@@ -185,7 +185,7 @@ pub(super) fn decode_notes(mut rest: &[u8]) -> Option<Vec<Note>> {
             0 => None,
             length => Some(read_text(&mut rest, length - 1)?),
         };
-        notes.push(Note { event, event_type, provider_id });
+        notes.push(Note { event, event_type, provider_id, ..Note::default() });
     }
     Some(notes)
 }
@@ -366,6 +366,7 @@ mod tests {
                 event: *event,
                 event_type: event_type.map(Into::into),
                 provider_id: provider_id.map(Into::into),
+                ..Note::default()
             }).collect();
             let batches = encode_notes(&notes);
             let mut back = Vec::new();
@@ -415,6 +416,7 @@ mod tests {
                 event,
                 event_type: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
                 provider_id: Some("y".repeat(IDENTITY_BYTES_MAX).into()),
+                ..Note::default()
             })
             .collect();
         let batches = encode_notes(&notes);

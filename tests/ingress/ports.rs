@@ -29,6 +29,7 @@ use hookmill_actors::{
         transport::{Transport, Transports},
     },
     snapshot::{Compiler, Snapshot},
+    testkit::stubs::TextPrograms,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -202,7 +203,7 @@ impl Providers for TestOutside {
 }
 
 impl Transports for TestOutside {
-    fn build(&self, _: &Destination, _: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+    fn build(&self, _: &Destination, _: &Secret, _: Option<&Secret>) -> Result<Arc<dyn Transport>, SettingsError> {
         Err(SettingsError::new("none", "delivers nothing"))
     }
 }
@@ -226,6 +227,7 @@ impl Readiness for TestReadiness {
 
 pub(crate) fn endpoint(id: u32, path: &str) -> Endpoint {
     Endpoint {
+        dedup_window_s: None,
         id: EndpointId(id),
         integration_id: IntegrationId(1),
         name: path.to_owned(),
@@ -268,6 +270,11 @@ pub(crate) fn snapshot() -> Snapshot {
         ..Configuration::default()
     };
     let outside = Arc::new(TestOutside);
-    let compiler = Compiler { providers: outside.clone(), transports: outside.clone(), sealer: outside };
+    let compiler = Compiler {
+        providers: outside.clone(),
+        transports: outside.clone(),
+        sealer: outside,
+        programs: Arc::new(TextPrograms),
+    };
     compiler.compile(Arc::new(configuration), &Snapshot::default(), 0)
 }

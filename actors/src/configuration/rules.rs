@@ -162,6 +162,7 @@ mod tests {
             verification: Map::new(),
             secrets: Vec::new(),
             body_bytes_max: None,
+            dedup_window_s: None,
             meta: Meta::default(),
         })
     }

@@ -8,7 +8,11 @@ use serde_json::{Map, Value};
 use super::{
     backoff::RetryPolicy,
     ids::{DestinationId, EndpointId, EventId, IntegrationId, SubscriptionId},
+    order::Order,
     secret::Sealed,
+    selection::Selection,
+    shaping::{DestinationLimits, Rate},
+    transform::Transform,
 };
 
 /// When and under which configuration version a resource was made and last changed.
@@ -125,6 +129,10 @@ pub struct Endpoint {
     pub secrets: Vec<EndpointSecret>,
     /// The largest body accepted here, bytes; `None` takes the server's.
     pub body_bytes_max: Option<u32>,
+    /// An event whose provider's id was seen within so long is a duplicate, seconds; 0: none is, `None`: as long as
+    /// its provider retries.
+    #[serde(default)]
+    pub dedup_window_s: Option<u64>,
     /// When it was made and changed.
     #[serde(flatten)]
     pub meta: Meta,
@@ -160,6 +168,12 @@ pub struct Destination {
     pub signing_secret: Sealed,
     /// A short hash of it.
     pub signing_fingerprint: String,
+    /// What its kind needs to sign in there, a JSON object, sealed.
+    #[serde(default)]
+    pub credentials: Option<Sealed>,
+    /// What it is asked to bear, over all its subscriptions.
+    #[serde(default)]
+    pub limits: DestinationLimits,
     /// When it was made and changed.
     #[serde(flatten)]
     pub meta: Meta,
@@ -184,6 +198,24 @@ pub struct Subscription {
     pub retry: RetryPolicy,
     /// Events up to this one are not its: set at creation, durable.
     pub start_after: EventId,
+    /// Which of them.
+    #[serde(default)]
+    pub selection: Selection,
+    /// What is sent of them.
+    #[serde(default)]
+    pub transform: Transform,
+    /// Headers to add to each delivery: names, and templates of their values.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// In which order.
+    #[serde(default)]
+    pub order: Order,
+    /// Attempts a second of this subscription alone; `None`: only its destination's limit.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// What was accepted longer ago than this is not worth delivering and becomes a dead letter, seconds.
+    #[serde(default)]
+    pub expires_after_s: Option<u64>,
     /// When it was made and changed.
     #[serde(flatten)]
     pub meta: Meta,

@@ -36,6 +36,10 @@ pub enum DeliveryStatus {
     Dead,
     /// The subscription went away before it was delivered.
     Cancelled,
+    /// Waits behind a failed event of its order key.
+    Parked,
+    /// Taken out of the dead letter by an operator, or by the end of its retention.
+    Discarded,
 }
 
 /// A delivery that did not succeed at its first try: kept under its own key from its first failure.
@@ -51,9 +55,18 @@ pub struct DeliveryRecord {
     pub due_ms: Option<u64>,
     /// The configuration version its subscription had at the first read.
     pub matched_version: u64,
-    /// Whether the attempts under way are a replay from the dead letter.
+    /// Whether the attempts under way are a replay.
     #[serde(default)]
     pub replay: bool,
+    /// Its order key, hashed, where the subscription keeps an order.
+    #[serde(default)]
+    pub lane: Option<u64>,
+    /// Starts after a crash that found it unsettled: an event that takes the process down is known by these.
+    #[serde(default)]
+    pub crashes: u8,
+    /// Why it was discarded, for people.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl DeliveryRecord {
@@ -66,6 +79,9 @@ impl DeliveryRecord {
             due_ms: None,
             matched_version,
             replay: false,
+            lane: None,
+            crashes: 0,
+            reason: None,
         }
     }
 
@@ -91,6 +107,14 @@ pub enum DeadReason {
     Expired,
     /// Its stored bytes failed their checksum; they were not delivered.
     Corrupt,
+    /// The subscription's filter or key expression failed on it.
+    FilterFailed,
+    /// The subscription's transformation failed on it.
+    TransformFailed,
+    /// The provider could not read it.
+    ProviderFailed,
+    /// It was under way at several crashes in a row.
+    Poison,
 }
 
 /// A delivery that needs an operator.

@@ -24,7 +24,12 @@ pub(super) fn notes(snapshot: &Snapshot, events: &[Stored]) -> Vec<Note> {
         .flatten()
         .filter_map(|event| {
             let Identity { event_type, provider_id } = identify(snapshot, event);
-            (event_type.is_some() || provider_id.is_some()).then_some(Note { event: event.id, event_type, provider_id })
+            (event_type.is_some() || provider_id.is_some()).then_some(Note {
+                event: event.id,
+                event_type,
+                provider_id,
+                ..Note::default()
+            })
         })
         .collect()
 }

@@ -14,6 +14,8 @@ pub enum Owner {
     EndpointSecret(IntegrationId),
     /// A destination's signing secret.
     SigningSecret(DestinationId),
+    /// What a destination needs to sign in.
+    DestinationCredentials(DestinationId),
 }
 
 /// Why a sealed text did not open. Never says what was in it.

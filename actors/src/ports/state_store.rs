@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::event_log::LogError;
 use crate::domain::{
     delivery::{DeadLetter, DeliveryRecord, Position},
-    ids::{EventId, IntegrationId, SubscriptionId},
+    ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
 };
 
 /// What intake noted of an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The event.
     pub event: EventId,
@@ -18,6 +18,32 @@ pub struct Note {
     pub event_type: Option<Box<str>>,
     /// The provider's id of it.
     pub provider_id: Option<Box<str>>,
+    /// Why it is not delivered as any other; `None` for nearly all.
+    #[serde(default)]
+    pub mark: Option<Mark>,
+    /// Under what a later duplicate of it is recognised; `None` where nothing is, or it is one itself.
+    #[serde(default)]
+    pub dedup: Option<DedupKey>,
+}
+
+/// What intake found about an event that changes what its subscriptions do with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mark {
+    /// The provider sent it before, as this event: it is not delivered again.
+    DuplicateOf(EventId),
+    /// Its provider could not read it: it goes to the dead letter.
+    Unreadable(Box<str>),
+}
+
+/// What makes two arrivals at one endpoint the same event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DedupKey {
+    /// Where they arrived.
+    pub endpoint: EndpointId,
+    /// The provider's id, hashed.
+    pub id_hash: [u8; 16],
+    /// The body, hashed; 0 where the provider signs its id, so that the id alone decides.
+    pub digest: u64,
 }
 
 /// One change of state. All operations of one [`super::event_log::EventLog::commit`] become visible together.
@@ -70,6 +96,15 @@ pub struct Due {
     pub event: EventId,
 }
 
+/// A delivery of a subscription that keeps an order, and that holds others back or is held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InLane {
+    /// The order key, hashed.
+    pub lane: u64,
+    /// Which.
+    pub event: EventId,
+}
+
 /// What is known of one delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
@@ -104,6 +139,15 @@ pub trait StateStore: Send + Sync {
     async fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError>;
     /// What is known of a delivery.
     async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError>;
+    /// Deliveries of a subscription whose record has a lane and is retrying, parked or dead, by lane and event.
+    async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError>;
+    /// The marks of an integration's events after `after` and up to `upto`, ascending.
+    async fn marks(
+        &self,
+        integration: IntegrationId,
+        after: EventId,
+        upto: EventId,
+    ) -> Result<Vec<(EventId, Mark)>, LogError>;
     /// What intake noted of an event.
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError>;
     /// Dead letters after a place, ordered by subscription and event.

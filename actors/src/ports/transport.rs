@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::provider::SettingsError;
+use super::{program::Rendered, provider::SettingsError};
 use crate::domain::{config::Destination, event::Event, secret::Secret};
 
 /// What to deliver.
@@ -16,6 +16,10 @@ pub struct Consignment {
     pub attempt: u32,
     /// Whether an operator asked for it again.
     pub replay: bool,
+    /// The provider's name of what happened, where the subscription's programs asked for it.
+    pub event_type: Option<Box<str>>,
+    /// What is sent in place of the arrival's body; `None`: that.
+    pub rendered: Option<Arc<Rendered>>,
 }
 
 /// What the destination's answer means. Whoever sees the failure classifies it; nobody reads error text later.
@@ -45,6 +49,18 @@ pub struct AttemptReport {
     pub error: Option<String>,
     /// The beginning of the reply's body as text, for failures.
     pub reply: Option<String>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where an attempt's time went, each from its beginning; `None` where it did not come so far or the kind of
+/// destination has no such step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// A connection was there: opened, or taken from the pool.
+    pub connected: Option<Duration>,
+    /// The reply's status and headers were there.
+    pub answered: Option<Duration>,
 }
 
 /// Makes attempts to one destination.
@@ -61,5 +77,11 @@ pub trait Transport: Send + Sync {
 /// The destination registry, as the tree sees it.
 pub trait Transports: Send + Sync {
     /// Makes a destination's transport; refuses settings that are wrong or forbidden by the egress rules.
-    fn build(&self, destination: &Destination, signing_secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError>;
+    /// `credentials` is the JSON object of what its kind needs to sign in.
+    fn build(
+        &self,
+        destination: &Destination,
+        signing_secret: &Secret,
+        credentials: Option<&Secret>,
+    ) -> Result<Arc<dyn Transport>, SettingsError>;
 }

@@ -18,7 +18,7 @@ use crate::{
     },
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState, Due, Note, StateCounts, StateOp, StateStore},
+        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateOp, StateStore},
     },
 };
 
@@ -51,10 +51,12 @@ impl MemoryState {
         Self(Arc::new(Mutex::new(self.maps().clone())))
     }
 
-    /// Events after `after` and up to `upto` that a dead letter or a due retry needs, ascending.
+    /// Events after `after` and up to `upto` that a dead letter, a due retry or a parked delivery needs, ascending.
     pub fn needed(&self, after: EventId, upto: EventId) -> Vec<EventId> {
         let maps = self.maps();
-        let events = maps.dead.keys().chain(maps.due().map(|(key, _)| key)).map(|(_, event)| *event);
+        let parked =
+            maps.records.iter().filter(|(_, record)| record.status == DeliveryStatus::Parked).map(|(key, _)| key);
+        let events = maps.dead.keys().chain(maps.due().map(|(key, _)| key)).chain(parked).map(|(_, event)| *event);
         events.filter(|event| *event > after && *event <= upto).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
@@ -92,7 +94,11 @@ impl Maps {
     fn due(&self) -> impl Iterator<Item = (&(SubscriptionId, EventId), u64)> {
         self.records.iter().filter_map(|(key, record)| match record.status {
             DeliveryStatus::Pending | DeliveryStatus::Retrying => Some((key, record.due_ms?)),
-            DeliveryStatus::Delivered | DeliveryStatus::Dead | DeliveryStatus::Cancelled => None,
+            DeliveryStatus::Delivered
+            | DeliveryStatus::Dead
+            | DeliveryStatus::Cancelled
+            | DeliveryStatus::Parked
+            | DeliveryStatus::Discarded => None,
         })
     }
 }
@@ -123,6 +129,33 @@ impl StateStore for MemoryState {
             None if maps.delivered.contains(&(subscription, event)) => DeliveryState::Delivered,
             None => DeliveryState::Unknown,
         })
+    }
+
+    async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
+        let maps = self.maps();
+        let own = maps.records.range((subscription, EventId::ZERO)..=(subscription, EventId::MAX));
+        let held = own.filter(|(_, record)| {
+            matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead)
+        });
+        let mut lanes: Vec<InLane> =
+            held.filter_map(|((_, event), record)| record.lane.map(|lane| InLane { lane, event: *event })).collect();
+        lanes.sort_unstable();
+        Ok(lanes)
+    }
+
+    async fn marks(
+        &self,
+        integration: IntegrationId,
+        after: EventId,
+        upto: EventId,
+    ) -> Result<Vec<(EventId, Mark)>, LogError> {
+        if after >= upto {
+            return Ok(Vec::new());
+        }
+        let maps = self.maps();
+        let between = maps.notes.range((Bound::Excluded(after), Bound::Included(upto)));
+        let own = between.filter(|(event, _)| event.integration() == integration);
+        Ok(own.filter_map(|(event, note)| note.mark.clone().map(|mark| (*event, mark))).collect())
     }
 
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {

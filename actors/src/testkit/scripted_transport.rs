@@ -16,7 +16,7 @@ use crate::{
     },
     ports::{
         provider::SettingsError,
-        transport::{AttemptReport, Consignment, Transport, Transports, Verdict},
+        transport::{AttemptReport, Consignment, Timings, Transport, Transports, Verdict},
     },
 };
 
@@ -100,7 +100,12 @@ impl ScriptedTransports {
 }
 
 impl Transports for ScriptedTransports {
-    fn build(&self, destination: &Destination, _signing_secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
+    fn build(
+        &self,
+        destination: &Destination,
+        _signing_secret: &Secret,
+        _credentials: Option<&Secret>,
+    ) -> Result<Arc<dyn Transport>, SettingsError> {
         Ok(Arc::new(ScriptedTransport { all: self.clone(), destination: destination.id }))
     }
 }
@@ -137,6 +142,7 @@ impl Transport for ScriptedTransport {
             status: Some(if failed { 500 } else { 200 }),
             error: failed.then(|| "answered 500".to_owned()),
             reply: None,
+            timings: Timings::default(),
         }
     }
 }

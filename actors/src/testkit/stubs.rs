@@ -1,15 +1,19 @@
-//! The smallest provider and sealer that a tree runs with.
+//! The smallest provider, sealer and programs that a tree runs with.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::{
     domain::{
         event::{Event, Identity},
         secret::{Sealed, Secret},
+        transform::Transform,
     },
     ports::{
+        program::{ProgramFault, Programs, Rendered, Selected, Selector, Subject, Transformer},
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
     },
@@ -93,5 +97,67 @@ impl Sealer for OpenSealer {
 
     fn open(&self, _owner: Owner, sealed: &Sealed) -> Result<Secret, SealError> {
         Ok(Secret::new(sealed.0.clone()))
+    }
+}
+
+/// Programs over a body that is plain text, in a language of its own. A filter `has X` holds where the text contains
+/// X, `fault` fails, `panic` panics. A key `upto X` is the text before the first X. The jq program is ignored: a
+/// rendered body is the text in upper case, `fault` in it fails.
+#[derive(Debug, Default)]
+pub struct TextPrograms;
+
+struct TextSelector {
+    filter: Option<String>,
+    key: Option<String>,
+}
+
+fn text_of(subject: &Subject) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(&subject.event.arrival.body)
+}
+
+impl Selector for TextSelector {
+    fn select(&self, subject: &Subject) -> Result<Selected, ProgramFault> {
+        let text = text_of(subject);
+        if let Some(filter) = &self.filter {
+            match filter.strip_prefix("has ") {
+                Some(wanted) if text.contains(wanted) => {}
+                Some(_) => return Ok(Selected::No),
+                None if filter == "panic" => panic!("the filter asked for it"),
+                None => return Err(ProgramFault("the filter failed".to_owned())),
+            }
+        }
+        let key = match self.key.as_deref().map(|key| key.strip_prefix("upto ")) {
+            None => None,
+            Some(Some(end)) => Some(text.split(end).next().unwrap_or_default().into()),
+            Some(None) => return Err(ProgramFault("the key failed".to_owned())),
+        };
+        Ok(Selected::Yes { key })
+    }
+}
+
+struct UpperCase;
+
+#[async_trait]
+impl Transformer for UpperCase {
+    async fn render(&self, subject: &Subject) -> Result<Rendered, ProgramFault> {
+        let text = text_of(subject);
+        if text.contains("fault") {
+            return Err(ProgramFault("the program failed".to_owned()));
+        }
+        Ok(Rendered { content_type: None, headers: Vec::new(), body: Bytes::from(text.to_uppercase()) })
+    }
+}
+
+impl Programs for TextPrograms {
+    fn selector(&self, filter: Option<&str>, key: Option<&str>) -> Result<Arc<dyn Selector>, SettingsError> {
+        Ok(Arc::new(TextSelector { filter: filter.map(str::to_owned), key: key.map(str::to_owned) }))
+    }
+
+    fn transformer(
+        &self,
+        transform: &Transform,
+        _headers: &BTreeMap<String, String>,
+    ) -> Result<Option<Arc<dyn Transformer>>, SettingsError> {
+        Ok((*transform != Transform::None).then(|| Arc::new(UpperCase) as Arc<dyn Transformer>))
     }
 }

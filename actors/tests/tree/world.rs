@@ -1,6 +1,6 @@
 //! A tree with one integration and as many destinations as a test wants.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hookmill_actors::{
@@ -15,7 +15,11 @@ use hookmill_actors::{
         event::{Arrival, NewEvent},
         headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        order::Order,
         secret::Sealed,
+        selection::Selection,
+        shaping::DestinationLimits,
+        transform::Transform,
     },
     ports::{
         clock::Clock,
@@ -29,7 +33,7 @@ use hookmill_actors::{
         memory_log::MemoryLog,
         memory_state::MemoryState,
         scripted_transport::ScriptedTransports,
-        stubs::{OneProvider, OpenSealer},
+        stubs::{OneProvider, OpenSealer, TextPrograms},
         test_clock::TestClock,
     },
     tree::{Ports, Tree, TreeHandle, TreeOptions},
@@ -65,6 +69,7 @@ impl World {
             providers: Arc::new(OneProvider),
             transports: Arc::new(transports.clone()),
             sealer: Arc::new(OpenSealer),
+            programs: Arc::new(TextPrograms),
         };
         let ports = Ports {
             log: log.clone(),
@@ -138,6 +143,7 @@ impl World {
             verification: serde_json::Map::new(),
             secrets: Vec::new(),
             body_bytes_max: None,
+            dedup_window_s: None,
             meta: Meta::default(),
         }))
         .await;
@@ -157,6 +163,8 @@ impl World {
             settings: serde_json::Map::new(),
             signing_secret: Sealed("secret".to_owned()),
             signing_fingerprint: String::new(),
+            credentials: None,
+            limits: DestinationLimits::default(),
             meta: Meta::default(),
         }))
         .await;
@@ -169,6 +177,12 @@ impl World {
             in_flight_max: 16,
             retry,
             start_after: self.log.last_committed(),
+            selection: Selection::default(),
+            transform: Transform::default(),
+            headers: BTreeMap::new(),
+            order: Order::default(),
+            rate: None,
+            expires_after_s: None,
             meta: Meta::default(),
         }))
         .await;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io, iter, time::Duration};
 
-use hookmill_actors::ports::transport::{AttemptReport, Verdict};
+use hookmill_actors::ports::transport::{AttemptReport, Timings, Verdict};
 use hyper_util::client::legacy;
 
 use super::super::egress::connector::ConnectError;
@@ -27,7 +27,7 @@ const RETRY: Verdict = Verdict::Retry { after: None };
 
 fn unanswered(verdict: Verdict, mut words: String) -> AttemptReport {
     words.truncate(words.floor_char_boundary(ERROR_BYTES_MAX));
-    AttemptReport { verdict, status: None, error: Some(words), reply: None }
+    AttemptReport { verdict, status: None, error: Some(words), reply: None, timings: Timings::default() }
 }
 
 /// An error and what caused it, outermost first. An `io::Error` that only wraps another error skips it in

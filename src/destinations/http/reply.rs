@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 
 use hookmill_actors::{
     domain::limits::REPLY_EXCERPT_BYTES,
-    ports::transport::{AttemptReport, Verdict},
+    ports::transport::{AttemptReport, Timings, Verdict},
 };
 use http_body_util::BodyExt;
 use hyper::{
@@ -40,6 +40,7 @@ pub(super) async fn judge(response: Response<Incoming>, deadline: Instant, now_m
         status: Some(head.status.as_u16()),
         error,
         reply: (!beginning.is_empty()).then(|| excerpt(&beginning)),
+        timings: Timings::default(),
     }
 }
 

@@ -17,7 +17,7 @@ use hookmill_actors::{
         event::{Arrival, Event},
         ids::{EndpointId, EventId, IntegrationId},
     },
-    ports::transport::Verdict,
+    ports::transport::{Timings, Verdict},
 };
 use http_body_util::BodyExt;
 use hyper::{Response, StatusCode, Version, body::Incoming, header::RETRY_AFTER, service::service_fn};
@@ -65,7 +65,7 @@ fn consignment(headers: &[(&str, &str)]) -> Consignment {
         body: Bytes::from_static(BODY),
     };
     let id = EventId::from_parts(u128::from(NOW_MS) << 26, IntegrationId(3), 77);
-    Consignment { event: Arc::new(Event { id, arrival }), attempt: 1, replay: false }
+    Consignment { event: Arc::new(Event { id, arrival }), attempt: 1, replay: false, event_type: None, rendered: None }
 }
 
 /// One attempt to `url`, short of patience.
@@ -223,7 +223,16 @@ async fn the_request_is_the_event_signed() {
     sent.attempt = 3;
     sent.replay = true;
     let report = transport.attempt(sent.clone(), NOW_MS).await;
-    assert_eq!(report, AttemptReport { verdict: Verdict::Delivered, status: Some(204), error: None, reply: None });
+    assert_eq!(
+        report,
+        AttemptReport {
+            verdict: Verdict::Delivered,
+            status: Some(204),
+            error: None,
+            reply: None,
+            timings: Timings::default()
+        }
+    );
 
     let seen = peer.seen().remove(0);
     assert_eq!((seen.method, seen.target.as_str(), seen.version), (Method::POST, "/hooks/in?key=1", Version::HTTP_11));

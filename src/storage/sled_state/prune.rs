@@ -126,7 +126,8 @@ fn fate_of_run(shared: &Shared, value: &[u8], upto: EventId) -> Result<Option<Fa
 /// A record that is not settled is somebody's: it never goes.
 fn fate_of_record(shared: &Shared, event: EventId, value: &[u8]) -> Result<Option<Fate>, LogError> {
     let Some(record) = values::decode_record(value) else { return Ok(None) };
-    let settled = matches!(record.status, DeliveryStatus::Delivered | DeliveryStatus::Cancelled);
+    let settled =
+        matches!(record.status, DeliveryStatus::Delivered | DeliveryStatus::Cancelled | DeliveryStatus::Discarded);
     let goes = settled && shared.needed(event, event, 1)?.is_empty();
     Ok(Some(if goes { Fate::Goes } else { Fate::Stays }))
 }

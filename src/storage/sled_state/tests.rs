@@ -47,6 +47,7 @@ fn note(n: u64) -> Note {
         event: event(n),
         event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
         provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
+        ..Note::default()
     }
 }
 
@@ -265,6 +266,7 @@ fn the_largest_values_written_over_and_removed_make_no_blob() {
         event: EventId::from_parts(u128::from(n) << 60, IntegrationId(1), u16::MAX),
         event_type: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
         provider_id: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
+        ..Note::default()
     };
     let wide: Vec<EventId> =
         (1..=IN_FLIGHT_MAX as u128).map(|n| EventId::from_parts(n << 65, IntegrationId(1), u16::MAX)).collect();
