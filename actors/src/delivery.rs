@@ -1,41 +1,43 @@
 //! Delivers an integration's events to one destination. In: batches and wakes from the integration actor, `Due` from
-//! the retry actor, plans from the supervisor. Out: attempts in bounded tasks, outcomes to the log, due times to the
-//! retry actor. Owns: the subscription's position and its window. A crash loses nothing: what was in flight or not
-//! yet recorded is delivered again.
+//! the retry actor, `Room` from others that share the destination, plans from the supervisor. Out: attempts in bounded
+//! tasks, outcomes to the log, due times to the retry actor. Owns: the subscription's position, its window and its
+//! order. A crash loses nothing: what was in flight or not yet recorded is delivered again.
 
 use std::{
     collections::{HashSet, VecDeque},
-    panic::AssertUnwindSafe,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
-    delivery::{due::DueItem, ledger::Ledger},
+    delivery::{beginning::Done, due::DueItem, lanes::Lanes, ledger::Ledger, reading::Prepared},
     domain::{
         delivery::DeliveryRecord,
         event::Event,
-        ids::{DestinationId, EventId, SubscriptionId},
-        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_WAIT_MS},
+        ids::{EventId, SubscriptionId},
+        limits::{COMMIT_WAIT_MS, SUSPECT_CRASHES},
+        order::{OnFailure, Order},
     },
-    integration::IntegrationMsg,
+    flow::{gate::Gate, rate::Pace},
+    integration::{IntegrationMsg, marks::RecentMarks},
     metrics::add,
-    ports::{
-        event_log::{LogError, ReadBounds, Stored, id_of},
-        transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
-    },
+    ports::event_log::{LogError, Stored},
     retry::RetryMsg,
     snapshot::Plan,
     tree::{Ports, wires::Wires},
 };
 
+mod beginning;
 mod due;
+mod lanes;
 mod ledger;
+mod opening;
 mod outcome;
+mod prepare;
+mod reading;
 
 /// What may be said to a delivery actor.
 pub(crate) enum DeliveryMsg {
@@ -43,8 +45,8 @@ pub(crate) enum DeliveryMsg {
     Wake { intake: EventId },
     /// These events follow directly on `prev`; sent only to one who announced credit there.
     Batch { prev: EventId, events: Vec<Stored>, intake: EventId },
-    /// A read of the log came back.
-    Read(Result<Vec<Stored>, LogError>),
+    /// Events were read and looked at, up to `upto` where there were none.
+    Prepared { upto: EventId, result: Result<Vec<Prepared>, LogError> },
     /// An attempt ended.
     Done(Box<Done>),
     /// The timer: outcomes have waited long enough.
@@ -55,6 +57,14 @@ pub(crate) enum DeliveryMsg {
     Due,
     /// Due deliveries were loaded; `more` when there may be others due now.
     DueLoaded { items: Result<Vec<DueItem>, LogError>, reserved: usize, more: bool },
+    /// A parked delivery's event was read again.
+    Unparked { lane: u64, event: EventId, payload: Result<Option<Arc<Event>>, LogError> },
+    /// An operator took this event out of the dead letter: what it held back goes on.
+    Released { event: EventId },
+    /// The destination may take more.
+    Room,
+    /// The timer: what was refused for now may be allowed.
+    Alarm,
     /// The timer after a failed read: try again.
     ReadAgain,
     /// The configuration of the subscription changed.
@@ -65,15 +75,26 @@ pub(crate) enum DeliveryMsg {
     Drain(RpcReplyPort<()>),
 }
 
-/// The end of an attempt.
-pub(crate) struct Done {
+/// A delivery in memory that is not under way.
+#[derive(Debug)]
+struct Pending {
     event: Arc<Event>,
+    lane: Option<u64>,
+    /// What is known of it; `None` before its first attempt.
     record: Option<DeliveryRecord>,
-    /// Where it went: the plan may have changed since.
-    destination: (DestinationId, u64),
-    report: AttemptReport,
-    at_ms: u64,
-    took: Duration,
+    /// It stands in the due queue until its outcome is recorded.
+    due: bool,
+}
+
+impl Pending {
+    /// It was unsettled at several crashes: it may be the cause.
+    fn suspect(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.crashes >= SUSPECT_CRASHES)
+    }
+
+    fn bytes(&self) -> usize {
+        self.event.arrival.body.len()
+    }
 }
 
 /// Payload bytes held for one subscription, about: read but not delivered, in flight included.
@@ -85,6 +106,7 @@ pub(crate) struct DeliveryActor;
 pub(crate) struct DeliveryArgs {
     pub(crate) plan: Arc<Plan>,
     pub(crate) intake: EventId,
+    pub(crate) marks: RecentMarks,
     pub(crate) parent: ActorRef<IntegrationMsg>,
     pub(crate) ports: Ports,
     pub(crate) wires: Wires,
@@ -97,22 +119,31 @@ pub(crate) struct DeliveryState {
     parent: ActorRef<IntegrationMsg>,
     ports: Ports,
     wires: Wires,
+    marks: RecentMarks,
+    gate: Arc<Gate>,
+    pace: Option<Pace>,
+    /// The subscription's own rate has allowed an attempt that its destination has not yet.
+    paced: bool,
+    alarm: Option<(Instant, JoinHandle<()>)>,
     ledger: Ledger,
+    lanes: Lanes<Pending>,
+    unparking: VecDeque<(u64, EventId)>,
     intake: EventId,
     expire_before: EventId,
-    queue: VecDeque<Arc<Event>>,
     held_bytes: usize,
     in_flight: usize,
-    /// How far the read under way was to go.
-    read_to: EventId,
+    /// One that may take hookmill down is under way: nothing else is.
+    alone: bool,
     reading: bool,
     announced: bool,
     /// While it rests: how far the integration has come is asked for once, when something expires.
     ask_intake: bool,
     flush_timer: bool,
+    started: Instant,
     due_waiting: bool,
     due_reserved: usize,
     due_in_flight: usize,
+    due_ready: VecDeque<Pending>,
     retrying: HashSet<EventId>,
     retried: Vec<EventId>,
     next_due_ms: Option<u64>,
@@ -131,47 +162,8 @@ impl Actor for DeliveryActor {
         me: ActorRef<DeliveryMsg>,
         args: DeliveryArgs,
     ) -> Result<DeliveryState, ActorProcessingErr> {
-        let id = args.plan.subscription.id;
-        // A predecessor that crashed may have commits on their way: read the position only after them.
-        args.ports.log.commit(Vec::new())?.await?;
-        let mut position = args.ports.state.position(id).await?.unwrap_or_default();
-        position.read_upto = position.read_upto.max(args.plan.subscription.start_after);
-        let open = position.open.clone();
-        let mut state = DeliveryState {
-            id,
-            plan: args.plan,
-            parent: args.parent,
-            ports: args.ports,
-            wires: args.wires,
-            ledger: Ledger::new(position),
-            intake: args.intake,
-            expire_before: EventId::ZERO,
-            queue: VecDeque::new(),
-            held_bytes: 0,
-            in_flight: 0,
-            read_to: EventId::ZERO,
-            reading: false,
-            announced: false,
-            ask_intake: false,
-            flush_timer: false,
-            due_waiting: true,
-            due_reserved: 0,
-            due_in_flight: 0,
-            retrying: HashSet::new(),
-            retried: Vec::new(),
-            next_due_ms: None,
-            failed: false,
-            draining: false,
-            drained: None,
-        };
-        for event in open {
-            match state.ports.log.get(event).await {
-                Ok(Some(event)) => state.enqueue(event),
-                Ok(None) | Err(LogError::Corrupt(_)) => state.unreadable(event),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        state.wires.deliveries.set(id, me.clone());
+        let mut state = DeliveryState::open(args).await?;
+        state.wires.deliveries.set(state.id, me.clone());
         state.pump(&me);
         Ok(state)
     }
@@ -186,12 +178,9 @@ impl Actor for DeliveryActor {
             DeliveryMsg::Wake { intake } => state.woken(intake),
             DeliveryMsg::Batch { prev, events, intake } => {
                 state.woken(intake);
-                state.take_batch(prev, events);
+                state.take_batch(&me, prev, events);
             }
-            DeliveryMsg::Read(result) => {
-                state.reading = false;
-                state.take_read(&me, result);
-            }
+            DeliveryMsg::Prepared { upto, result } => state.take_prepared(&me, upto, result),
             DeliveryMsg::Done(done) => state.done(*done),
             DeliveryMsg::Flush => {
                 state.flush_timer = false;
@@ -201,19 +190,24 @@ impl Actor for DeliveryActor {
                 state.recorded(outcomes, &retried, next_due_ms, result);
             }
             DeliveryMsg::Due => state.due_waiting = true,
-            DeliveryMsg::DueLoaded { items, reserved, more } => state.take_due(&me, items, reserved, more),
+            DeliveryMsg::DueLoaded { items, reserved, more } => state.take_due(items, reserved, more),
+            DeliveryMsg::Unparked { lane, event, payload } => state.take_unparked(&me, lane, event, payload),
+            DeliveryMsg::Released { event } => state.released(event),
+            DeliveryMsg::Room => {}
+            DeliveryMsg::Alarm => state.alarm = None,
             DeliveryMsg::ReadAgain => state.reading = false,
-            DeliveryMsg::Plan(plan) => {
-                state.plan = plan;
-                state.due_waiting = true;
-            }
+            DeliveryMsg::Plan(plan) => state.replan(plan),
             DeliveryMsg::Expire { before } => state.expire(before),
-            DeliveryMsg::Drain(reply) => {
-                state.draining = true;
-                state.drained = Some(reply);
-            }
+            DeliveryMsg::Drain(reply) => state.drain(reply),
         }
         state.pump(&me);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _me: ActorRef<DeliveryMsg>, state: &mut DeliveryState) -> Result<(), ActorProcessingErr> {
+        if let Some((_, timer)) = state.alarm.take() {
+            timer.abort();
+        }
         Ok(())
     }
 }
@@ -221,13 +215,7 @@ impl Actor for DeliveryActor {
 impl DeliveryState {
     /// Does whatever can be done now: begin attempts, load what is due, read on, commit, announce credit.
     fn pump(&mut self, me: &ActorRef<DeliveryMsg>) {
-        if self.may_begin() {
-            self.load_due(me);
-        }
-        while self.may_begin() && self.free_slots() > 0 {
-            let Some(event) = self.queue.pop_front() else { break };
-            self.begin(me, event, None, false);
-        }
+        self.begin_all(me);
         self.read_on(me);
         if self.ledger.commit_due() {
             self.commit(me);
@@ -246,123 +234,46 @@ impl DeliveryState {
         }
     }
 
-    fn may_begin(&self) -> bool {
-        self.runnable() && self.ledger.may_settle()
-    }
-
     fn runnable(&self) -> bool {
-        self.plan.running && self.plan.transport.is_ok() && !self.draining && !self.failed
+        let plan = &self.plan;
+        let usable = plan.transport.is_ok() && plan.selector.is_ok() && plan.transformer.is_ok();
+        plan.running && usable && !self.draining && !self.failed
     }
 
     fn window(&self) -> usize {
         usize::from(self.plan.subscription.in_flight_max).max(1)
     }
 
-    /// Slots for events read from the log. While retries wait, a quarter of the window is left to them.
-    fn free_slots(&self) -> usize {
-        let window = self.window();
-        let share = if self.due_waiting && window > 1 { window - (window / 4).max(1) } else { window };
-        share.saturating_sub(self.in_flight + self.due_reserved)
+    /// What a failed event means for those behind it. Lanes that an earlier order left behind are emptied as if the
+    /// order were still kept.
+    fn on_failure(&self) -> OnFailure {
+        self.plan.subscription.order.on_failure().unwrap_or(OnFailure::Park)
     }
 
-    fn begin(&mut self, me: &ActorRef<DeliveryMsg>, event: Arc<Event>, record: Option<DeliveryRecord>, replay: bool) {
-        let Ok(transport) = &self.plan.transport else { return };
-        self.in_flight += 1;
-        add(&self.wires.counters.attempts, 1);
-        let attempt = record.as_ref().map_or(0, |record| record.attempts) + 1;
-        let consignment = Consignment { event: event.clone(), attempt, replay, event_type: None, rendered: None };
-        let destination = (self.plan.destination.id, self.plan.destination.meta.version);
-        let (transport, me, at_ms) = (transport.clone(), me.clone(), self.ports.clock.now_ms());
-        tokio::spawn(async move {
-            let began = Instant::now();
-            let report = guarded(transport, consignment, at_ms).await;
-            let done = Done { event, record, destination, report, at_ms, took: began.elapsed() };
-            let _ = me.cast(DeliveryMsg::Done(Box::new(done)));
-        });
+    /// One order for all needs no parking: at a failed event the position itself waits.
+    fn may_park(&self) -> bool {
+        !matches!(self.plan.subscription.order, Order::Fifo { .. })
     }
 
-    fn woken(&mut self, intake: EventId) {
-        self.intake = self.intake.max(intake);
-        self.announced = false;
-    }
-
-    fn take_batch(&mut self, prev: EventId, events: Vec<Stored>) {
-        let follows = events
-            .first()
-            .is_some_and(|first| prev <= self.ledger.read_upto() && id_of(first) > self.ledger.read_upto());
-        if follows && !self.reading && events.len() <= self.ledger.room() {
-            self.take_in(events);
+    fn replan(&mut self, plan: Arc<Plan>) {
+        let now = Instant::now();
+        self.gate = self.wires.gates.of(&plan.destination, now);
+        if plan.subscription.rate != self.plan.subscription.rate {
+            self.pace = plan.subscription.rate.map(|rate| Pace::new(rate, now));
+            self.paced = false;
+        }
+        let blocked = self.on_failure() == OnFailure::Block;
+        self.plan = plan;
+        self.due_waiting = true;
+        if blocked && self.on_failure() != OnFailure::Block {
+            self.release_dead();
         }
     }
 
-    fn take_read(&mut self, me: &ActorRef<DeliveryMsg>, result: Result<Vec<Stored>, LogError>) {
-        match result {
-            Ok(events) if events.is_empty() => self.ledger.skip_to(self.read_to),
-            Ok(events) => {
-                let limit = self.read_limit();
-                if events.first().is_some_and(|first| id_of(first) > limit) {
-                    return self.ledger.skip_to(limit);
-                }
-                self.take_in(events.into_iter().take_while(|event| id_of(event) <= limit).collect());
-            }
-            Err(error) => {
-                tracing::warn!(subscription = self.id.0, %error, "could not read the event log");
-                self.reading = true;
-                me.send_after(READ_AGAIN_AFTER, || DeliveryMsg::ReadAgain);
-            }
-        }
-    }
-
-    fn take_in(&mut self, events: Vec<Stored>) {
-        for stored in events {
-            self.ledger.read(id_of(&stored));
-            match stored {
-                Ok(event) if event.id < self.expire_before => self.expired(event.id),
-                Ok(event) => self.enqueue(event),
-                Err(id) => self.unreadable(id),
-            }
-        }
-    }
-
-    fn enqueue(&mut self, event: Arc<Event>) {
-        self.held_bytes += event.arrival.body.len();
-        self.queue.push_back(event);
-    }
-
-    /// How far may be read: to the intake, or while the subscription rests only what has expired.
-    fn read_limit(&self) -> EventId {
-        if self.runnable() { self.intake } else { self.intake.min(self.expire_before) }
-    }
-
-    fn read_on(&mut self, me: &ActorRef<DeliveryMsg>) {
-        let room = self.ledger.room().min(BATCH_EVENTS_MAX);
-        if self.reading || room == 0 || self.held_bytes >= HELD_BYTES_MAX || self.draining || self.failed {
-            return;
-        }
-        let limit = self.read_limit();
-        if self.ledger.read_upto() >= limit {
-            let ask = if self.runnable() { !self.announced } else { std::mem::take(&mut self.ask_intake) };
-            if ask {
-                self.announced = true;
-                let credit = if self.runnable() { room } else { 0 };
-                let ready = IntegrationMsg::Ready { subscription: self.id, at: self.ledger.read_upto(), credit };
-                let _ = self.parent.cast(ready);
-            }
-            return;
-        }
-        // Small reads cost as much as large ones: wait until a good part of the window is free.
-        if !self.queue.is_empty() && room < BATCH_EVENTS_MAX / 4 {
-            return;
-        }
-        self.reading = true;
-        self.read_to = limit;
-        let (log, me) = (self.ports.log.clone(), me.clone());
-        let (integration, after) = (self.plan.subscription.integration_id, self.ledger.read_upto());
-        tokio::spawn(async move {
-            let bounds = ReadBounds { events_max: room, bytes_max: BATCH_BYTES_MAX };
-            let result = log.read(integration, after, bounds).await;
-            let _ = me.cast(DeliveryMsg::Read(result));
-        });
+    fn drain(&mut self, reply: RpcReplyPort<()>) {
+        self.draining = true;
+        self.drained = Some(reply);
+        self.clear_suspicion();
     }
 
     fn commit(&mut self, me: &ActorRef<DeliveryMsg>) {
@@ -416,19 +327,5 @@ impl DeliveryState {
 
     fn count(counter: &AtomicU64) {
         add(counter, 1);
-    }
-}
-
-/// A transport that panics costs an attempt, not the actor.
-async fn guarded(transport: Arc<dyn Transport>, consignment: Consignment, at_ms: u64) -> AttemptReport {
-    match AssertUnwindSafe(transport.attempt(consignment, at_ms)).catch_unwind().await {
-        Ok(report) => report,
-        Err(_) => AttemptReport {
-            verdict: Verdict::Retry { after: None },
-            status: None,
-            error: Some("the transport panicked; this is a fault of hookmill".to_owned()),
-            reply: None,
-            timings: Timings::default(),
-        },
     }
 }

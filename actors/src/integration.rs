@@ -15,6 +15,7 @@ use crate::{
         ids::{EventId, IntegrationId, SubscriptionId},
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
     },
+    integration::marks::RecentMarks,
     metrics::add,
     ports::{
         event_log::{LogError, ReadBounds, Stored, id_of},
@@ -30,6 +31,7 @@ use crate::{
 };
 
 mod intake;
+pub(crate) mod marks;
 
 /// What may be said to an integration actor.
 pub(crate) enum IntegrationMsg {
@@ -76,6 +78,7 @@ pub(crate) struct IntegrationState {
     reading: bool,
     more: bool,
     deliveries: HashMap<SubscriptionId, Child>,
+    marks: RecentMarks,
 }
 
 /// A delivery as its integration sees it.
@@ -116,6 +119,7 @@ impl Actor for IntegrationActor {
             reading: false,
             more: true,
             deliveries: HashMap::new(),
+            marks: RecentMarks::default(),
         };
         state.reconcile(&me).await;
         state.read_on(&me);
@@ -287,6 +291,7 @@ impl IntegrationState {
         let args = DeliveryArgs {
             plan: child.plan.clone(),
             intake: self.intake,
+            marks: self.marks.clone(),
             parent: me.clone(),
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),

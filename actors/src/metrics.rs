@@ -63,6 +63,18 @@ counters! {
     retried,
     /// Deliveries that entered the dead letter.
     dead,
+    /// Events that a subscription's selection left out.
+    filtered,
+    /// Events that a subscription left out as duplicates.
+    duplicates,
+    /// Deliveries that were not made within the time they were worth it.
+    expired,
+    /// Deliveries given up because a program or a provider failed on them.
+    program_faults,
+    /// Deliveries that wait behind a failed one of their order key, counted each time.
+    parked,
+    /// Deliveries given up because hookmill crashed with them again and again.
+    poison,
     /// Dead letters sent again by an operator.
     replayed,
     /// Actors restarted after a crash.

@@ -1,18 +1,21 @@
 //! Taking due retries from the state, as the window allows.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use ractor::ActorRef;
 
-use super::{DeliveryMsg, DeliveryState, HELD_BYTES_MAX};
+use super::{DeliveryMsg, DeliveryState, HELD_BYTES_MAX, Pending};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{EventId, SubscriptionId},
-        limits::BATCH_BYTES_MAX,
+        limits::{BATCH_BYTES_MAX, POISON_CRASHES, SUSPECT_CRASHES},
     },
-    ports::{event_log::LogError, state_store::DeliveryState as Known},
+    ports::{
+        event_log::LogError,
+        state_store::{DeliveryState as Known, StateOp},
+    },
     retry::RetryMsg,
     tree::Ports,
 };
@@ -27,33 +30,44 @@ pub(crate) struct DueItem {
 /// Taken at once, at most: each holds its payload.
 const LOAD_MAX: usize = 32;
 
+/// While a delivery actor is younger than this, what it takes from the due queue is noted as taken first: should it
+/// take hookmill down, it is known for it after the next start.
+const YOUNG: Duration = Duration::from_secs(60);
+
 impl DeliveryState {
     /// Loads what is due while there are slots for it. The due entry stays in the state until the attempt's outcome
     /// is recorded; `retrying` keeps it from being taken twice.
     pub(super) fn load_due(&mut self, me: &ActorRef<DeliveryMsg>) {
-        let free = self.window().saturating_sub(self.in_flight + self.due_reserved);
+        let taken = self.due_in_flight + self.due_ready.len();
+        let free = self.window().saturating_sub(self.in_flight + self.due_ready.len() + self.due_reserved);
         // While there are new events, retries take a quarter of the window and no more: the end of an outage, or a
         // replay of thousands, must not stop what is live.
-        let live = !self.queue.is_empty() || self.ledger.read_upto() < self.intake;
+        let live = self.lanes.ready() > 0 || self.ledger.read_upto() < self.intake;
         let share = if live { (self.window() / 4).max(1) } else { self.window() };
-        let slots = free.min(share.saturating_sub(self.due_in_flight)).min(LOAD_MAX);
+        let slots = free.min(share.saturating_sub(taken)).min(LOAD_MAX);
         let crowded = self.held_bytes >= HELD_BYTES_MAX && self.in_flight > 0;
         if !self.due_waiting || self.due_reserved > 0 || slots == 0 || crowded {
             return;
         }
         self.due_waiting = false;
         self.due_reserved = slots;
-        let (ports, me, id) = (self.ports.clone(), me.clone(), self.id);
-        let (mut taken, retry) = (self.retrying.clone(), self.wires.retry.clone());
+        let load = Load {
+            ports: self.ports.clone(),
+            id: self.id,
+            taken: self.retrying.clone(),
+            limit: slots,
+            noted: self.started.elapsed() < YOUNG,
+        };
+        let (me, retry) = (me.clone(), self.wires.retry.clone());
         tokio::spawn(async move {
-            let loaded = load(&ports, id, &taken, slots).await;
-            let (items, more) = match loaded {
+            let (items, more) = match load.run().await {
                 Ok(Loaded { items, more, unreadable }) => {
+                    let mut taken = load.taken;
                     taken.extend(items.iter().map(|item| item.event));
-                    if !more && let Ok(Some(due_ms)) = next_due(&ports, id, &taken).await {
+                    if !more && let Ok(Some(due_ms)) = next_due(&load.ports, load.id, &taken).await {
                         // What could not be read now is no better at once.
-                        let soonest_ms = if unreadable { ports.clock.now_ms() + LOAD_AGAIN_AFTER_MS } else { 0 };
-                        retry.hint(RetryMsg::Schedule { subscription: id, due_ms: due_ms.max(soonest_ms) });
+                        let soonest_ms = if unreadable { load.ports.clock.now_ms() + LOAD_AGAIN_AFTER_MS } else { 0 };
+                        retry.hint(RetryMsg::Schedule { subscription: load.id, due_ms: due_ms.max(soonest_ms) });
                     }
                     (Ok(items), more)
                 }
@@ -63,13 +77,7 @@ impl DeliveryState {
         });
     }
 
-    pub(super) fn take_due(
-        &mut self,
-        me: &ActorRef<DeliveryMsg>,
-        items: Result<Vec<DueItem>, LogError>,
-        reserved: usize,
-        more: bool,
-    ) {
+    pub(super) fn take_due(&mut self, items: Result<Vec<DueItem>, LogError>, reserved: usize, more: bool) {
         self.due_reserved -= reserved;
         let items = match items {
             Ok(items) => items,
@@ -89,14 +97,22 @@ impl DeliveryState {
             if !self.retrying.insert(event) {
                 continue;
             }
+            let lane = record.lane;
             match payload {
-                Some(payload) => {
-                    let replay = record.replay;
-                    self.held_bytes += payload.arrival.body.len();
-                    self.due_in_flight += 1;
-                    self.begin(me, payload, Some(record), replay);
+                _ if record.crashes >= POISON_CRASHES => {
+                    self.retried.push(event);
+                    self.bury_poison(event, record);
+                    self.released(event);
                 }
-                None => self.unreadable_due(event, record),
+                Some(payload) => {
+                    self.held_bytes += payload.arrival.body.len();
+                    self.due_ready.push_back(Pending { event: payload, lane, record: Some(record), due: true });
+                }
+                None => {
+                    self.retried.push(event);
+                    self.bury_corrupt(event, record);
+                    self.released(event);
+                }
             }
         }
     }
@@ -113,34 +129,65 @@ struct Loaded {
     unreadable: bool,
 }
 
-async fn load(ports: &Ports, id: SubscriptionId, taken: &HashSet<EventId>, limit: usize) -> Result<Loaded, LogError> {
-    let now_ms = ports.clock.now_ms();
-    let due = ports.state.due(id, now_ms, limit + taken.len()).await?;
-    let (mut items, mut bytes, mut looked_at, mut unreadable) = (Vec::with_capacity(limit), 0, 0, false);
-    for entry in due.into_iter().filter(|entry| !taken.contains(&entry.event)).take(limit) {
-        if bytes >= BATCH_BYTES_MAX {
-            return Ok(Loaded { items, more: true, unreadable });
-        }
-        looked_at += 1;
-        let record = match ports.state.delivery(id, entry.event).await? {
-            Known::Record(record) if record.status == DeliveryStatus::Retrying => record,
-            // Settled since the entry was read.
-            Known::Record(_) | Known::Delivered | Known::Unknown => continue,
-        };
-        let payload = match ports.log.get(entry.event).await {
-            Ok(payload) => payload,
-            Err(LogError::Corrupt(_)) => None,
-            Err(error) => {
-                tracing::warn!(subscription = id.0, event = %entry.event, %error, "could not read an event to retry");
-                unreadable = true;
-                continue;
+/// One look into the due queue.
+struct Load {
+    ports: Ports,
+    id: SubscriptionId,
+    /// Due entries whose attempts are under way or not yet recorded.
+    taken: HashSet<EventId>,
+    limit: usize,
+    /// Whether what is taken is noted as taken.
+    noted: bool,
+}
+
+impl Load {
+    async fn run(&self) -> Result<Loaded, LogError> {
+        let Self { ports, id, taken, limit, .. } = self;
+        let now_ms = ports.clock.now_ms();
+        let due = ports.state.due(*id, now_ms, limit + taken.len()).await?;
+        let (mut items, mut bytes, mut looked_at, mut unreadable) = (Vec::with_capacity(*limit), 0, 0, false);
+        for entry in due.into_iter().filter(|entry| !taken.contains(&entry.event)).take(*limit) {
+            if bytes >= BATCH_BYTES_MAX {
+                break;
             }
-        };
-        bytes += payload.as_ref().map_or(0, |event| event.arrival.body.len());
-        items.push(DueItem { event: entry.event, record, payload });
+            looked_at += 1;
+            let record = match ports.state.delivery(*id, entry.event).await? {
+                Known::Record(record) if record.status == DeliveryStatus::Retrying => record,
+                // Settled since the entry was read.
+                Known::Record(_) | Known::Delivered | Known::Unknown => continue,
+            };
+            let payload = match ports.log.get(entry.event).await {
+                Ok(payload) => payload,
+                Err(LogError::Corrupt(_)) => None,
+                Err(error) => {
+                    tracing::warn!(subscription = id.0, event = %entry.event, %error, "could not read an event to retry");
+                    unreadable = true;
+                    continue;
+                }
+            };
+            bytes += payload.as_ref().map_or(0, |event| event.arrival.body.len());
+            items.push(DueItem { event: entry.event, record, payload });
+        }
+        if self.noted {
+            self.note(&mut items).await?;
+        }
+        let more = (looked_at == *limit && !unreadable) || bytes >= BATCH_BYTES_MAX;
+        Ok(Loaded { items, more, unreadable })
     }
-    let more = looked_at == limit && !unreadable;
-    Ok(Loaded { items, more, unreadable })
+
+    /// Counts a start for each, as long as that alone makes it a suspect; what is one is counted when it is begun.
+    async fn note(&self, items: &mut [DueItem]) -> Result<(), LogError> {
+        let mut ops = Vec::with_capacity(items.len());
+        for item in items.iter_mut().filter(|item| item.record.crashes < SUSPECT_CRASHES) {
+            item.record.crashes += 1;
+            let (event, record) = (item.event, item.record.clone());
+            ops.push(StateOp::Delivery { subscription: self.id, event, record });
+        }
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.ports.log.commit(ops)?.await
+    }
 }
 
 async fn next_due(ports: &Ports, id: SubscriptionId, taken: &HashSet<EventId>) -> Result<Option<u64>, LogError> {

@@ -84,6 +84,12 @@ impl Ledger {
         self.count();
     }
 
+    /// Something about an event that stays open, or due, is to be recorded with the next commit.
+    pub(crate) fn noted(&mut self, op: StateOp) {
+        self.ops.push(op);
+        self.moved = true;
+    }
+
     fn count(&mut self) {
         self.waiting += 1;
         self.unrecorded += 1;

@@ -1,79 +1,151 @@
-//! What follows from an attempt: an outcome, another attempt, or the dead letter.
+//! What follows from an attempt: an outcome, another attempt, or the dead letter; and what it means for the lane.
 
 use std::time::Duration;
 
-use super::{DeliveryState, Done};
+use super::{
+    DeliveryState, Pending,
+    beginning::{Attempted, Done},
+    reading::CORRUPT,
+};
 use crate::{
     domain::{
         backoff::Next,
         delivery::{Attempt, DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus},
+        event::Event,
         ids::{DestinationId, EventId},
+        order::OnFailure,
     },
-    ports::{state_store::StateOp, transport::Verdict},
+    ports::{
+        state_store::StateOp,
+        transport::{AttemptReport, Verdict},
+    },
 };
+
+/// Where a delivery stands after an attempt that did not deliver it.
+#[derive(Clone, Copy)]
+enum After {
+    Retry,
+    Dead(DeadReason),
+}
 
 impl DeliveryState {
     pub(super) fn done(&mut self, done: Done) {
+        let Done { pending, destination, attempted, at_ms, took } = done;
         self.in_flight -= 1;
-        let Done { event, record, destination, report, at_ms, took } = done;
-        let id = event.id;
-        self.held_bytes = self.held_bytes.saturating_sub(event.arrival.body.len());
-        self.due_in_flight -= usize::from(record.is_some());
-        if report.verdict == Verdict::Delivered {
-            Self::count(&self.wires.counters.delivered);
-            if record.is_none() {
-                return self.ledger.delivered(id);
-            }
-        } else {
-            Self::count(&self.wires.counters.attempts_failed);
+        self.due_in_flight -= usize::from(pending.due);
+        if pending.suspect() {
+            self.alone = false;
         }
-        let first = record.is_none();
-        let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
-        record.push(Attempt {
-            at_ms,
-            duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
-            status: report.status,
-            error: report.error.clone(),
-            reply: report.reply,
-        });
-        record.due_ms = None;
-        let error = report.error.unwrap_or_else(|| "failed".to_owned());
-        let dead = match report.verdict {
-            Verdict::Delivered => {
-                record.status = DeliveryStatus::Delivered;
-                None
+        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+        let Pending { event, lane, record, due } = pending;
+        // What was released meanwhile holds nobody back any more.
+        let lane = lane.filter(|lane| !due || self.lanes.held_by(event.id) == Some(*lane));
+        if due {
+            self.retried.push(event.id);
+        }
+        match attempted {
+            Attempted::Made(AttemptReport { verdict: Verdict::Delivered, .. }) if record.is_none() => {
+                Self::count(&self.wires.counters.delivered);
+                self.ledger.delivered(event.id);
+                self.free_lane(lane);
             }
-            Verdict::Refused => Some(DeadReason::Refused),
-            Verdict::Retry { after } => self.schedule(&mut record, after),
+            Attempted::Made(report) => {
+                let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+                record.push(Attempt {
+                    at_ms,
+                    duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
+                    status: report.status,
+                    error: report.error.clone(),
+                    reply: report.reply.clone(),
+                });
+                self.judge(&event, lane, record, destination, report);
+            }
+            Attempted::NotRendered(fault) => {
+                Self::count(&self.wires.counters.program_faults);
+                let record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+                self.fail(event.id, lane, record, After::Dead(DeadReason::TransformFailed), fault.to_string());
+            }
+            Attempted::NotNoted(error) => self.log_failed(&error),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        event: &Event,
+        lane: Option<u64>,
+        mut record: DeliveryRecord,
+        destination: (DestinationId, u64),
+        report: AttemptReport,
+    ) {
+        record.due_ms = None;
+        record.crashes = 0;
+        let refused = report.status.is_some_and(|status| {
+            self.plan.subscription.retry.dead_statuses.iter().any(|pattern| pattern.fits(status))
+        });
+        let after = match report.verdict {
+            Verdict::Delivered => {
+                Self::count(&self.wires.counters.delivered);
+                record.status = DeliveryStatus::Delivered;
+                let delivery = StateOp::Delivery { subscription: self.id, event: event.id, record };
+                self.ledger.settled(event.id, [delivery]);
+                return self.free_lane(lane);
+            }
+            Verdict::Retry { .. } if refused => After::Dead(DeadReason::Refused),
+            Verdict::Retry { after } => self.schedule(event, &mut record, after),
+            Verdict::Refused => After::Dead(DeadReason::Refused),
             Verdict::Gone => {
                 self.pause(destination);
-                self.schedule(&mut record, None)
+                self.schedule(event, &mut record, None)
             }
         };
-        if !first {
-            self.retried.push(id);
-        }
-        match dead {
-            Some(reason) => self.bury(id, record, reason, error),
-            None => {
-                let delivery = StateOp::Delivery { subscription: self.id, event: id, record };
-                self.ledger.settled(id, [delivery]);
+        Self::count(&self.wires.counters.attempts_failed);
+        self.fail(event.id, lane, record, after, report.error.unwrap_or_else(|| "failed".to_owned()));
+    }
+
+    /// Records a failure and lets the lane go on, or not.
+    fn fail(&mut self, event: EventId, lane: Option<u64>, mut record: DeliveryRecord, after: After, error: String) {
+        let on_failure = self.on_failure();
+        let holds = match after {
+            After::Retry => on_failure != OnFailure::Skip,
+            After::Dead(_) => on_failure == OnFailure::Block && self.plan.subscription.order.on_failure().is_some(),
+        };
+        record.lane = lane.filter(|_| holds);
+        match after {
+            After::Dead(reason) => self.bury(event, record, reason, error),
+            After::Retry => {
+                let delivery = StateOp::Delivery { subscription: self.id, event, record };
+                self.ledger.settled(event, [delivery]);
             }
+        }
+        match lane {
+            Some(lane) if holds => {
+                let dead = matches!(after, After::Dead(_));
+                for pending in self.lanes.hold(lane, (event, dead), self.may_park(), |pending| pending.event.id) {
+                    self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+                    self.park(pending);
+                }
+            }
+            _ => self.free_lane(lane),
         }
     }
 
     /// Sets the time of the next attempt, or says that there is none.
-    fn schedule(&mut self, record: &mut DeliveryRecord, after: Option<Duration>) -> Option<DeadReason> {
-        match self.plan.subscription.retry.next(record.attempts, after, fastrand::f64()) {
-            Next::GiveUp => Some(DeadReason::AttemptsExhausted),
+    fn schedule(&mut self, event: &Event, record: &mut DeliveryRecord, after: Option<Duration>) -> After {
+        let retry = &self.plan.subscription.retry;
+        match retry.next(record.attempts, after, fastrand::f64()) {
+            Next::GiveUp => After::Dead(DeadReason::AttemptsExhausted),
             Next::After(wait) => {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 let due_ms = self.ports.clock.now_ms().saturating_add(wait_ms);
+                let age_ms = due_ms.saturating_sub(event.arrival.received_at_ms);
+                if retry.age_max_s.is_some_and(|seconds| age_ms >= seconds.saturating_mul(1_000)) {
+                    return After::Dead(DeadReason::AttemptsExhausted);
+                }
                 record.status = DeliveryStatus::Retrying;
                 record.due_ms = Some(due_ms);
                 self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |known| known.min(due_ms)));
                 Self::count(&self.wires.counters.retried);
-                None
+                After::Retry
             }
         }
     }
@@ -83,7 +155,7 @@ impl DeliveryState {
         self.wires.config.pause(destination, version, reason.to_owned());
     }
 
-    fn bury(&mut self, event: EventId, mut record: DeliveryRecord, reason: DeadReason, error: String) {
+    pub(super) fn bury(&mut self, event: EventId, mut record: DeliveryRecord, reason: DeadReason, error: String) {
         record.status = DeliveryStatus::Dead;
         record.due_ms = None;
         Self::count(&self.wires.counters.dead);
@@ -100,33 +172,40 @@ impl DeliveryState {
     }
 
     /// The stored bytes of an event fail their checksum or are gone: never deliver them, never pass in silence.
-    pub(super) fn unreadable(&mut self, event: EventId) {
+    pub(super) fn bury_corrupt(&mut self, event: EventId, mut record: DeliveryRecord) {
         tracing::error!(subscription = self.id.0, %event, "an event's stored bytes are damaged or gone");
-        let record = DeliveryRecord::new(self.plan.version());
-        self.bury(event, record, DeadReason::Corrupt, "its stored bytes are damaged or gone".to_owned());
+        record.lane = None;
+        self.bury(event, record, DeadReason::Corrupt, CORRUPT.to_owned());
     }
 
-    /// A due delivery whose event cannot be read.
-    pub(super) fn unreadable_due(&mut self, event: EventId, record: DeliveryRecord) {
-        tracing::error!(subscription = self.id.0, %event, "an event's stored bytes are damaged or gone");
-        self.retried.push(event);
-        self.bury(event, record, DeadReason::Corrupt, "its stored bytes are damaged or gone".to_owned());
+    pub(super) fn bury_expired(&mut self, event: EventId, record: Option<DeliveryRecord>) {
+        Self::count(&self.wires.counters.expired);
+        let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+        // What is not worth delivering is not worth waiting for either.
+        record.lane = None;
+        self.bury(event, record, DeadReason::Expired, "it was not delivered within the time it is worth it".to_owned());
     }
 
-    pub(super) fn expired(&mut self, event: EventId) {
-        let record = DeliveryRecord::new(self.plan.version());
-        self.bury(event, record, DeadReason::Expired, "it was not delivered within its retention".to_owned());
+    pub(super) fn bury_poison(&mut self, event: EventId, mut record: DeliveryRecord) {
+        Self::count(&self.wires.counters.poison);
+        tracing::error!(subscription = self.id.0, %event, crashes = record.crashes, "an event was under way at each of several crashes");
+        record.lane = None;
+        let error = format!("hookmill crashed {} times in a row while it was under way", record.crashes);
+        self.bury(event, record, DeadReason::Poison, error);
     }
 
-    /// Everything unfinished before `before` goes to the dead letter; what is in flight ends as it ends.
-    pub(super) fn expire(&mut self, before: EventId) {
-        self.expire_before = self.expire_before.max(before);
-        self.ask_intake = true;
-        while let Some(event) = self.queue.front().filter(|event| event.id < before) {
-            let id = event.id;
-            self.held_bytes = self.held_bytes.saturating_sub(event.arrival.body.len());
-            self.queue.pop_front();
-            self.expired(id);
+    /// The one of the lane that was under way, or held it back, does so no more.
+    pub(super) fn free_lane(&mut self, lane: Option<u64>) {
+        if let Some(lane) = lane
+            && let Some(event) = self.lanes.free(lane)
+        {
+            self.unparking.push_back((lane, event));
         }
+    }
+
+    /// An operator took it out of the dead letter.
+    pub(super) fn released(&mut self, event: EventId) {
+        let lane = self.lanes.held_by(event);
+        self.free_lane(lane);
     }
 }

@@ -22,3 +22,12 @@ pub const ATTEMPTS_KEPT: usize = 12;
 pub const REPLY_EXCERPT_BYTES: usize = 256;
 /// Bytes of a provider's event type or id that are kept.
 pub const IDENTITY_BYTES_MAX: usize = 128;
+/// Deliveries of one subscription that wait behind failed ones of their order key, outside memory; at the bound the
+/// position waits. Their ids are held in memory.
+pub const PARKED_MAX: usize = 10_000;
+/// Order keys of one subscription that something is under way, failed or parked in, at most; beyond it nothing is parked.
+pub const LANES_MAX: usize = 1_024;
+/// Starts that found a delivery unsettled, from which on it is attempted alone, with a durable note before.
+pub const SUSPECT_CRASHES: u8 = 3;
+/// An attempt alone that took hookmill down, counted with the starts above: at this many it is given up.
+pub const POISON_CRASHES: u8 = 8;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::{
     domain::{
@@ -44,6 +45,10 @@ pub struct Seen {
     pub replay: bool,
     /// When, wall clock.
     pub at_ms: u64,
+    /// Whether it was taken; a script's answer, known when it begins.
+    pub delivered: bool,
+    /// What was sent.
+    pub body: Bytes,
 }
 
 /// Decides by the consignment what happens.
@@ -119,15 +124,19 @@ struct ScriptedTransport {
 impl Transport for ScriptedTransport {
     async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport {
         self.all.enter(self.destination);
+        let script = self.all.script.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let step = script(self.destination, &consignment);
+        let body = consignment.rendered.as_ref().map_or(&consignment.event.arrival.body, |rendered| &rendered.body);
         self.all.seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen {
             destination: self.destination,
             event: consignment.event.id,
             attempt: consignment.attempt,
             replay: consignment.replay,
             at_ms: now_ms,
+            delivered: matches!(step, Step::Answer(Verdict::Delivered, _)),
+            body: body.clone(),
         });
-        let script = self.all.script.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let verdict = match script(self.destination, &consignment) {
+        let verdict = match step {
             Step::Answer(verdict, after) => {
                 tokio::time::sleep(after).await;
                 verdict

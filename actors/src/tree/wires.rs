@@ -20,6 +20,7 @@ use crate::{
         activity::Activity,
         ids::{IntegrationId, SubscriptionId},
     },
+    flow::gate::Gates,
     integration::IntegrationMsg,
     integrations::IntegrationsMsg,
     metrics::{Counters, MetricsMsg},
@@ -138,6 +139,7 @@ pub(crate) struct Wires {
     pub(crate) retry: Slot<RetryMsg>,
     pub(crate) activity: Slot<ActivityMsg>,
     pub(crate) metrics: Slot<MetricsMsg>,
+    pub(crate) gates: Gates,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -153,6 +155,7 @@ impl Wires {
             retry: Slot::default(),
             activity: Slot::default(),
             metrics: Slot::default(),
+            gates: Gates::default(),
             counters: Arc::default(),
         }
     }

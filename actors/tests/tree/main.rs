@@ -1,6 +1,8 @@
 //! The actor tree on in-memory ports, with paused time: a day of retries passes in milliseconds.
 
 mod delivering;
+mod ordering;
 mod retrying;
+mod selecting;
 mod supervision;
 mod world;

@@ -151,6 +151,16 @@ impl World {
     }
 
     pub(crate) async fn subscription(&self, integration: IntegrationId, retry: RetryPolicy) -> SubscriptionId {
+        self.subscription_with(integration, retry, |_| {}).await
+    }
+
+    /// A subscription with a destination of its own; `change` sees it before it is written.
+    pub(crate) async fn subscription_with(
+        &self,
+        integration: IntegrationId,
+        retry: RetryPolicy,
+        change: impl FnOnce(&mut Subscription),
+    ) -> SubscriptionId {
         let config = self.handle().config();
         let ResourceKey::Destination(destination) = config.reserve(Kind::Destination) else { unreachable!() };
         let ResourceKey::Subscription(id) = config.reserve(Kind::Subscription) else { unreachable!() };
@@ -168,7 +178,7 @@ impl World {
             meta: Meta::default(),
         }))
         .await;
-        self.write(Resource::Subscription(Subscription {
+        let mut subscription = Subscription {
             id,
             integration_id: integration,
             destination_id: destination,
@@ -184,8 +194,9 @@ impl World {
             rate: None,
             expires_after_s: None,
             meta: Meta::default(),
-        }))
-        .await;
+        };
+        change(&mut subscription);
+        self.write(Resource::Subscription(subscription)).await;
         id
     }
 
@@ -235,6 +246,14 @@ impl World {
             tokio::time::sleep(Duration::from_millis(if round < 200 { 500 } else { 10_000 })).await;
         }
         panic!("the deliveries did not become {wanted:?}");
+    }
+
+    /// The events in the order in which their deliveries succeeded, as the destination saw them.
+    pub(crate) fn delivered(&self, subscription: SubscriptionId) -> Vec<EventId> {
+        let configuration = self.handle().config().current().configuration.clone();
+        let destination = configuration.subscriptions[&subscription].destination_id;
+        let seen = self.transports.seen();
+        seen.iter().filter(|seen| seen.destination == destination && seen.delivered).map(|seen| seen.event).collect()
     }
 
     /// The events that a destination saw, in order, repeats included.

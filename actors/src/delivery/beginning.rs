@@ -1,0 +1,317 @@
+//! Beginning attempts: as many as the window, the subscription's own rate and the destination's gate allow.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use ractor::ActorRef;
+use tokio::time::Instant;
+
+use super::{DeliveryMsg, DeliveryState, Pending, prepare::Sieve};
+use crate::{
+    domain::{
+        delivery::DeliveryRecord,
+        event::Event,
+        ids::{DestinationId, EventId},
+    },
+    flow::gate::{Ended, Permit, Try, Wait},
+    metrics::add,
+    ports::{
+        event_log::{Committing, LogError},
+        program::{ProgramFault, Transformer},
+        state_store::StateOp,
+        transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
+    },
+};
+
+/// The end of an attempt.
+pub(crate) struct Done {
+    pub(super) pending: Pending,
+    /// Where it went: the plan may have changed since.
+    pub(super) destination: (DestinationId, u64),
+    pub(super) attempted: Attempted,
+    pub(super) at_ms: u64,
+    pub(super) took: Duration,
+}
+
+/// How far an attempt came.
+pub(super) enum Attempted {
+    /// The destination was asked.
+    Made(AttemptReport),
+    /// There was nothing to send: the transformation failed on this event.
+    NotRendered(ProgramFault),
+    /// It could not be noted beforehand, as a suspect's must be.
+    NotNoted(LogError),
+}
+
+/// Whoever waits for room at a destination looks again after this, should the hint be lost with a crashed actor.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
+
+impl DeliveryState {
+    pub(super) fn begin_all(&mut self, me: &ActorRef<DeliveryMsg>) {
+        if !self.may_begin() {
+            return;
+        }
+        self.load_due(me);
+        self.begin_due(me);
+        self.unpark_some(me);
+        self.begin_ready(me);
+    }
+
+    fn may_begin(&self) -> bool {
+        self.runnable() && self.ledger.may_settle()
+    }
+
+    /// Slots for events read from the log. While retries wait, a quarter of the window is left to them.
+    fn free_slots(&self) -> usize {
+        let window = self.window();
+        let share = if self.due_waiting && window > 1 { window - (window / 4).max(1) } else { window };
+        share.saturating_sub(self.in_flight + self.due_reserved)
+    }
+
+    fn begin_ready(&mut self, me: &ActorRef<DeliveryMsg>) {
+        while self.may_begin() && self.free_slots() > 0 {
+            let Some(pending) = self.lanes.pop() else { return };
+            if self.must_wait(&pending) {
+                return self.lanes.unpop(pending);
+            }
+            if self.is_expired(&pending.event) {
+                self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+                self.bury_expired(pending.event.id, pending.record);
+                self.free_lane(pending.lane);
+                continue;
+            }
+            let Some(permit) = self.admit(me, Try::First) else { return self.lanes.unpop(pending) };
+            self.begin(me, pending, permit);
+        }
+    }
+
+    fn begin_due(&mut self, me: &ActorRef<DeliveryMsg>) {
+        while self.may_begin() && self.in_flight < self.window() {
+            let Some(pending) = self.due_ready.pop_front() else { return };
+            if self.must_wait(&pending) {
+                return self.due_ready.push_front(pending);
+            }
+            if self.is_expired(&pending.event) {
+                self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+                self.retried.push(pending.event.id);
+                self.bury_expired(pending.event.id, pending.record);
+                self.free_lane(pending.lane);
+                continue;
+            }
+            let attempt = match &pending.record {
+                Some(record) if record.replay => Try::Replay,
+                _ => Try::Retry,
+            };
+            let Some(permit) = self.admit(me, attempt) else { return self.due_ready.push_front(pending) };
+            self.begin(me, pending, permit);
+        }
+    }
+
+    /// A suspect is attempted with nothing else under way, so that a crash says who caused it.
+    fn must_wait(&self, pending: &Pending) -> bool {
+        self.alone || (pending.suspect() && self.in_flight > 0)
+    }
+
+    /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
+    fn admit(&mut self, me: &ActorRef<DeliveryMsg>, attempt: Try) -> Option<Permit> {
+        let now = Instant::now();
+        if let Some(pace) = self.pace.as_mut().filter(|_| !self.paced) {
+            if let Err(at) = pace.check(now) {
+                self.set_alarm(me, at);
+                return None;
+            }
+            self.paced = true;
+        }
+        match self.gate.begin(attempt, self.id, now) {
+            Ok(permit) => {
+                self.paced = false;
+                Some(permit)
+            }
+            Err(Wait::Until(at)) => {
+                self.set_alarm(me, at);
+                None
+            }
+            Err(Wait::ForRoom) => {
+                self.set_alarm(me, now + ROOM_WAIT_MAX);
+                None
+            }
+        }
+    }
+
+    fn set_alarm(&mut self, me: &ActorRef<DeliveryMsg>, at: Instant) {
+        if let Some((earlier, timer)) = &self.alarm {
+            if *earlier <= at {
+                return;
+            }
+            timer.abort();
+        }
+        let me = me.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let _ = me.cast(DeliveryMsg::Alarm);
+        });
+        self.alarm = Some((at, timer));
+    }
+
+    fn begin(&mut self, me: &ActorRef<DeliveryMsg>, mut pending: Pending, permit: Permit) {
+        let Ok(transport) = self.plan.transport.clone() else { return };
+        self.in_flight += 1;
+        self.due_in_flight += usize::from(pending.due);
+        add(&self.wires.counters.attempts, 1);
+        let noted = pending.suspect().then(|| self.note_suspect(me, &mut pending));
+        let transformer = self.plan.transformer.as_ref().ok().and_then(Clone::clone);
+        let attempt = Attempt {
+            transport,
+            rendering: transformer.map(|transformer| (transformer, self.sieve())),
+            event_type: None,
+            noted,
+            at_ms: self.ports.clock.now_ms(),
+        };
+        let destination = (self.plan.destination.id, self.plan.destination.meta.version);
+        let (me, deliveries) = (me.clone(), self.wires.deliveries.clone());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let at_ms = attempt.at_ms;
+            let attempted = attempt.make(&pending).await;
+            let took = began.elapsed();
+            for waiting in permit.end(ended(&attempted), took, Instant::now()) {
+                deliveries.hint(waiting, DeliveryMsg::Room);
+            }
+            let _ = me.cast(DeliveryMsg::Done(Box::new(Done { pending, destination, attempted, at_ms, took })));
+        });
+    }
+
+    /// Notes, before the attempt, that a suspect is about to be made.
+    fn note_suspect(&mut self, me: &ActorRef<DeliveryMsg>, pending: &mut Pending) -> Result<Committing<()>, LogError> {
+        self.alone = true;
+        // What was noted of it before comes first.
+        self.commit(me);
+        let record = pending.record.get_or_insert_with(|| DeliveryRecord::new(self.plan.version()));
+        record.crashes = record.crashes.saturating_add(1);
+        let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: record.clone() };
+        self.ports.log.commit(vec![op])
+    }
+
+    /// Whether the event is no longer worth an attempt.
+    pub(super) fn is_expired(&self, event: &Event) -> bool {
+        let own = self.plan.subscription.expires_after_s.into_iter();
+        let limit = own.chain(self.plan.subscription.retry.age_max_s).min();
+        let age_ms = self.ports.clock.now_ms().saturating_sub(event.arrival.received_at_ms);
+        event.id < self.expire_before || limit.is_some_and(|seconds| age_ms >= seconds.saturating_mul(1_000))
+    }
+
+    fn unpark_some(&mut self, me: &ActorRef<DeliveryMsg>) {
+        while self.lanes.ready() < self.window() {
+            let Some((lane, event)) = self.unparking.pop_front() else { return };
+            let (log, me) = (self.ports.log.clone(), me.clone());
+            tokio::spawn(async move {
+                let payload = match log.get(event).await {
+                    Err(LogError::Corrupt(_)) => Ok(None),
+                    read => read,
+                };
+                let _ = me.cast(DeliveryMsg::Unparked { lane, event, payload });
+            });
+        }
+    }
+
+    pub(super) fn take_unparked(
+        &mut self,
+        me: &ActorRef<DeliveryMsg>,
+        lane: u64,
+        event: EventId,
+        payload: Result<Option<Arc<Event>>, LogError>,
+    ) {
+        match payload {
+            Ok(Some(event)) => {
+                self.held_bytes += event.arrival.body.len();
+                let record = Some(DeliveryRecord { lane: Some(lane), ..DeliveryRecord::new(self.plan.version()) });
+                self.lanes.loaded(Pending { event, lane: Some(lane), record, due: false });
+            }
+            Ok(None) => {
+                self.bury_corrupt(event, DeliveryRecord::new(self.plan.version()));
+                self.free_lane(Some(lane));
+            }
+            Err(error) => {
+                tracing::warn!(subscription = self.id.0, %event, %error, "could not read a parked event");
+                self.unparking.push_front((lane, event));
+                self.set_alarm(me, Instant::now() + super::READ_AGAIN_AFTER);
+            }
+        }
+    }
+}
+
+/// One attempt, to be made beside the actor.
+struct Attempt {
+    transport: Arc<dyn Transport>,
+    rendering: Option<(Arc<dyn Transformer>, Sieve)>,
+    event_type: Option<Box<str>>,
+    noted: Option<Result<Committing<()>, LogError>>,
+    at_ms: u64,
+}
+
+impl Attempt {
+    async fn make(self, pending: &Pending) -> Attempted {
+        match self.noted {
+            Some(Ok(committing)) => {
+                if let Err(error) = committing.await {
+                    return Attempted::NotNoted(error);
+                }
+            }
+            Some(Err(error)) => return Attempted::NotNoted(error),
+            None => {}
+        }
+        let rendered = match &self.rendering {
+            Some((transformer, sieve)) => match render(transformer.as_ref(), sieve, &pending.event).await {
+                Ok(rendered) => Some(Arc::new(rendered)),
+                Err(fault) => return Attempted::NotRendered(fault),
+            },
+            None => None,
+        };
+        let record = pending.record.as_ref();
+        let consignment = Consignment {
+            event: pending.event.clone(),
+            attempt: record.map_or(0, |record| record.attempts) + 1,
+            replay: record.is_some_and(|record| record.replay),
+            event_type: self.event_type,
+            rendered,
+        };
+        Attempted::Made(guarded(self.transport, consignment, self.at_ms).await)
+    }
+}
+
+async fn render(
+    transformer: &dyn Transformer,
+    sieve: &Sieve,
+    event: &Arc<Event>,
+) -> Result<crate::ports::program::Rendered, ProgramFault> {
+    let subject = sieve.subject(event)?;
+    AssertUnwindSafe(transformer.render(&subject))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(ProgramFault("the transformation's engine panicked".to_owned())))
+}
+
+/// A transport that panics costs an attempt, not the actor.
+async fn guarded(transport: Arc<dyn Transport>, consignment: Consignment, at_ms: u64) -> AttemptReport {
+    match AssertUnwindSafe(transport.attempt(consignment, at_ms)).catch_unwind().await {
+        Ok(report) => report,
+        Err(_) => AttemptReport {
+            verdict: Verdict::Retry { after: None },
+            status: None,
+            error: Some("the transport panicked; this is a fault of hookmill".to_owned()),
+            reply: None,
+            timings: Timings::default(),
+        },
+    }
+}
+
+/// What an attempt says about the destination's health.
+fn ended(attempted: &Attempted) -> Ended {
+    let Attempted::Made(report) = attempted else { return Ended::Abandoned };
+    match (report.verdict, report.status) {
+        (Verdict::Delivered, _) => Ended::Delivered,
+        (_, Some(429 | 503)) => Ended::Overloaded,
+        (_, Some(500..) | None) => Ended::Failed,
+        (_, Some(_)) => Ended::Answered,
+    }
+}

@@ -1,0 +1,150 @@
+//! Taking up where the last holder of a subscription left off: its position, its lanes, and what may have taken it down.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use ractor::ActorProcessingErr;
+use tokio::time::Instant;
+
+use super::{DeliveryArgs, DeliveryState, lanes::Lanes, ledger::Ledger, prepare::Fate};
+use crate::{
+    domain::{
+        delivery::{DeliveryRecord, DeliveryStatus},
+        ids::EventId,
+        limits::{POISON_CRASHES, SUSPECT_CRASHES},
+        order::OnFailure,
+    },
+    flow::rate::Pace,
+    ports::{
+        event_log::LogError,
+        state_store::{DeliveryState as Known, StateOp},
+    },
+};
+
+impl DeliveryState {
+    pub(super) async fn open(args: DeliveryArgs) -> Result<Self, ActorProcessingErr> {
+        let DeliveryArgs { plan, intake, marks, parent, ports, wires } = args;
+        // A predecessor that crashed may have commits on their way: read the position only after them.
+        ports.log.commit(Vec::new())?.await?;
+        let id = plan.subscription.id;
+        let mut position = ports.state.position(id).await?.unwrap_or_default();
+        position.read_upto = position.read_upto.max(plan.subscription.start_after);
+        let open = position.open.clone();
+        let now = Instant::now();
+        let mut state = Self {
+            id,
+            gate: wires.gates.of(&plan.destination, now),
+            pace: plan.subscription.rate.map(|rate| Pace::new(rate, now)),
+            plan,
+            parent,
+            ports,
+            wires,
+            marks,
+            paced: false,
+            alarm: None,
+            ledger: Ledger::new(position),
+            lanes: Lanes::default(),
+            unparking: VecDeque::new(),
+            intake,
+            expire_before: EventId::ZERO,
+            held_bytes: 0,
+            in_flight: 0,
+            alone: false,
+            reading: false,
+            announced: false,
+            ask_intake: false,
+            flush_timer: false,
+            started: now,
+            due_waiting: true,
+            due_reserved: 0,
+            due_in_flight: 0,
+            due_ready: VecDeque::new(),
+            retrying: HashSet::new(),
+            retried: Vec::new(),
+            next_due_ms: None,
+            failed: false,
+            draining: false,
+            drained: None,
+        };
+        // What is parked is older than what is open in its lane.
+        state.restore_lanes().await?;
+        for event in open {
+            state.reopen(event).await?;
+        }
+        Ok(state)
+    }
+
+    async fn restore_lanes(&mut self) -> Result<(), LogError> {
+        let mut lanes: BTreeMap<u64, Vec<EventId>> = BTreeMap::new();
+        for held in self.ports.state.lanes(self.id).await? {
+            lanes.entry(held.lane).or_default().push(held.event);
+        }
+        for (lane, events) in lanes {
+            let (mut held, mut parked) = (None, VecDeque::new());
+            for event in events {
+                let Known::Record(record) = self.ports.state.delivery(self.id, event).await? else { continue };
+                match record.status {
+                    DeliveryStatus::Parked => parked.push_back(event),
+                    DeliveryStatus::Retrying if parked.is_empty() => held = held.or(Some((event, false))),
+                    DeliveryStatus::Dead if parked.is_empty() && self.on_failure() == OnFailure::Block => {
+                        held = held.or(Some((event, true)));
+                    }
+                    _ => {}
+                }
+            }
+            if let Some(event) = self.lanes.restore(lane, held, parked) {
+                self.unparking.push_back((lane, event));
+            }
+        }
+        Ok(())
+    }
+
+    /// An event that was neither settled nor due: it may have been under way at a crash.
+    async fn reopen(&mut self, event: EventId) -> Result<(), LogError> {
+        let mut record = match self.ports.state.delivery(self.id, event).await? {
+            Known::Record(record) => record,
+            Known::Delivered | Known::Unknown => DeliveryRecord::new(self.plan.version()),
+        };
+        if record.crashes >= POISON_CRASHES {
+            self.bury_poison(event, record);
+            return Ok(());
+        }
+        let payload = match self.ports.log.get(event).await {
+            Ok(Some(payload)) => payload,
+            Ok(None) | Err(LogError::Corrupt(_)) => {
+                self.bury_corrupt(event, record);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if record.crashes < SUSPECT_CRASHES {
+            record.crashes += 1;
+            self.ledger.noted(StateOp::Delivery { subscription: self.id, event, record: record.clone() });
+        }
+        // It was selected when it was read first, and stays so.
+        let lane = match self.sieve().fate(&payload, None) {
+            Fate::Deliver { lane } => lane,
+            Fate::Filtered | Fate::Duplicate | Fate::Dead(..) => None,
+        };
+        self.enqueue(payload, lane, Some(record));
+        Ok(())
+    }
+
+    /// A clean end: what was not under way is no suspect.
+    pub(super) fn clear_suspicion(&mut self) {
+        let waiting = self.lanes.deliveries().chain(&mut self.due_ready);
+        for pending in waiting {
+            if let Some(record) = pending.record.as_mut().filter(|record| record.crashes > 0) {
+                record.crashes = 0;
+                let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: record.clone() };
+                self.ledger.noted(op);
+            }
+        }
+    }
+
+    /// The order no longer waits for dead letters: what they held back goes on.
+    pub(super) fn release_dead(&mut self) {
+        for event in self.lanes.held_dead() {
+            self.released(event);
+        }
+    }
+}
