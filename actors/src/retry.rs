@@ -33,6 +33,9 @@ pub(crate) enum RetryMsg {
 /// The wall clock may be set while we sleep: look again at least so often.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 
+/// After a start, overdue retries of different subscriptions are spread over this, milliseconds.
+const START_SPREAD_MS: u64 = 5_000;
+
 pub(crate) struct RetryActor;
 
 pub(crate) struct RetryState {
@@ -58,7 +61,9 @@ impl Actor for RetryActor {
         let mut timetable = Timetable::default();
         for (_, subscription) in wires.config.current().plans.keys() {
             if let Some(first) = next_due(ports.state.as_ref(), *subscription).await? {
-                timetable.note(*subscription, first);
+                // What came due while nobody looked does not return all at once.
+                let soonest = ports.clock.now_ms() + fastrand::u64(..START_SPREAD_MS);
+                timetable.note(*subscription, first.max(soonest));
             }
         }
         let mut state = RetryState { clock: ports.clock, wires, timetable, timer: None, wakes_at_ms: u64::MAX };

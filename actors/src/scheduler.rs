@@ -4,17 +4,15 @@
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::time::Instant;
 
 use crate::{
     delivery::DeliveryMsg,
     domain::ids::EventId,
     ports::event_log::{LogError, ReadBounds, TrimRequest, id_of},
-    scheduler::clock_watch::ClockWatch,
     tree::{Ports, wires::Wires},
 };
 
-mod clock_watch;
+pub(crate) mod clock_watch;
 
 /// How long events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +47,6 @@ pub(crate) struct SchedulerState {
     ports: Ports,
     wires: Wires,
     retention: Retention,
-    watch: ClockWatch,
     busy: bool,
 }
 
@@ -66,8 +63,8 @@ impl Actor for SchedulerActor {
         for (task, period) in TASKS {
             me.send_interval(*period, || *task);
         }
-        let watch = ClockWatch::new(Instant::now(), ports.clock.now_ms());
-        Ok(SchedulerState { ports, wires, retention, watch, busy: false })
+        wires.clock_trust.holds(ports.clock.now_ms());
+        Ok(SchedulerState { ports, wires, retention, busy: false })
     }
 
     async fn handle(
@@ -87,7 +84,7 @@ impl Actor for SchedulerActor {
 impl SchedulerState {
     fn retention(&mut self, me: &ActorRef<SchedulerMsg>) {
         let now_ms = self.ports.clock.now_ms();
-        if !self.watch.trusts(Instant::now(), now_ms) {
+        if !self.wires.clock_trust.holds(now_ms) {
             tracing::warn!("the wall clock jumped; retention and expiry rest until it has been steady for an hour");
             return;
         }

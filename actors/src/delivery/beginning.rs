@@ -17,7 +17,7 @@ use crate::{
     metrics::add,
     ports::{
         event_log::{Committing, LogError},
-        program::{ProgramFault, Transformer},
+        program::{ProgramFault, Rendered, Subject, Transformer},
         state_store::StateOp,
         transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
@@ -160,10 +160,11 @@ impl DeliveryState {
         add(&self.wires.counters.attempts, 1);
         let noted = pending.suspect().then(|| self.note_suspect(me, &mut pending));
         let transformer = self.plan.transformer.as_ref().ok().and_then(Clone::clone);
+        let needs_subject = transformer.is_some() || transport.names_events();
         let attempt = Attempt {
             transport,
-            rendering: transformer.map(|transformer| (transformer, self.sieve())),
-            event_type: None,
+            transformer,
+            sieve: needs_subject.then(|| self.sieve()),
             noted,
             at_ms: self.ports.clock.now_ms(),
         };
@@ -196,8 +197,12 @@ impl DeliveryState {
     pub(super) fn is_expired(&self, event: &Event) -> bool {
         let own = self.plan.subscription.expires_after_s.into_iter();
         let limit = own.chain(self.plan.subscription.retry.age_max_s).min();
-        let age_ms = self.ports.clock.now_ms().saturating_sub(event.arrival.received_at_ms);
-        event.id < self.expire_before || limit.is_some_and(|seconds| age_ms >= seconds.saturating_mul(1_000))
+        event.id < self.expire_before
+            || limit.is_some_and(|seconds| {
+                let now_ms = self.ports.clock.now_ms();
+                let age_ms = now_ms.saturating_sub(event.arrival.received_at_ms);
+                age_ms >= seconds.saturating_mul(1_000) && self.wires.clock_trust.holds(now_ms)
+            })
     }
 
     fn unpark_some(&mut self, me: &ActorRef<DeliveryMsg>) {
@@ -243,8 +248,9 @@ impl DeliveryState {
 /// One attempt, to be made beside the actor.
 struct Attempt {
     transport: Arc<dyn Transport>,
-    rendering: Option<(Arc<dyn Transformer>, Sieve)>,
-    event_type: Option<Box<str>>,
+    transformer: Option<Arc<dyn Transformer>>,
+    /// Where the event must be looked at: for the transformation, or for its type.
+    sieve: Option<Sieve>,
     noted: Option<Result<Committing<()>, LogError>>,
     at_ms: u64,
 }
@@ -260,32 +266,32 @@ impl Attempt {
             Some(Err(error)) => return Attempted::NotNoted(error),
             None => {}
         }
-        let rendered = match &self.rendering {
-            Some((transformer, sieve)) => match render(transformer.as_ref(), sieve, &pending.event).await {
+        let subject = match self.sieve.map(|sieve| sieve.subject(&pending.event)).transpose() {
+            Ok(subject) => subject,
+            Err(fault) => return Attempted::NotRendered(fault),
+        };
+        let rendered = match (&self.transformer, &subject) {
+            (Some(transformer), Some(subject)) => match render(transformer.as_ref(), subject).await {
                 Ok(rendered) => Some(Arc::new(rendered)),
                 Err(fault) => return Attempted::NotRendered(fault),
             },
-            None => None,
+            _ => None,
         };
         let record = pending.record.as_ref();
         let consignment = Consignment {
             event: pending.event.clone(),
             attempt: record.map_or(0, |record| record.attempts) + 1,
             replay: record.is_some_and(|record| record.replay),
-            event_type: self.event_type,
+            event_type: subject.and_then(|subject| subject.identity.event_type),
             rendered,
         };
         Attempted::Made(guarded(self.transport, consignment, self.at_ms).await)
     }
 }
 
-async fn render(
-    transformer: &dyn Transformer,
-    sieve: &Sieve,
-    event: &Arc<Event>,
-) -> Result<crate::ports::program::Rendered, ProgramFault> {
-    let subject = sieve.subject(event)?;
-    AssertUnwindSafe(transformer.render(&subject))
+/// An engine that panics costs one event.
+async fn render(transformer: &dyn Transformer, subject: &Subject) -> Result<Rendered, ProgramFault> {
+    AssertUnwindSafe(transformer.render(subject))
         .catch_unwind()
         .await
         .unwrap_or_else(|_| Err(ProgramFault("the transformation's engine panicked".to_owned())))

@@ -240,10 +240,14 @@ impl DeliveryState {
     /// Everything unfinished before `before`, or older than the subscription's own expiry, goes to the dead letter;
     /// what is in flight ends as it ends.
     pub(super) fn expire(&mut self, before: EventId) {
-        let own = self.plan.subscription.expires_after_s.map_or(EventId::ZERO, |seconds| {
-            EventId::at_millis(self.ports.clock.now_ms().saturating_sub(seconds.saturating_mul(1_000)))
-        });
-        self.expire_before = self.expire_before.max(before).max(own);
+        self.expire_before = self.expire_before.max(before);
+        let now_ms = self.ports.clock.now_ms();
+        if let Some(seconds) = self.plan.subscription.expires_after_s
+            && self.wires.clock_trust.holds(now_ms)
+        {
+            let own = EventId::at_millis(now_ms.saturating_sub(seconds.saturating_mul(1_000)));
+            self.expire_before = self.expire_before.max(own);
+        }
         self.ask_intake = true;
         let before = self.expire_before;
         loop {

@@ -59,22 +59,30 @@ fn identify(snapshot: &Snapshot, event: &Event) -> Identity {
 /// Cancelled at once, at most: one commit holds them.
 const CANCEL_BATCH: usize = 256;
 
-/// Cancels every due retry of a subscription; each has the outcome `cancelled` afterwards.
+/// Cancels everything of a subscription that is due or parked; each has the outcome `cancelled` afterwards.
 pub(super) async fn cancel_due(ports: &Ports, subscription: SubscriptionId) -> Result<(), LogError> {
     loop {
         // What a delivery actor that was just stopped had handed in comes first.
         ports.log.commit(Vec::new())?.await?;
         let due = ports.state.due(subscription, u64::MAX, CANCEL_BATCH).await?;
-        if due.is_empty() {
-            return Ok(());
+        let mut events: Vec<EventId> = due.into_iter().map(|entry| entry.event).collect();
+        if events.is_empty() {
+            let held = ports.state.lanes(subscription).await?;
+            events.extend(held.into_iter().map(|held| held.event));
         }
-        let mut ops = Vec::with_capacity(due.len());
-        for entry in due {
-            if let DeliveryState::Record(mut record) = ports.state.delivery(subscription, entry.event).await? {
+        let mut ops = Vec::with_capacity(CANCEL_BATCH);
+        for event in events {
+            let known = ports.state.delivery(subscription, event).await?;
+            let DeliveryState::Record(mut record) = known else { continue };
+            // Dead letters stay to be looked at.
+            if ops.len() < CANCEL_BATCH && record.status != DeliveryStatus::Dead {
                 record.status = DeliveryStatus::Cancelled;
                 record.due_ms = None;
-                ops.push(StateOp::Delivery { subscription, event: entry.event, record });
+                ops.push(StateOp::Delivery { subscription, event, record });
             }
+        }
+        if ops.is_empty() {
+            return Ok(());
         }
         ports.log.commit(ops)?.await?;
     }

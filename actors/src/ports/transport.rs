@@ -16,7 +16,7 @@ pub struct Consignment {
     pub attempt: u32,
     /// Whether an operator asked for it again.
     pub replay: bool,
-    /// The provider's name of what happened, where the subscription's programs asked for it.
+    /// The provider's name of what happened, where the transport asked for it.
     pub event_type: Option<Box<str>>,
     /// What is sent in place of the arrival's body; `None`: that.
     pub rendered: Option<Arc<Rendered>>,
@@ -70,6 +70,11 @@ pub struct Timings {
 /// the event and a bounded part of the reply.
 #[async_trait]
 pub trait Transport: Send + Sync {
+    /// Whether consignments carry the event's type, which costs a look at each event.
+    fn names_events(&self) -> bool {
+        false
+    }
+
     /// One attempt. `now_ms` is the wall clock, for the signature's timestamp.
     async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport;
 }

@@ -1,6 +1,9 @@
-//! Whether the wall clock can be trusted to remove things by age. Pure.
+//! Whether the wall clock can be trusted to remove things by age.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -35,6 +38,19 @@ impl ClockWatch {
             self.jumped = None;
         }
         self.jumped.is_none()
+    }
+}
+
+/// One watch for everybody: a jump that one part sees, all see. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClockTrust(Arc<Mutex<Option<ClockWatch>>>);
+
+impl ClockTrust {
+    /// Looks at both clocks. False since a jump until an hour has passed without another.
+    pub(crate) fn holds(&self, wall_ms: u64) -> bool {
+        let now = Instant::now();
+        let mut watch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.get_or_insert_with(|| ClockWatch::new(now, wall_ms)).trusts(now, wall_ms)
     }
 }
 

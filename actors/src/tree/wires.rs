@@ -26,6 +26,7 @@ use crate::{
     metrics::{Counters, MetricsMsg},
     retry::RetryMsg,
     router::{CommitBoard, RouterMsg, gate::Gate},
+    scheduler::clock_watch::ClockTrust,
 };
 
 /// The present holder of a role.
@@ -140,6 +141,7 @@ pub(crate) struct Wires {
     pub(crate) activity: Slot<ActivityMsg>,
     pub(crate) metrics: Slot<MetricsMsg>,
     pub(crate) gates: Gates,
+    pub(crate) clock_trust: ClockTrust,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -156,6 +158,7 @@ impl Wires {
             activity: Slot::default(),
             metrics: Slot::default(),
             gates: Gates::default(),
+            clock_trust: ClockTrust::default(),
             counters: Arc::default(),
         }
     }
