@@ -16,7 +16,10 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use crate::{
     domain::{
         activity::{Activity, ActivityResult},
-        config::{Change, Configuration, DestinationStatus, IntegrationStatus, Resource, ResourceKey},
+        config::{
+            Change, Configuration, Destination, DestinationStatus, Integration, IntegrationStatus, Resource,
+            ResourceKey,
+        },
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
     ports::{
@@ -285,7 +288,8 @@ impl ConfigState {
     }
 
     async fn pause(&mut self, me: &ActorRef<ConfigMsg>, id: DestinationId, version: u64, reason: String) {
-        let Some(mut destination) = self.configuration.destinations.get(&id).cloned() else { return };
+        let Some(destination) = self.configuration.destinations.get(&id) else { return };
+        let mut destination = Destination::clone(destination);
         if destination.status == DestinationStatus::Paused || destination.meta.version != version {
             return;
         }
@@ -302,7 +306,8 @@ impl ConfigState {
     }
 
     async fn fail(&mut self, me: &ActorRef<ConfigMsg>, id: IntegrationId, reason: String) {
-        let Some(mut integration) = self.configuration.integrations.get(&id).cloned() else { return };
+        let Some(integration) = self.configuration.integrations.get(&id) else { return };
+        let mut integration = Integration::clone(integration);
         integration.status = IntegrationStatus::Failed;
         let write = Write {
             key: ResourceKey::Integration(id),

@@ -62,9 +62,9 @@ pub struct Naming {
 /// How a subscription is served.
 pub struct Plan {
     /// As configured.
-    pub subscription: Subscription,
+    pub subscription: Arc<Subscription>,
     /// As configured.
-    pub destination: Destination,
+    pub destination: Arc<Destination>,
     /// The way there, or why there is none.
     pub transport: Result<Arc<dyn Transport>, SettingsError>,
     /// Selects events and names their keys; `None` where every event is taken in no order.
@@ -145,7 +145,7 @@ impl Compiler {
         snapshot: &mut Snapshot,
         before: &Snapshot,
         integration: &Integration,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
         now_ms: u64,
     ) {
         let Some(provider) = self.providers.get(&integration.provider) else {
@@ -155,8 +155,13 @@ impl Compiler {
             });
             return;
         };
-        let settings = Arc::new(effective_settings(endpoint));
-        snapshot.namings.insert(endpoint.id, Naming { provider, settings: settings.clone() });
+        let unchanged = before.configuration.endpoints.get(&endpoint.id).is_some_and(|it| Arc::ptr_eq(it, endpoint));
+        let naming = match before.namings.get(&endpoint.id) {
+            Some(naming) if unchanged && naming.provider.name() == provider.name() => naming.clone(),
+            _ => Naming { provider, settings: Arc::new(effective_settings(endpoint)) },
+        };
+        let settings = naming.settings.clone();
+        snapshot.namings.insert(endpoint.id, naming);
         if !endpoint.active || !accepts(integration.status) {
             return;
         }
@@ -213,14 +218,14 @@ impl Compiler {
         faults: &mut Vec<Fault>,
         before: &Snapshot,
         integration: &Integration,
-        destination: &Destination,
-        subscription: &Subscription,
+        destination: &Arc<Destination>,
+        subscription: &Arc<Subscription>,
     ) -> Arc<Plan> {
         let running =
             subscription.active && destination.status == DestinationStatus::Active && accepts(integration.status);
         let former = before.plans.get(&(integration.id, subscription.id));
-        let same_destination = former.filter(|plan| plan.destination == *destination);
-        let same_subscription = former.filter(|plan| plan.subscription == *subscription);
+        let same_destination = former.filter(|plan| same(&plan.destination, destination));
+        let same_subscription = former.filter(|plan| same(&plan.subscription, subscription));
         if let (Some(plan), Some(_)) = (same_destination, same_subscription)
             && plan.running == running
         {
@@ -272,6 +277,11 @@ impl Compiler {
     fn transformer(&self, subscription: &Subscription) -> Result<Option<Arc<dyn Transformer>>, SettingsError> {
         self.programs.transformer(&subscription.transform, &subscription.headers)
     }
+}
+
+/// Nearly all resources are the very same ones as before.
+fn same<T: PartialEq>(a: &Arc<T>, b: &Arc<T>) -> bool {
+    Arc::ptr_eq(a, b) || a == b
 }
 
 fn note_faults(faults: &mut Vec<Fault>, plan: &Plan) {

@@ -123,7 +123,7 @@ pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<EventId>)
     let note = ports.state.note(id).await?;
     let snapshot = api.tree.config().current();
     let deliveries = deliveries(&*ports.state, &snapshot.configuration, id).await?;
-    let endpoint = snapshot.configuration.endpoints.get(&event.arrival.endpoint);
+    let endpoint = snapshot.configuration.endpoints.get(&event.arrival.endpoint).map(AsRef::as_ref);
     Ok(json(StatusCode::OK, &view(&event, note, endpoint, deliveries)))
 }
 
@@ -397,7 +397,9 @@ mod tests {
             (4, 1, id(60, 1)),     // began later
             (5, 2, EventId::ZERO), // another integration's
         ] {
-            configuration.subscriptions.insert(SubscriptionId(number), subscription(number, integration, start_after));
+            configuration
+                .subscriptions
+                .insert(SubscriptionId(number), subscription(number, integration, start_after).into());
         }
         let found = deliveries(&state, &configuration, event).await.expect("the state is in memory");
         let told: Vec<_> = found.iter().map(|view| (view.subscription_id, view.status, view.attempts)).collect();

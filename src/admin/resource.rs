@@ -50,11 +50,11 @@ macro_rules! configured {
             const KIND: Kind = Kind::$kind;
 
             fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-                configuration.$collection.values()
+                configuration.$collection.values().map(AsRef::as_ref)
             }
 
             fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
-                configuration.$collection.get(&$id(id))
+                configuration.$collection.get(&$id(id)).map(AsRef::as_ref)
             }
 
             fn key(id: u32) -> ResourceKey {

@@ -97,7 +97,7 @@ pub(super) async fn create(
         },
         subscription: subscription.and_then(|id| configuration.subscriptions.get(&id)).map(|it| it.view(&api.tools)),
     };
-    Ok(reply(StatusCode::CREATED, integration, &made))
+    Ok(reply(StatusCode::CREATED, integration.as_ref(), &made))
 }
 
 fn new<R: Managed>(resource: R) -> Write {

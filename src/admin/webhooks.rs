@@ -311,7 +311,7 @@ fn is_only_secret(current: &Endpoint, secret: &Secret, tools: &Tools) -> bool {
 }
 
 fn integration_of(configuration: &Configuration, id: IntegrationId) -> Result<&Integration, Problem> {
-    configuration.integrations.get(&id).ok_or_else(|| {
+    configuration.integrations.get(&id).map(AsRef::as_ref).ok_or_else(|| {
         Problem::member("/integration_id", format!("names {}, which does not exist", ResourceKey::Integration(id)))
     })
 }
@@ -379,7 +379,7 @@ mod tests {
 
     fn configuration() -> Configuration {
         let integrations = [integration(1, "generic_hmac"), integration(2, "none"), integration(3, "gone")];
-        let integrations = integrations.into_iter().map(|it| (it.id, it)).collect();
+        let integrations = integrations.into_iter().map(|it| (it.id, it.into())).collect();
         Configuration { integrations, ..Configuration::default() }
     }
 

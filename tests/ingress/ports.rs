@@ -265,8 +265,8 @@ pub(crate) fn snapshot() -> Snapshot {
     let endpoints = [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive];
     let configuration = Configuration {
         version: 17,
-        integrations: BTreeMap::from([(integration.id, integration)]),
-        endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint)).collect(),
+        integrations: BTreeMap::from([(integration.id, integration.into())]),
+        endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint.into())).collect(),
         ..Configuration::default()
     };
     let outside = Arc::new(TestOutside);

@@ -1,6 +1,6 @@
 //! What operators configure: integrations, webhook endpoints, destinations, subscriptions; and their history.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -304,19 +304,19 @@ pub struct Change {
     pub resource: Option<Resource>,
 }
 
-/// All that is configured at one version.
+/// All that is configured at one version. A copy shares the resources: it costs a pointer each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Configuration {
     /// The version of the last change.
     pub version: u64,
     /// By id.
-    pub integrations: BTreeMap<IntegrationId, Integration>,
+    pub integrations: BTreeMap<IntegrationId, Arc<Integration>>,
     /// By id.
-    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// By id.
-    pub destinations: BTreeMap<DestinationId, Destination>,
+    pub destinations: BTreeMap<DestinationId, Arc<Destination>>,
     /// By id.
-    pub subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    pub subscriptions: BTreeMap<SubscriptionId, Arc<Subscription>>,
     /// The highest id ever given, by kind: integrations, endpoints, destinations, subscriptions.
     pub last_ids: [u32; 4],
 }
@@ -325,10 +325,10 @@ impl Configuration {
     /// The resource of that key.
     pub fn get(&self, key: ResourceKey) -> Option<Resource> {
         match key {
-            ResourceKey::Integration(id) => self.integrations.get(&id).cloned().map(Resource::Integration),
-            ResourceKey::Endpoint(id) => self.endpoints.get(&id).cloned().map(Resource::Endpoint),
-            ResourceKey::Destination(id) => self.destinations.get(&id).cloned().map(Resource::Destination),
-            ResourceKey::Subscription(id) => self.subscriptions.get(&id).cloned().map(Resource::Subscription),
+            ResourceKey::Integration(id) => owned(self.integrations.get(&id)).map(Resource::Integration),
+            ResourceKey::Endpoint(id) => owned(self.endpoints.get(&id)).map(Resource::Endpoint),
+            ResourceKey::Destination(id) => owned(self.destinations.get(&id)).map(Resource::Destination),
+            ResourceKey::Subscription(id) => owned(self.subscriptions.get(&id)).map(Resource::Subscription),
         }
     }
 
@@ -343,10 +343,10 @@ impl Configuration {
         };
         self.last_ids[slot] = self.last_ids[slot].max(id);
         match &change.resource {
-            Some(Resource::Integration(it)) => drop(self.integrations.insert(it.id, it.clone())),
-            Some(Resource::Endpoint(it)) => drop(self.endpoints.insert(it.id, it.clone())),
-            Some(Resource::Destination(it)) => drop(self.destinations.insert(it.id, it.clone())),
-            Some(Resource::Subscription(it)) => drop(self.subscriptions.insert(it.id, it.clone())),
+            Some(Resource::Integration(it)) => drop(self.integrations.insert(it.id, Arc::new(it.clone()))),
+            Some(Resource::Endpoint(it)) => drop(self.endpoints.insert(it.id, Arc::new(it.clone()))),
+            Some(Resource::Destination(it)) => drop(self.destinations.insert(it.id, Arc::new(it.clone()))),
+            Some(Resource::Subscription(it)) => drop(self.subscriptions.insert(it.id, Arc::new(it.clone()))),
             None => match change.key {
                 ResourceKey::Integration(id) => drop(self.integrations.remove(&id)),
                 ResourceKey::Endpoint(id) => drop(self.endpoints.remove(&id)),
@@ -355,4 +355,8 @@ impl Configuration {
             },
         }
     }
+}
+
+fn owned<T: Clone>(shared: Option<&Arc<T>>) -> Option<T> {
+    shared.map(|it| T::clone(it))
 }

@@ -156,7 +156,7 @@ async fn gone_pauses_the_destination_until_an_operator_says_otherwise() {
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     let paused = world.handle().config().current().configuration.destinations[&destination].clone();
     assert_eq!(paused.status, DestinationStatus::Paused);
-    assert!(paused.status_reason.is_some_and(|reason| reason.contains("410")));
+    assert!(paused.status_reason.as_ref().is_some_and(|reason| reason.contains("410")));
     let tried = world.transports.seen().len();
     assert!(tried <= 64, "{tried} attempts at a destination that wants none");
     gone.store(false, Ordering::Relaxed);
