@@ -21,7 +21,7 @@ use crate::{
         limits::{COMMIT_WAIT_MS, SUSPECT_CRASHES},
         order::{OnFailure, Order},
     },
-    flow::{gate::Gate, rate::Pace},
+    flow::{Gate, Pace, Wait},
     integration::{IntegrationMsg, marks::RecentMarks},
     metrics::add,
     ports::event_log::{LogError, Stored},
@@ -124,6 +124,10 @@ pub(crate) struct DeliveryState {
     pace: Option<Pace>,
     /// The subscription's own rate has allowed an attempt that its destination has not yet.
     paced: bool,
+    /// It waits in the destination's line.
+    in_line: bool,
+    /// Why the last attempt that was to begin did not; `None` when one has begun since.
+    waits: Option<Wait>,
     alarm: Option<(Instant, JoinHandle<()>)>,
     ledger: Ledger,
     lanes: Lanes<Pending>,
@@ -257,6 +261,7 @@ impl DeliveryState {
 
     fn replan(&mut self, plan: Arc<Plan>) {
         let now = Instant::now();
+        self.leave_line();
         self.gate = self.wires.gates.of(&plan.destination, now);
         if plan.subscription.rate != self.plan.subscription.rate {
             self.pace = plan.subscription.rate.map(|rate| Pace::new(rate, now));

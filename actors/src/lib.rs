@@ -10,7 +10,7 @@ pub(crate) mod activity;
 pub mod configuration;
 pub(crate) mod delivery;
 pub mod domain;
-pub(crate) mod flow;
+pub mod flow;
 pub(crate) mod integration;
 pub(crate) mod integrations;
 pub mod metrics;

@@ -13,7 +13,7 @@ use crate::{
         event::Event,
         ids::{DestinationId, EventId},
     },
-    flow::gate::{Ended, Permit, Try, Wait},
+    flow::{Ended, Permit, Try, Wait},
     metrics::add,
     ports::{
         event_log::{Committing, LogError},
@@ -49,12 +49,25 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 impl DeliveryState {
     pub(super) fn begin_all(&mut self, me: &ActorRef<DeliveryMsg>) {
         if !self.may_begin() {
-            return;
+            return self.leave_line();
         }
         self.load_due(me);
         self.begin_due(me);
         self.unpark_some(me);
         self.begin_ready(me);
+        if self.lanes.ready() == 0 && self.due_ready.is_empty() {
+            self.leave_line();
+        }
+    }
+
+    /// Whoever has nothing to send lets the next one in.
+    pub(super) fn leave_line(&mut self) {
+        self.waits = None;
+        if std::mem::take(&mut self.in_line) {
+            for waiting in self.gate.leave(self.id, Instant::now()) {
+                self.wires.deliveries.hint(waiting, DeliveryMsg::Room);
+            }
+        }
     }
 
     fn may_begin(&self) -> bool {
@@ -117,6 +130,7 @@ impl DeliveryState {
         let now = Instant::now();
         if let Some(pace) = self.pace.as_mut().filter(|_| !self.paced) {
             if let Err(at) = pace.check(now) {
+                self.waits = Some(Wait::Rate(at));
                 self.set_alarm(me, at);
                 return None;
             }
@@ -125,14 +139,14 @@ impl DeliveryState {
         match self.gate.begin(attempt, self.id, now) {
             Ok(permit) => {
                 self.paced = false;
+                self.in_line = false;
+                self.waits = None;
                 Some(permit)
             }
-            Err(Wait::Until(at)) => {
-                self.set_alarm(me, at);
-                None
-            }
-            Err(Wait::ForRoom) => {
-                self.set_alarm(me, now + ROOM_WAIT_MAX);
+            Err(wait) => {
+                self.in_line |= matches!(wait, Wait::ForRoom | Wait::Rate(_));
+                self.waits = Some(wait);
+                self.set_alarm(me, wait.until().unwrap_or(now + ROOM_WAIT_MAX));
                 None
             }
         }
@@ -316,7 +330,8 @@ fn ended(attempted: &Attempted) -> Ended {
     let Attempted::Made(report) = attempted else { return Ended::Abandoned };
     match (report.verdict, report.status) {
         (Verdict::Delivered, _) => Ended::Delivered,
-        (_, Some(429 | 503)) => Ended::Overloaded,
+        (_, Some(429)) => Ended::Throttled,
+        (_, Some(503)) => Ended::Overloaded,
         (_, Some(500..) | None) => Ended::Failed,
         (_, Some(_)) => Ended::Answered,
     }

@@ -13,7 +13,7 @@ use crate::{
         limits::{POISON_CRASHES, SUSPECT_CRASHES},
         order::OnFailure,
     },
-    flow::rate::Pace,
+    flow::Pace,
     ports::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
@@ -40,6 +40,8 @@ impl DeliveryState {
             wires,
             marks,
             paced: false,
+            in_line: false,
+            waits: None,
             alarm: None,
             ledger: Ledger::new(position),
             lanes: Lanes::default(),

@@ -26,6 +26,8 @@ use crate::{
 pub enum Step {
     /// Answers so after a while.
     Answer(Verdict, Duration),
+    /// Answers so, with this status, after a while.
+    AnswerWith(u16, Verdict, Duration),
     /// Never answers.
     Hang,
     /// The transport panics.
@@ -133,13 +135,17 @@ impl Transport for ScriptedTransport {
             attempt: consignment.attempt,
             replay: consignment.replay,
             at_ms: now_ms,
-            delivered: matches!(step, Step::Answer(Verdict::Delivered, _)),
+            delivered: matches!(step, Step::Answer(Verdict::Delivered, _) | Step::AnswerWith(_, Verdict::Delivered, _)),
             body: body.clone(),
         });
-        let verdict = match step {
+        let (status, verdict) = match step {
             Step::Answer(verdict, after) => {
                 tokio::time::sleep(after).await;
-                verdict
+                (if verdict == Verdict::Delivered { 200 } else { 500 }, verdict)
+            }
+            Step::AnswerWith(status, verdict, after) => {
+                tokio::time::sleep(after).await;
+                (status, verdict)
             }
             Step::Hang => std::future::pending().await,
             Step::Panic => panic!("the script asked for it"),
@@ -148,8 +154,8 @@ impl Transport for ScriptedTransport {
         let failed = verdict != Verdict::Delivered;
         AttemptReport {
             verdict,
-            status: Some(if failed { 500 } else { 200 }),
-            error: failed.then(|| "answered 500".to_owned()),
+            status: Some(status),
+            error: failed.then(|| format!("answered {status}")),
             reply: None,
             timings: Timings::default(),
         }

@@ -18,7 +18,7 @@ use hookmill_actors::{
         order::Order,
         secret::Sealed,
         selection::Selection,
-        shaping::DestinationLimits,
+        shaping::{BreakerPolicy, DestinationLimits, RetryBudget},
         transform::Transform,
     },
     ports::{
@@ -90,6 +90,10 @@ impl World {
         let (config, clock, transports) = (self.config.clone(), self.clock.clone(), self.transports.clone());
         self.tree.stop(Duration::ZERO).await;
         Self::on(log, kept, config, clock, transports, board).await
+    }
+
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     pub(crate) fn handle(&self) -> &TreeHandle {
@@ -174,7 +178,7 @@ impl World {
             signing_secret: Sealed("secret".to_owned()),
             signing_fingerprint: String::new(),
             credentials: None,
-            limits: DestinationLimits::default(),
+            limits: no_limits(),
             meta: Meta::default(),
         }))
         .await;
@@ -261,6 +265,15 @@ impl World {
         let configuration = self.handle().config().current().configuration.clone();
         let destination = configuration.subscriptions[&subscription].destination_id;
         self.transports.seen().iter().filter(|seen| seen.destination == destination).map(|seen| seen.event).collect()
+    }
+}
+
+/// A destination that is asked to bear whatever comes.
+fn no_limits() -> DestinationLimits {
+    DestinationLimits {
+        retry_budget: RetryBudget { share: 10.0, floor_per_second: 100_000.0 },
+        breaker: BreakerPolicy { enabled: false, ..BreakerPolicy::default() },
+        ..DestinationLimits::default()
     }
 }
 
