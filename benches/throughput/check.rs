@@ -23,6 +23,8 @@ pub(crate) fn run() -> Result<()> {
         body_bytes: 1_536,
         sign_each: false,
         threads: 2,
+        paths: 1,
+        first_path: 0,
         progress: false,
     };
     let report = answered("at full speed", load(&full)?)?;

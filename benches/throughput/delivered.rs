@@ -35,6 +35,9 @@ pub(crate) struct EndToEndArgs {
     /// Bytes of each webhook's body.
     #[arg(long, default_value_t = 1_536)]
     body_bytes: usize,
+    /// A CEL filter of the subscription, such as `body.type == "bench.tick"`; all of the load passes that one.
+    #[arg(long)]
+    filter: Option<String>,
     /// Seconds the backlog gets to drain after the load.
     #[arg(long, default_value_t = 300)]
     drain_seconds: u64,
@@ -96,7 +99,7 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
     let sink = Server::sink()?;
     let (gateway, _) = Gateway::start(binary, &scratch.path().join("data"))?;
     let integration = gateway.configure()?;
-    gateway.subscribe(&integration, sink.address, args.in_flight, true)?;
+    gateway.subscribe(&integration, sink.address, args.in_flight, true, args.filter.as_deref())?;
     gateway.running.settle(Duration::from_secs(20))?;
 
     let began = Instant::now();
@@ -111,6 +114,8 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
         body_bytes: args.body_bytes,
         sign_each: true,
         threads: 1,
+        paths: 1,
+        first_path: 0,
         progress: true,
     })?;
     let mut moments = Vec::new();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     http,
     process::{Running, free_address, tail},
-    wire::{Request, SECRET},
+    wire::{PATH_DIGITS, Request, SECRET},
 };
 
 /// The admin API's token, handed over by the environment.
@@ -65,7 +65,7 @@ impl Gateway {
         Ok((gateway, took))
     }
 
-    /// An integration with one endpoint at [`crate::wire::TARGET`], and no destination.
+    /// An integration with one endpoint at the first path of [`crate::wire::TARGET`], and no destination.
     pub(crate) fn configure(&self) -> Result<Value> {
         let integration = self.create(
             "integrations",
@@ -74,13 +74,20 @@ impl Gateway {
                 "configuration": {}, "credentials": {"api_key": "x"},
             }),
         )?;
-        let endpoint = json!({"integration_id": integration, "name": "bench", "path": "/bench", "secret": SECRET});
+        let endpoint = json!({"integration_id": integration, "name": "bench", "path": path(0), "secret": SECRET});
         self.create("webhooks", &endpoint)?;
         Ok(integration)
     }
 
     /// Sends the integration's events to `sink`; an inactive subscription leaves them in the log.
-    pub(crate) fn subscribe(&self, integration: &Value, sink: SocketAddr, in_flight: u16, active: bool) -> Result<()> {
+    pub(crate) fn subscribe(
+        &self,
+        integration: &Value,
+        sink: SocketAddr,
+        in_flight: u16,
+        active: bool,
+        filter: Option<&str>,
+    ) -> Result<()> {
         let settings = json!({"url": format!("http://{sink}/")});
         let destination =
             self.create("destinations", &json!({"name": "sink", "type": "http", "settings": settings}))?;
@@ -91,7 +98,22 @@ impl Gateway {
         if !active {
             subscription["active"] = json!(false);
         }
+        if let Some(filter) = filter {
+            subscription["selection"] = json!({"filter": filter});
+        }
         self.create("subscriptions", &subscription)?;
+        Ok(())
+    }
+
+    /// An integration with an endpoint at that path of [`crate::wire::TARGET`], whose events all go to `url`.
+    pub(crate) fn way(&self, number: u64, url: &str, in_flight: u16) -> Result<()> {
+        let body = json!({
+            "name": format!("bench {number}"), "type": "custom", "provider": "generic_hmac", "environment": "development",
+            "webhook": {"path": path(number), "secret": SECRET},
+            "destination": {"type": "http", "settings": {"url": url}},
+            "subscription": {"in_flight_max": in_flight},
+        });
+        self.create("integrations", &body)?;
         Ok(())
     }
 
@@ -133,6 +155,11 @@ impl Gateway {
         let created: Value = serde_json::from_slice(&body).with_context(|| format!("the answer of POST {path}"))?;
         created.get("id").cloned().with_context(|| format!("no `id` in the answer of POST {path}: {created}"))
     }
+}
+
+/// An endpoint's path, as [`crate::wire::TARGET`] and its number make it.
+fn path(number: u64) -> String {
+    format!("/bench-{number:0PATH_DIGITS$}")
 }
 
 /// Where the binary is: named by the environment, else the one cargo built beside this program.

@@ -68,6 +68,12 @@ pub(crate) struct LoadArgs {
     /// Make and sign each event anew; otherwise each connection repeats one.
     #[arg(long)]
     pub(crate) sign_each: bool,
+    /// Paths that take turns.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) paths: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) first_path: u64,
     /// Threads that share the connections.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
@@ -308,6 +314,7 @@ impl Lane {
             }
             let Some(began) = self.pace.wait(now, self.plan.end).await else { return Ok(Ended::Done) };
             let Some(number) = self.plan.take_number() else { return Ok(Ended::Done) };
+            self.request.address(self.plan.args.first_path + number % self.plan.args.paths.max(1));
             if self.plan.args.sign_each {
                 self.request.stamp(number, wall_us());
             }

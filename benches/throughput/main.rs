@@ -16,7 +16,9 @@ mod delivered;
 mod gateway;
 mod histogram;
 mod http;
+mod isolation;
 mod load;
+mod many;
 mod paced_ack;
 mod process;
 mod ratio;
@@ -71,6 +73,10 @@ enum Part {
     Delivered(delivered::DeliveredArgs),
     /// Webhooks at full speed to a sink: what is delivered meanwhile, memory; each must arrive.
     Flood(delivered::FloodArgs),
+    /// Ten destinations, one of which hangs: what the others notice, its backlog, and how it drains.
+    Isolation(isolation::IsolationArgs),
+    /// Thousands of integrations: start, memory, and throughput beside that of one.
+    Many(many::ManyArgs),
     /// Time to the 2xx at half of the full load.
     PacedAck(paced_ack::PacedAckArgs),
     /// Time to the first 2xx: empty, full after a clean stop, full after kill -9; idle memory.
@@ -102,6 +108,8 @@ fn main() -> Result<()> {
         None if !common.bench => check::run(),
         Some(Part::Delivered(args)) => measure("delivered", &common, |bin, dir| delivered::paced(args, bin, dir)),
         Some(Part::Flood(args)) => measure("flood", &common, |bin, dir| delivered::flood(args, bin, dir)),
+        Some(Part::Isolation(args)) => measure("isolation", &common, |bin, dir| isolation::run(args, bin, dir)),
+        Some(Part::Many(args)) => measure("many", &common, |bin, dir| many::run(args, bin, dir)),
         Some(Part::PacedAck(args)) => measure("paced-ack", &common, |bin, dir| paced_ack::run(args, bin, dir)),
         Some(Part::Startup(args)) => measure("startup", &common, |bin, dir| startup::run(args, bin, dir)),
         _ => measure("ratio", &common, |bin, dir| ratio::run(&ratio, bin, dir)),

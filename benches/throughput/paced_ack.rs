@@ -47,6 +47,8 @@ pub(crate) fn run(args: &PacedAckArgs, binary: &Path, directory: &Path) -> Resul
             body_bytes: args.body_bytes,
             sign_each: rate > 0.0,
             threads: 1,
+            paths: 1,
+            first_path: 0,
             progress: false,
         })
     };

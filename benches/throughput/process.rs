@@ -251,6 +251,8 @@ impl Load {
             ("--requests", args.requests.to_string()),
             ("--body-bytes", args.body_bytes.to_string()),
             ("--threads", args.threads.to_string()),
+            ("--paths", args.paths.to_string()),
+            ("--first-path", args.first_path.to_string()),
         ];
         for (name, value) in options {
             arguments.extend([name.to_owned(), value]);

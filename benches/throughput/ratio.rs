@@ -116,6 +116,8 @@ fn measure_round(
                 body_bytes: args.body_bytes,
                 sign_each: args.sign_each,
                 threads: args.load_threads,
+                paths: 1,
+                first_path: 0,
                 progress: false,
             },
         )

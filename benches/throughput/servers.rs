@@ -20,12 +20,15 @@ use hyper::{Method, Request, Response, body::Incoming, header, server::conn::htt
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{histogram::Histogram, load::wall_us, wire::sent_us};
 
 /// As long as hookmill's own.
 const ACCEPTED: &[u8] = br#"{"status":"success","event_id":"00000000-0000-7000-8000-000000000000"}"#;
+
+/// Requests to this path are answered only once `GET /release` was asked for.
+pub(crate) const HELD: &str = "/held";
 
 /// Where to listen.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,6 +50,8 @@ pub(crate) struct Count {
     pub(crate) distinct: u64,
     /// Requests without a `webhook-id`.
     pub(crate) without_id: u64,
+    /// Different `webhook-id`s that came to [`HELD`], which are not among the others.
+    pub(crate) held: u64,
     /// Microseconds from the time of sending in the body until it was here, of each id's first delivery.
     pub(crate) latency: Histogram,
 }
@@ -62,15 +67,25 @@ pub(crate) fn bare(args: &ServerArgs) -> Result<()> {
 /// Counts deliveries; `GET /count` tells them as JSON.
 pub(crate) fn sink(args: &ServerArgs) -> Result<()> {
     let seen = Arc::new(Mutex::new(Seen::default()));
+    let released = Arc::new(watch::Sender::new(false));
     serve(args, move |request: Request<Incoming>| {
-        let seen = Arc::clone(&seen);
+        let (seen, released) = (Arc::clone(&seen), Arc::clone(&released));
         async move {
             if request.method() == Method::GET {
+                if request.uri().path() == "/release" {
+                    released.send_replace(true);
+                }
                 let count = seen.lock().unwrap_or_else(PoisonError::into_inner).count.clone();
                 return reply(200, Bytes::from(serde_json::to_vec(&count).unwrap_or_default()));
             }
             let id = request.headers().get("webhook-id").map(|value| fold_id(value.as_bytes()));
+            let held = request.uri().path() == HELD;
             let Ok(body) = request.into_body().collect().await else { return reply(400, Bytes::new()) };
+            if held {
+                let _ = released.subscribe().wait_for(|released| *released).await;
+                seen.lock().unwrap_or_else(PoisonError::into_inner).take_held(id);
+                return reply(200, Bytes::from_static(b"{}"));
+            }
             let took = sent_us(&body.to_bytes()).map(|sent| wall_us().saturating_sub(sent));
             seen.lock().unwrap_or_else(PoisonError::into_inner).take(id, took);
             reply(200, Bytes::from_static(b"{}"))
@@ -81,10 +96,15 @@ pub(crate) fn sink(args: &ServerArgs) -> Result<()> {
 #[derive(Default)]
 struct Seen {
     ids: HashSet<u128>,
+    held: HashSet<u128>,
     count: Count,
 }
 
 impl Seen {
+    fn take_held(&mut self, id: Option<u128>) {
+        self.count.held += u64::from(id.is_some_and(|id| self.held.insert(id)));
+    }
+
     fn take(&mut self, id: Option<u128>, took_us: Option<u64>) {
         self.count.requests += 1;
         self.count.without_id += u64::from(id.is_none());

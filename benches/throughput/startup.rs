@@ -50,7 +50,7 @@ pub(crate) fn run(args: &StartupArgs, binary: &Path, directory: &Path) -> Result
     let integration = gateway.configure()?;
     if args.queued {
         // Nobody listens there, and nobody asks: the subscription is inactive.
-        gateway.subscribe(&integration, free_address()?, 128, false)?;
+        gateway.subscribe(&integration, free_address()?, 128, false, None)?;
     }
     let filled = crate::process::load(&load_args(args, &gateway, args.events))?;
     let missing = args.events.saturating_sub(filled.accepted);
@@ -100,6 +100,8 @@ fn load_args(args: &StartupArgs, gateway: &Gateway, requests: u64) -> LoadArgs {
         body_bytes: args.body_bytes,
         sign_each: true,
         threads: 1,
+        paths: 1,
+        first_path: 0,
         progress: false,
     }
 }

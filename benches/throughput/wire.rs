@@ -9,8 +9,10 @@ use sha2::Sha256;
 
 /// The secret of the endpoint that is measured.
 pub(crate) const SECRET: &str = "throughput-0123456789abcdef0123456789abcdef";
-/// Where the load goes.
-pub(crate) const TARGET: &str = "/webhooks/receive/bench";
+/// Where the load goes: a path's number follows, of [`PATH_DIGITS`].
+pub(crate) const TARGET: &str = "/webhooks/receive/bench-";
+/// Digits of a path's number.
+pub(crate) const PATH_DIGITS: usize = 5;
 /// Stands before the time of sending in each body.
 pub(crate) const SENT_KEY: &[u8] = b"\"sent_us\":\"";
 
@@ -23,6 +25,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Clone)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
+    path: Range<usize>,
     signature: Range<usize>,
     number: Range<usize>,
     sent: Range<usize>,
@@ -41,10 +44,11 @@ impl Request {
         let least = open.len() + close.len();
         ensure!(body_bytes >= least, "a body of {body_bytes} bytes is too small; {least} is the least");
         let head = format!(
-            "POST {TARGET} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+            "POST {TARGET}{:0PATH_DIGITS$} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
              content-length: {body_bytes}\r\nx-signature: {:064}\r\n\r\n",
-            0
+            0, 0
         );
+        let path_start = "POST ".len() + TARGET.len();
         let signature_start = head.len() - 4 - 64;
         let body_start = head.len();
         let number_start = body_start + "{\"id\":\"evt_".len();
@@ -55,6 +59,7 @@ impl Request {
         bytes.resize(body_start + body_bytes - close.len(), b'x');
         bytes.extend_from_slice(close.as_bytes());
         let mut request = Self {
+            path: path_start..path_start + PATH_DIGITS,
             signature: signature_start..signature_start + 64,
             number: number_start..number_start + DIGITS,
             sent: sent_start..sent_start + DIGITS,
@@ -72,6 +77,11 @@ impl Request {
         write_digits(&mut self.bytes[self.sent.clone()], sent_us);
         let digest = self.mac.clone().chain_update(&self.bytes[self.body.clone()]).finalize().into_bytes();
         hex::encode_to_slice(digest, &mut self.bytes[self.signature.clone()]).expect("64 places hold 32 bytes in hex");
+    }
+
+    /// Sends it to another path; the signature does not cover that.
+    pub(crate) fn address(&mut self, path: u64) {
+        write_digits(&mut self.bytes[self.path.clone()], path);
     }
 
     /// What goes onto the wire.
