@@ -30,6 +30,7 @@ pub mod sled_state;
 mod space;
 mod stats;
 mod store_dir;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod trim;

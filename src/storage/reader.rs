@@ -22,6 +22,7 @@ use super::{
     open_error::OpenError,
     record::{RECORD_HEADER_BYTES, RecordHeader, decode_event},
     recovery::rebuild_index,
+    tail::TailRecord,
 };
 
 /// Records closer together than this are read at once.
@@ -287,6 +288,13 @@ fn read_bytes(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result
 }
 
 /// The event of a record, if it is whole and the one that was looked for.
+/// A record of the tail, which has bytes of its own.
+pub(crate) fn decode_recent(record: &TailRecord) -> Stored {
+    let event = RecordHeader::decode(&record.bytes, record.salt)
+        .and_then(|header| decode_event(&header, &record.bytes.slice(RECORD_HEADER_BYTES..)));
+    event.map(Arc::new).ok_or(record.id)
+}
+
 fn decode(record: &[u8], salt: u64, id: EventId) -> Option<Event> {
     let header = RecordHeader::decode(record, salt).filter(|header| header.id == id)?;
     // A copy of its own: an event that waits for its retry must not hold a whole read in memory.

@@ -263,6 +263,9 @@ impl EventLog for SegmentLog {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError> {
+        if let Some(recent) = self.shared.tail.after(integration, after, bounds) {
+            return Ok(recent.iter().map(reader::decode_recent).collect());
+        }
         self.reading(move |catalog| reader::read(catalog, integration, after, bounds)).await
     }
 

@@ -9,12 +9,15 @@ use hookmill_actors::ports::event_log::LogError;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{StateView, catalog::Catalog, options::LogOptions, space::SpaceWatch, stats::Counters, stats::LogHealth};
+use super::{
+    StateView, catalog::Catalog, options::LogOptions, space::SpaceWatch, stats::Counters, stats::LogHealth, tail::Tail,
+};
 
 /// Shared by the log, its threads and its readers.
 pub(crate) struct Shared {
     pub(crate) options: LogOptions,
     pub(crate) catalog: Arc<Catalog>,
+    pub(crate) tail: Tail,
     pub(crate) state: Arc<dyn StateView>,
     pub(crate) counters: Counters,
     pub(crate) disk_low: AtomicBool,
@@ -27,6 +30,7 @@ impl Shared {
     pub(crate) fn new(options: LogOptions, catalog: Arc<Catalog>, state: Arc<dyn StateView>) -> Arc<Self> {
         Arc::new(Self {
             options,
+            tail: Tail::new(catalog.last()),
             catalog,
             state,
             counters: Counters::default(),

@@ -80,6 +80,7 @@ impl Trim<'_> {
         let number = sealed.summary.number;
         let (kept, moved) = self.keep(sealed)?;
         self.shared.catalog.forget_oldest(number);
+        self.shared.tail.forget(sealed.summary.last);
         self.space
             .retire(number, sealed.file_bytes)
             .map_err(|error| self.shared.fail(&format!("removing segment {number:016x}: {error}")))?;

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use hookmill_actors::{
     domain::ids::{EventId, IntegrationId},
@@ -36,6 +37,7 @@ use super::{
     segment::{DATA_START, SegmentHeader, fresh_salt, install},
     shared::Shared,
     space::{Job, Space},
+    tail::TailRecord,
 };
 
 /// A buffer that grew beyond this for one large commit is given back.
@@ -391,10 +393,23 @@ impl Writer {
         self.scratch.unapplied_bytes += bytes;
         self.scratch.unsynced_bytes += bytes;
         self.shared.catalog.publish(&self.scratch.events, &self.scratch.kept, self.last, self.active.end);
+        self.shared.tail.push(self.tail_records());
         if self.scratch.buffer.capacity() > BUFFER_KEPT_BYTES {
             self.scratch.buffer = Vec::new();
         }
         Ok(LogPlace { segment: self.active.number, offset: self.active.end })
+    }
+
+    /// The events of the commit that was just written.
+    fn tail_records(&self) -> Vec<TailRecord> {
+        let Scratch { buffer, events, .. } = &self.scratch;
+        let base = self.active.end - buffer.len() as u64;
+        let record_of = |entry: &Entry| {
+            let start = usize::try_from(u64::from(entry.offset) - base).expect("it is in the buffer");
+            let bytes = Bytes::copy_from_slice(&buffer[start..start + entry.bytes as usize]);
+            TailRecord { id: entry.id(), salt: self.active.salt, bytes }
+        };
+        events.iter().map(record_of).collect()
     }
 
     /// Lays the commit out in the buffer. Ids are given here.
