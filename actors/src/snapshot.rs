@@ -57,6 +57,10 @@ pub struct Naming {
     pub provider: &'static dyn Provider,
     /// The endpoint's verification settings.
     pub settings: Arc<Map<String, Value>>,
+    /// An event whose id was seen within so long is a duplicate, milliseconds; 0: none is.
+    pub dedup_window_ms: u64,
+    /// The id is part of what is signed.
+    pub id_signed: bool,
 }
 
 /// How a subscription is served.
@@ -158,7 +162,7 @@ impl Compiler {
         let unchanged = before.configuration.endpoints.get(&endpoint.id).is_some_and(|it| Arc::ptr_eq(it, endpoint));
         let naming = match before.namings.get(&endpoint.id) {
             Some(naming) if unchanged && naming.provider.name() == provider.name() => naming.clone(),
-            _ => Naming { provider, settings: Arc::new(effective_settings(endpoint)) },
+            _ => naming(endpoint, provider),
         };
         let settings = naming.settings.clone();
         snapshot.namings.insert(endpoint.id, naming);
@@ -294,6 +298,17 @@ fn note_faults(faults: &mut Vec<Fault>, plan: &Plan) {
     for error in [plan.selector.as_ref().err(), plan.transformer.as_ref().err()].into_iter().flatten() {
         note(format!("subscription {}", plan.subscription.id), error);
     }
+}
+
+fn naming(endpoint: &Endpoint, provider: &'static dyn Provider) -> Naming {
+    let settings = Arc::new(effective_settings(endpoint));
+    let dedup_window_ms = match endpoint.dedup_window_s {
+        Some(seconds) => seconds.saturating_mul(1_000),
+        None => u64::try_from(provider.retry_window().as_millis()).unwrap_or(u64::MAX),
+    };
+    // Where nothing is verified, anybody may send any id.
+    let id_signed = endpoint.verify_signature && provider.signs_id(&settings);
+    Naming { provider, settings, dedup_window_ms, id_signed }
 }
 
 /// The provider that verifies nothing; used only where an endpoint says so.
