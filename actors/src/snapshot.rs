@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
+    backlog::Backlog,
     domain::{
         config::{
             Configuration, Destination, DestinationStatus, Endpoint, Integration, IntegrationStatus, Subscription,
@@ -47,6 +48,8 @@ pub struct Route {
     pub verifier: Arc<dyn Verifier>,
     /// The largest body, bytes, where the endpoint sets one.
     pub body_bytes_max: Option<u32>,
+    /// Its integration's.
+    pub backlog: Arc<Backlog>,
     made_from: (u64, u64, Option<u64>),
 }
 
@@ -106,6 +109,8 @@ pub struct Snapshot {
     pub namings: HashMap<EndpointId, Naming>,
     /// Plans by integration and subscription.
     pub plans: BTreeMap<(IntegrationId, SubscriptionId), Arc<Plan>>,
+    /// How much of the log each integration's unfinished events hold.
+    pub backlogs: HashMap<IntegrationId, Arc<Backlog>>,
     /// What cannot be used.
     pub faults: Vec<Fault>,
     /// When a secret expires next, milliseconds since 1970: time to compile again.
@@ -130,6 +135,9 @@ impl Compiler {
     /// compiled is listed under `faults`, and its path answers as an unknown one.
     pub fn compile(&self, configuration: Arc<Configuration>, before: &Snapshot, now_ms: u64) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        for id in configuration.integrations.keys() {
+            snapshot.backlogs.insert(*id, before.backlogs.get(id).cloned().unwrap_or_default());
+        }
         for endpoint in configuration.endpoints.values() {
             let Some(integration) = configuration.integrations.get(&endpoint.integration_id) else { continue };
             self.add_endpoint(&mut snapshot, before, integration, endpoint, now_ms);
@@ -183,6 +191,7 @@ impl Compiler {
                     integration: integration.id,
                     verifier,
                     body_bytes_max: endpoint.body_bytes_max,
+                    backlog: snapshot.backlogs.get(&integration.id).cloned().unwrap_or_default(),
                     made_from,
                 };
                 snapshot.routes.insert(endpoint.path.as_str().into(), Arc::new(route));
