@@ -45,6 +45,7 @@ fn intake(numbers: std::ops::Range<u64>, with_keys: bool) -> StateOp {
 }
 
 async fn measure(keys: u64, batch: u64) {
+    let keys = keys / batch * batch;
     println!("{keys} keys, {batch} a commit");
     let mut plain = 0.0;
     for with_keys in [false, true] {
@@ -53,7 +54,7 @@ async fn measure(keys: u64, batch: u64) {
         let state = open(&dir);
         let before = resident_bytes();
         let mut took = std::time::Duration::ZERO;
-        for n in (0..keys / batch).map(|n| n * batch) {
+        for n in (0..keys).step_by(usize::try_from(batch).expect("it is small")) {
             let op = [intake(n..n + batch, with_keys)];
             let begun = Instant::now();
             state.apply(&op, LogPlace { segment: 1, offset: n }).expect("it is applied");

@@ -47,7 +47,7 @@ const SECRET_BYTES_MAX: usize = 512;
 const BODY_BYTES_MIN: u32 = 1024;
 /// The largest body that an endpoint may ask for.
 pub const BODY_BYTES_MAX: u32 = 64 << 20;
-/// No provider sends an event again after so long.
+/// No provider sends an event again after so long; the state tells ages up to 99 days apart.
 const DEDUP_WINDOW_S_MAX: u64 = 90 * 24 * 3_600;
 const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
 const VERIFICATION_DEPTH_MAX: usize = 8;

@@ -59,14 +59,15 @@ pub(super) fn decode(mut rest: &[u8]) -> Option<Vec<Seen>> {
     Some(seen)
 }
 
-/// Time is told in spans of so many milliseconds, as a power of two: with 32 bits it goes round in two years.
-const SPAN_BITS: u32 = 4;
+/// Time is told in spans of two milliseconds, as a power of two. With 32 bits it goes round in 99 days, which is longer
+/// than any window.
+const SPAN_BITS: u32 = 1;
 /// How the ages of keys are counted: in spans of eight seconds.
 const AGE_BITS: u32 = 13;
 /// Keys whose events came to nothing may be there again and again: only the youngest matter.
 const SAME_MAX: usize = 8;
 
-/// A stretch of 16 ms.
+/// A stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span(u64);
 
