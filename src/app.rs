@@ -214,7 +214,12 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             restarts_max: settings.supervision.restarts_max as usize,
             window: settings.supervision.restarts_window,
         },
-        retention: Retention { age_max: settings.log.retention, bytes_max: settings.log.bytes_max },
+        retention: Retention {
+            age_max: settings.log.retention,
+            bytes_max: settings.log.bytes_max,
+            backlog_bytes_max: settings.log.backlog_bytes_max(),
+            dedup_keys_max: settings.log.dedup_keys_max,
+        },
     }
 }
 

@@ -20,6 +20,7 @@ mod reader;
 pub mod record;
 mod recovery;
 mod scan;
+mod seen;
 mod segment;
 mod segment_log;
 mod shared;
@@ -85,10 +86,11 @@ pub trait StateView: Send + Sync + 'static {
     /// Makes everything applied so far survive a power cut. Segments before the returned place may be removed.
     fn sync(&self) -> Result<LogPlace, LogError>;
 
-    /// Events after `after` and up to `upto`, ascending and at most `limit`, that a dead letter or a due retry needs.
+    /// Events after `after` and up to `upto`, ascending and at most `limit`, that a dead letter, a due retry or a parked delivery
+    /// needs.
     fn needed(&self, after: EventId, upto: EventId, limit: usize) -> Result<Vec<EventId>, LogError>;
 
-    /// Whether a dead letter or a due retry needs the event.
+    /// Whether a dead letter, a due retry or a parked delivery needs the event.
     fn is_needed(&self, event: EventId) -> Result<bool, LogError>;
 
     /// Drops notes and settled outcomes of events up to `upto`, save for events that are still needed, in bounded

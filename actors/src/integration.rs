@@ -2,9 +2,9 @@
 //! router, credit from its deliveries. Out: notes to the log, batches and wakes to its deliveries, which it starts
 //! and restarts. Owns: the intake position. A crash loses nothing: intake goes on from its recorded position.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
 
@@ -13,12 +13,16 @@ use crate::{
     domain::{
         activity::{Activity, ActivityResult},
         ids::{EventId, IntegrationId, SubscriptionId},
-        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
+        limits::{COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
     },
-    integration::marks::RecentMarks,
+    integration::{
+        dedup::RecentKeys,
+        intake::{Intake, TakenIn},
+        marks::RecentMarks,
+    },
     metrics::add,
     ports::{
-        event_log::{LogError, ReadBounds, Stored, id_of},
+        event_log::{LogError, Stored, id_of},
         state_store::Note,
     },
     router::gate::Gate,
@@ -30,6 +34,7 @@ use crate::{
     },
 };
 
+mod dedup;
 mod intake;
 pub(crate) mod marks;
 
@@ -37,14 +42,16 @@ pub(crate) mod marks;
 pub(crate) enum IntegrationMsg {
     /// The router: the log has more for you. Never more than one waiting.
     Wake,
-    /// A read of the log came back.
-    Read(Result<Vec<Stored>, LogError>),
+    /// The next events were read and looked at.
+    Read(Result<TakenIn, LogError>),
+    /// Reading or looking at the next events panicked.
+    ReadPanicked,
     /// The timer after a failed read: try again.
     ReadAgain,
     /// The timer: notes have waited long enough.
     Flush,
     /// A commit of notes came back.
-    Recorded { events: usize, result: Result<(), LogError> },
+    Recorded { events: usize, upto: EventId, result: Result<(), LogError> },
     /// A delivery stands at `at`, having read all it knows of, and would take so many events.
     Ready { subscription: SubscriptionId, at: EventId, credit: usize },
     /// The configuration changed.
@@ -79,6 +86,7 @@ pub(crate) struct IntegrationState {
     more: bool,
     deliveries: HashMap<SubscriptionId, Child>,
     marks: RecentMarks,
+    keys: RecentKeys,
 }
 
 /// A delivery as its integration sees it.
@@ -120,6 +128,7 @@ impl Actor for IntegrationActor {
             more: true,
             deliveries: HashMap::new(),
             marks: RecentMarks::default(),
+            keys: RecentKeys::default(),
         };
         state.reconcile(&me).await;
         state.read_on(&me);
@@ -141,14 +150,15 @@ impl Actor for IntegrationActor {
                 state.reading = false;
                 state.take_in(&me, result);
             }
+            IntegrationMsg::ReadPanicked => return Err("taking in the next events panicked".into()),
             IntegrationMsg::ReadAgain => state.reading = false,
             IntegrationMsg::Flush => {
                 state.flush_timer = false;
                 state.record(&me);
             }
-            IntegrationMsg::Recorded { events, result } => {
-                state.unrecorded = state.unrecorded.saturating_sub(events);
+            IntegrationMsg::Recorded { events, upto, result } => {
                 result?;
+                state.recorded(events, upto);
             }
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
@@ -185,19 +195,27 @@ impl IntegrationState {
         }
         self.reading = true;
         self.more = false;
-        let (log, me) = (self.args.ports.log.clone(), me.clone());
-        let (id, after) = (self.args.id, self.intake);
+        let (me, after) = (me.clone(), self.intake);
+        let intake = Intake {
+            ports: self.args.ports.clone(),
+            snapshot: self.snapshot.clone(),
+            integration: self.args.id,
+            recent: self.keys.clone(),
+        };
         tokio::spawn(async move {
-            let bounds = ReadBounds { events_max: BATCH_EVENTS_MAX, bytes_max: BATCH_BYTES_MAX };
-            let _ = me.cast(IntegrationMsg::Read(log.read(id, after, bounds).await));
+            let msg = match AssertUnwindSafe(intake.after(after)).catch_unwind().await {
+                Ok(result) => IntegrationMsg::Read(result),
+                Err(_) => IntegrationMsg::ReadPanicked,
+            };
+            let _ = me.cast(msg);
         });
     }
 
-    fn take_in(&mut self, me: &ActorRef<IntegrationMsg>, result: Result<Vec<Stored>, LogError>) {
-        let events = match result {
-            Ok(events) => events,
+    fn take_in(&mut self, me: &ActorRef<IntegrationMsg>, result: Result<TakenIn, LogError>) {
+        let TakenIn { events, notes } = match result {
+            Ok(taken_in) => taken_in,
             Err(error) => {
-                tracing::warn!(integration = self.args.id.0, %error, "could not read the event log");
+                tracing::warn!(integration = self.args.id.0, %error, "could not take in the next events");
                 self.reading = true;
                 self.more = true;
                 me.send_after(READ_AGAIN_AFTER, || IntegrationMsg::ReadAgain);
@@ -208,18 +226,21 @@ impl IntegrationState {
         // There may be more: an empty read ends the round.
         self.more = true;
         let prev = std::mem::replace(&mut self.intake, last);
-        self.note(me, &events);
+        self.note(me, events.len(), notes);
         for child in self.deliveries.values_mut() {
             child.offer(prev, first, last, &events);
         }
     }
 
     /// Notes wait for company: the store pays for each commit, however small.
-    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: &[Stored]) {
-        add(&self.args.wires.counters.taken_in, events.len() as u64);
-        self.notes.extend(intake::notes(&self.snapshot, events));
-        self.noted += events.len();
-        self.unrecorded += events.len();
+    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: usize, notes: Vec<Note>) {
+        add(&self.args.wires.counters.taken_in, events as u64);
+        // Before anybody may read these events, or the next ones are looked at.
+        self.marks.hold(&notes);
+        self.keys.hold(&notes);
+        self.notes.extend(notes);
+        self.noted += events;
+        self.unrecorded += events;
         if self.noted >= COMMIT_OUTCOMES {
             self.record(me);
         } else if !self.flush_timer {
@@ -234,15 +255,22 @@ impl IntegrationState {
             return;
         }
         let notes = std::mem::take(&mut self.notes);
-        let committing = self.args.ports.log.commit(intake::record(self.args.id, self.intake, notes));
+        let upto = self.intake;
+        let committing = self.args.ports.log.commit(intake::record(self.args.id, upto, notes));
         let me = me.clone();
         tokio::spawn(async move {
             let result = match committing {
                 Ok(committing) => committing.await,
                 Err(error) => Err(error),
             };
-            let _ = me.cast(IntegrationMsg::Recorded { events, result });
+            let _ = me.cast(IntegrationMsg::Recorded { events, upto, result });
         });
+    }
+
+    fn recorded(&mut self, events: usize, upto: EventId) {
+        self.unrecorded = self.unrecorded.saturating_sub(events);
+        self.marks.recorded(upto);
+        self.keys.recorded(upto);
     }
 
     fn ready(&mut self, subscription: SubscriptionId, at: EventId, credit: usize) {

@@ -51,6 +51,10 @@ counters! {
     bad_request,
     /// Webhooks answered 503: the sender must come back.
     unavailable,
+    /// Webhooks answered 503 because their integration's backlog is full.
+    backlog_full,
+    /// Dedup keys forgotten within their window, because there were too many.
+    dedup_forgotten,
     /// Events taken in.
     taken_in,
     /// Attempts made.

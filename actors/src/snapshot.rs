@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use crate::{
+    backlog::Backlog,
     domain::{
         config::{
             Configuration, Destination, DestinationStatus, Endpoint, Integration, IntegrationStatus, Subscription,
@@ -47,6 +48,8 @@ pub struct Route {
     pub verifier: Arc<dyn Verifier>,
     /// The largest body, bytes, where the endpoint sets one.
     pub body_bytes_max: Option<u32>,
+    /// Its integration's.
+    pub backlog: Arc<Backlog>,
     made_from: (u64, u64, Option<u64>),
 }
 
@@ -57,6 +60,10 @@ pub struct Naming {
     pub provider: &'static dyn Provider,
     /// The endpoint's verification settings.
     pub settings: Arc<Map<String, Value>>,
+    /// An event whose id was seen within so long is a duplicate, milliseconds; 0: none is.
+    pub dedup_window_ms: u64,
+    /// The id is part of what is signed.
+    pub id_signed: bool,
 }
 
 /// How a subscription is served.
@@ -102,6 +109,8 @@ pub struct Snapshot {
     pub namings: HashMap<EndpointId, Naming>,
     /// Plans by integration and subscription.
     pub plans: BTreeMap<(IntegrationId, SubscriptionId), Arc<Plan>>,
+    /// How much of the log each integration's unfinished events hold.
+    pub backlogs: HashMap<IntegrationId, Arc<Backlog>>,
     /// What cannot be used.
     pub faults: Vec<Fault>,
     /// When a secret expires next, milliseconds since 1970: time to compile again.
@@ -126,6 +135,9 @@ impl Compiler {
     /// compiled is listed under `faults`, and its path answers as an unknown one.
     pub fn compile(&self, configuration: Arc<Configuration>, before: &Snapshot, now_ms: u64) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        for id in configuration.integrations.keys() {
+            snapshot.backlogs.insert(*id, before.backlogs.get(id).cloned().unwrap_or_default());
+        }
         for endpoint in configuration.endpoints.values() {
             let Some(integration) = configuration.integrations.get(&endpoint.integration_id) else { continue };
             self.add_endpoint(&mut snapshot, before, integration, endpoint, now_ms);
@@ -158,7 +170,7 @@ impl Compiler {
         let unchanged = before.configuration.endpoints.get(&endpoint.id).is_some_and(|it| Arc::ptr_eq(it, endpoint));
         let naming = match before.namings.get(&endpoint.id) {
             Some(naming) if unchanged && naming.provider.name() == provider.name() => naming.clone(),
-            _ => Naming { provider, settings: Arc::new(effective_settings(endpoint)) },
+            _ => naming(endpoint, provider),
         };
         let settings = naming.settings.clone();
         snapshot.namings.insert(endpoint.id, naming);
@@ -179,6 +191,7 @@ impl Compiler {
                     integration: integration.id,
                     verifier,
                     body_bytes_max: endpoint.body_bytes_max,
+                    backlog: snapshot.backlogs.get(&integration.id).cloned().unwrap_or_default(),
                     made_from,
                 };
                 snapshot.routes.insert(endpoint.path.as_str().into(), Arc::new(route));
@@ -294,6 +307,17 @@ fn note_faults(faults: &mut Vec<Fault>, plan: &Plan) {
     for error in [plan.selector.as_ref().err(), plan.transformer.as_ref().err()].into_iter().flatten() {
         note(format!("subscription {}", plan.subscription.id), error);
     }
+}
+
+fn naming(endpoint: &Endpoint, provider: &'static dyn Provider) -> Naming {
+    let settings = Arc::new(effective_settings(endpoint));
+    let dedup_window_ms = match endpoint.dedup_window_s {
+        Some(seconds) => seconds.saturating_mul(1_000),
+        None => u64::try_from(provider.retry_window().as_millis()).unwrap_or(u64::MAX),
+    };
+    // Where nothing is verified, anybody may send any id.
+    let id_signed = endpoint.verify_signature && provider.signs_id(&settings);
+    Naming { provider, settings, dedup_window_ms, id_signed }
 }
 
 /// The provider that verifies nothing; used only where an endpoint says so.

@@ -21,7 +21,9 @@ use hookmill_actors::{
         event_log::LogError,
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
-        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateStore},
+        state_store::{
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateStore,
+        },
     },
 };
 use serde_json::{Map, Value};
@@ -119,6 +121,14 @@ impl StateStore for MemoryState {
         _upto: EventId,
     ) -> Result<Vec<(EventId, Mark)>, LogError> {
         Ok(Vec::new())
+    }
+
+    async fn seen(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError> {
+        Ok(vec![None; keys.len()])
+    }
+
+    async fn forget_seen(&self, _remembered: Remembered) -> Result<Forgotten, LogError> {
+        Ok(Forgotten::default())
     }
 
     async fn note(&self, _event: EventId) -> Result<Option<Note>, LogError> {

@@ -102,6 +102,10 @@ impl EventLog for MemoryLog {
         Ok(Vec::new())
     }
 
+    async fn bytes_after(&self, _: IntegrationId, _: EventId) -> Result<u64, LogError> {
+        Ok(0)
+    }
+
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         if id.as_u128() & 0xffff == 13 {
             return Err(LogError::Corrupt(id));

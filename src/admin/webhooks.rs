@@ -47,6 +47,8 @@ const SECRET_BYTES_MAX: usize = 512;
 const BODY_BYTES_MIN: u32 = 1024;
 /// The largest body that an endpoint may ask for.
 pub const BODY_BYTES_MAX: u32 = 64 << 20;
+/// No provider sends an event again after so long; the state tells ages up to 99 days apart.
+const DEDUP_WINDOW_S_MAX: u64 = 90 * 24 * 3_600;
 const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
 const VERIFICATION_DEPTH_MAX: usize = 8;
 const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
@@ -133,6 +135,7 @@ pub(super) struct Draft {
     signature_header: Option<String>,
     verification: Map<String, Value>,
     body_bytes_max: Option<u32>,
+    dedup_window_s: Option<u64>,
 }
 
 impl Draft {
@@ -154,6 +157,7 @@ impl Draft {
                 signature_header: fields.signature_header.into_option(),
                 verification: fields.verification.into_option().unwrap_or_default(),
                 body_bytes_max: fields.body_bytes_max.into_option(),
+                dedup_window_s: fields.dedup_window_s.into_option(),
             })
         })
     }
@@ -175,7 +179,6 @@ impl Draft {
             given_or_none => given_or_none,
         };
         let endpoint = Endpoint {
-            dedup_window_s: None,
             id: EndpointId(0),
             integration_id: self.integration,
             name: self.name,
@@ -187,6 +190,7 @@ impl Draft {
             verification: self.verification,
             secrets: secret.iter().map(|secret| sealed(self.integration, secret, tools)).collect(),
             body_bytes_max: self.body_bytes_max,
+            dedup_window_s: self.dedup_window_s,
             meta: Meta::default(),
         };
         check(&endpoint, provider, secret.as_slice(), tools)?;
@@ -206,6 +210,7 @@ struct Fields {
     signature_header: Change<String>,
     verification: Change<Map<String, Value>>,
     body_bytes_max: Change<u32>,
+    dedup_window_s: Change<u64>,
 }
 
 impl Fields {
@@ -219,6 +224,7 @@ impl Fields {
             signature_header: form.clearable(&["signature_header"], header_name),
             verification: form.clearable(&["verification"], object(VERIFICATION_BYTES_MAX, VERIFICATION_DEPTH_MAX)),
             body_bytes_max: form.clearable(&["body_bytes_max"], number(BODY_BYTES_MIN..=BODY_BYTES_MAX)),
+            dedup_window_s: form.clearable(&["dedup_window_s"], number(0..=DEDUP_WINDOW_S_MAX)),
         };
         if let (Change::Set(header), Change::Set(verification)) = (&fields.signature_header, &fields.verification)
             && verification.get("header").is_some_and(|other| other != header.as_str())
@@ -266,6 +272,7 @@ impl Patch {
         fields.description.apply_to(&mut next.description);
         fields.signature_header.apply_to(&mut next.signature_header);
         fields.body_bytes_max.apply_to(&mut next.body_bytes_max);
+        fields.dedup_window_s.apply_to(&mut next.dedup_window_s);
         next.active = fields.active.unwrap_or(current.active);
         next.verify_signature = fields.verify_signature.unwrap_or(current.verify_signature);
         match &fields.verification {
@@ -454,6 +461,8 @@ mod tests {
             ("verification", json!({"token": "***"}), "/verification"),
             ("body_bytes_max", json!(1_023), "/body_bytes_max"),
             ("body_bytes_max", json!(67_108_865), "/body_bytes_max"),
+            ("dedup_window_s", json!(-1), "/dedup_window_s"),
+            ("dedup_window_s", json!(7_776_001), "/dedup_window_s"),
             ("url_path", json!("/x"), "/url_path"),
             ("sercet", json!("whsec_12345678"), "/sercet"),
         ] {
@@ -493,6 +502,10 @@ mod tests {
         let next = patched(&current, json!({"path": "new", "is_active": false})).expect("it is right");
         assert_eq!((next.path.as_str(), next.active), ("/new", false));
         assert_eq!((&next.secrets, &next.signature_header), (&current.secrets, &current.signature_header));
+        let next = patched(&current, json!({"dedup_window_s": 0})).expect("it may be switched off");
+        assert_eq!(next.dedup_window_s, Some(0));
+        let next = patched(&next, json!({"dedup_window_s": null})).expect("it may be the provider's");
+        assert_eq!(next.dedup_window_s, None);
         let cleared = json!({"description": null, "signature_header": null, "body_bytes_max": null});
         let next = patched(&current, cleared).expect("these may be empty");
         assert_eq!((next.description, next.signature_header), (None, None));

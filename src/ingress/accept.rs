@@ -30,6 +30,8 @@ use super::{
     wire::Progress,
 };
 
+/// What a stored event takes beside what its sender sent, about.
+const RECORD_BYTES: usize = 128;
 /// Says how many hookmills an event has passed, so that two that deliver to each other stop.
 const HOPS: &str = "hookmill-hops";
 
@@ -113,6 +115,9 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         _ if route.verifier.answers_get() => return Err(Refused::Method("GET, POST")),
         _ => return Err(Refused::Method("POST")),
     }
+    if route.backlog.is_full() {
+        return Err(Refused::BacklogFull);
+    }
     let hops = hops(&head.headers)?;
     if hops >= shared.options.hops_max {
         return Err(Refused::TooManyHops);
@@ -136,6 +141,7 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         return Ok(reply::handshake(answer));
     }
 
+    let bytes = received.bytes.len() + headers.as_bytes().len() + target.len() + RECORD_BYTES;
     let event = NewEvent {
         integration: route.integration,
         arrival: Arrival {
@@ -150,6 +156,7 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         },
     };
     let stored = shared.log.append(event)?;
+    route.backlog.appended(bytes as u64);
     // Dropping `stored` does not take the event back: whoever hears this 503 sends again, and the copy is delivered too.
     let id = timeout_at(deadline, stored).await.map_err(|_| Refused::NotConfirmed)??;
     add(&shared.counters.accepted, 1);

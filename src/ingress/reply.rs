@@ -52,6 +52,8 @@ pub(super) enum Refused {
     QueueFull,
     /// The disk is nearly full.
     DiskFull,
+    /// The integration's unfinished events hold their share of the log.
+    BacklogFull,
     /// The log failed; only a restart helps.
     LogFailed,
     /// The log did not answer in time: the event may be stored or not.
@@ -87,6 +89,8 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// A sender that is refused for load comes back within so many seconds; spread, so that all do not come at once.
 const RETRY_AFTER_S_MAX: u8 = 5;
+/// A backlog takes longer to go.
+const BACKLOG_RETRY_AFTER_S: std::ops::RangeInclusive<u8> = 30..=60;
 
 impl Refused {
     fn status(self) -> StatusCode {
@@ -101,9 +105,13 @@ impl Refused {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooManyHops => StatusCode::LOOP_DETECTED,
-            Self::QueueFull | Self::DiskFull | Self::LogFailed | Self::NotConfirmed | Self::Busy | Self::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::QueueFull
+            | Self::DiskFull
+            | Self::BacklogFull
+            | Self::LogFailed
+            | Self::NotConfirmed
+            | Self::Busy
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -123,6 +131,7 @@ impl Refused {
             Self::TooManyHops => "too_many_hops",
             Self::QueueFull => "queue_full",
             Self::DiskFull => "disk_full",
+            Self::BacklogFull => "backlog_full",
             Self::LogFailed => "log_failed",
             Self::NotConfirmed => "not_confirmed",
             Self::Busy => "busy",
@@ -145,6 +154,7 @@ impl Refused {
             Self::TooManyHops => "the event has passed through too many gateways",
             Self::QueueFull => "more arrives than the disk takes; send it again",
             Self::DiskFull => "the disk is nearly full; send it again later",
+            Self::BacklogFull => "too many earlier events of this integration wait for delivery; send it again later",
             Self::LogFailed => "events cannot be stored now; send it again later",
             Self::NotConfirmed => "it was not confirmed in time that the event is stored; send it again",
             Self::Busy => "too much is under way; send it again",
@@ -167,7 +177,10 @@ impl Refused {
     }
 
     fn retry_after(self) -> Option<u8> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| fastrand::u8(1..=RETRY_AFTER_S_MAX))
+        match self {
+            Self::BacklogFull => Some(fastrand::u8(BACKLOG_RETRY_AFTER_S)),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| fastrand::u8(1..=RETRY_AFTER_S_MAX)),
+        }
     }
 
     fn body(self) -> String {
@@ -187,6 +200,7 @@ impl Refused {
             Self::NotFound => &counters.unknown_path,
             Self::MissingSignature => &counters.missing_signature,
             Self::InvalidSignature => &counters.invalid_signature,
+            Self::BacklogFull => &counters.backlog_full,
             Self::QueueFull | Self::DiskFull | Self::LogFailed | Self::NotConfirmed | Self::Busy | Self::Draining => {
                 &counters.unavailable
             }

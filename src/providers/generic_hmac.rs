@@ -345,6 +345,12 @@ impl Provider for GenericHmac {
         Identity { event_type: payload::event_type(kind), provider_id }
     }
 
+    /// The body is always signed, a header where the template names the id.
+    fn signs_id(&self, settings: &Map<String, Value>) -> bool {
+        settings.get("id_header").is_none()
+            || Scheme::compile(settings).is_ok_and(|scheme| scheme.template.has(&Part::Id))
+    }
+
     fn sign(
         &self,
         settings: &Map<String, Value>,

@@ -1,4 +1,5 @@
-//! GitHub: `X-Hub-Signature-256: sha256=<hex>`, HMAC-SHA256 of the raw body. Nothing in it is dated.
+//! GitHub: `X-Hub-Signature-256: sha256=<hex>`, HMAC-SHA256 of the raw body. Nothing in it is dated. GitHub sends nothing
+//! again by itself; for three days somebody may have it redeliver an event, under the same delivery id.
 //! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>
 
 use std::sync::Arc;

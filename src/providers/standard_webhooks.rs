@@ -232,6 +232,10 @@ impl Provider for StandardWebhooks {
         }
     }
 
+    fn signs_id(&self, _: &Map<String, Value>) -> bool {
+        true
+    }
+
     /// Signs `v1`.
     fn sign(
         &self,

@@ -100,6 +100,11 @@ impl Provider for Stripe {
         Identity { event_type: payload::event_type(kind), provider_id: payload::id(id) }
     }
 
+    /// Its id is a member of the body. What it sends again differs in `pending_webhooks`.
+    fn signs_id(&self, _: &Map<String, Value>) -> bool {
+        true
+    }
+
     fn sign(
         &self,
         settings: &Map<String, Value>,

@@ -149,9 +149,20 @@ pub struct LogSettings {
     /// The log at most, bytes.
     #[serde(with = "size")]
     pub bytes_max: u64,
+    /// What one integration's unfinished events may take of it, percent.
+    pub integration_share_percent: u8,
+    /// Ids of events remembered to know those that come again.
+    pub dedup_keys_max: u64,
     /// Memory for the state beside the log, bytes.
     #[serde(with = "size")]
     pub state_cache_bytes: u64,
+}
+
+impl LogSettings {
+    /// What one integration's unfinished events may take of the log, bytes.
+    pub fn backlog_bytes_max(&self) -> u64 {
+        self.bytes_max / 100 * u64::from(self.integration_share_percent)
+    }
 }
 
 impl Default for LogSettings {
@@ -163,6 +174,8 @@ impl Default for LogSettings {
             reserve_bytes: 256 * MIB as u64,
             retention: 30 * DAY,
             bytes_max: 10 * GIB,
+            integration_share_percent: 25,
+            dedup_keys_max: 3_000_000,
             state_cache_bytes: 16 * MIB as u64,
         }
     }

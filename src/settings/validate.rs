@@ -20,6 +20,8 @@ const THREADS_MAX: usize = 64;
 const TIMEOUT_MAX: Duration = Duration::from_hours(1);
 /// A faster minimum than this, bytes a second, would cut honest senders off.
 const BODY_RATE_MAX: u64 = 1 << 20;
+/// Each takes about twenty bytes of memory.
+const DEDUP_KEYS_MAX: usize = 100_000_000;
 /// Bytes of a name that goes into a header.
 const HEADER_TEXT_MAX: usize = 255;
 
@@ -140,6 +142,8 @@ fn check_log(log: &LogSettings, ingress: &IngressSettings, faults: &mut Vec<Faul
     // Space is freed by whole segments, and one is always being written.
     let two_segments = log.segment_bytes.saturating_mul(2);
     faults.size_floor(("log.bytes_max", log.bytes_max), ("twice `log.segment_bytes`", two_segments));
+    faults.count("log.integration_share_percent", usize::from(log.integration_share_percent), 1, 100);
+    faults.count("log.dedup_keys_max", usize::try_from(log.dedup_keys_max).unwrap_or(usize::MAX), 0, DEDUP_KEYS_MAX);
     faults.size_floor(("log.state_cache_bytes", log.state_cache_bytes), ("what the state needs", 1 << 20));
     if log.retention < Duration::from_mins(1) {
         faults.add("log.retention", format!("is {}; at least 1m is needed", format_duration(log.retention)));

@@ -252,6 +252,13 @@ impl IndexView {
         }
     }
 
+    pub(crate) fn bytes_after(&self, integration: IntegrationId, after: EventId) -> io::Result<u64> {
+        match self {
+            Self::Memory(index) => Ok(index.bytes_after(integration, after)),
+            Self::Sidecar(sidecar) => sidecar.bytes_after(integration, after),
+        }
+    }
+
     pub(crate) fn before(
         &self,
         integration: Option<IntegrationId>,

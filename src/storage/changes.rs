@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use hookmill_actors::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, DeliveryStatus},
-        ids::{EventId, IntegrationId, SubscriptionId},
+        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
     },
     ports::{
         event_log::LogError,
-        state_store::{Due, Note, StateOp},
+        state_store::{Due, InLane, Note, StateOp},
     },
 };
 
 use super::{
     keys,
+    seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
     values,
 };
@@ -25,18 +26,27 @@ use super::{
 pub(super) struct CountChanges {
     pub(super) due: i64,
     pub(super) dead: i64,
+    pub(super) parked: i64,
+}
+
+/// What is to be told of a commit once it is written.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) counts: CountChanges,
+    pub(super) seen: Vec<(EndpointId, Seen)>,
+    pub(super) forgotten: Vec<(EndpointId, Seen)>,
 }
 
 pub(super) struct Changes<'a> {
     db: &'a StateDb,
     tree: &'a sled::Tree,
     overlay: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    counts: CountChanges,
+    written: Written,
 }
 
 impl<'a> Changes<'a> {
     pub(super) fn new(db: &'a StateDb, tree: &'a sled::Tree) -> Self {
-        Self { db, tree, overlay: BTreeMap::new(), counts: CountChanges::default() }
+        Self { db, tree, overlay: BTreeMap::new(), written: Written::default() }
     }
 
     pub(super) fn add(&mut self, op: &StateOp) -> Result<(), LogError> {
@@ -54,8 +64,8 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    /// Writes everything as one atomic batch; what it adds to the counts.
-    pub(super) fn commit(self) -> Result<CountChanges, LogError> {
+    /// Writes everything as one atomic batch.
+    pub(super) fn commit(self) -> Result<Written, LogError> {
         let mut batch = sled::Batch::default();
         for (key, value) in self.overlay {
             match value {
@@ -64,7 +74,7 @@ impl<'a> Changes<'a> {
             }
         }
         self.db.guard(self.tree.apply_batch(batch))?;
-        Ok(self.counts)
+        Ok(self.written)
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: Vec<u8>) {
@@ -100,6 +110,31 @@ impl<'a> Changes<'a> {
         for (last, value) in values::encode_notes(notes) {
             self.put(&keys::owned(keys::NOTES, last.integration().0, last), value);
         }
+        let mut by_endpoint: BTreeMap<EndpointId, Vec<Seen>> = BTreeMap::new();
+        for note in notes {
+            if let Some(mark) = &note.mark {
+                let key = keys::owned(keys::MARK, note.event.integration().0, note.event);
+                self.put(&key, values::encode_mark(mark));
+            }
+            if let Some(key) = note.dedup {
+                by_endpoint.entry(key.endpoint).or_default().push(Seen { event: note.event, hash: key.hash });
+            }
+        }
+        for (endpoint, keys) in by_endpoint {
+            for (last, value) in seen::encode(&keys) {
+                self.put(&keys::owned(keys::SEEN, endpoint.0, last), value);
+            }
+            self.written.seen.extend(keys.into_iter().map(|seen| (endpoint, seen)));
+        }
+    }
+
+    /// Removes a batch of dedup keys save for these, which are its last.
+    pub(super) fn forget(&mut self, endpoint: EndpointId, key: &[u8], gone: &[Seen], kept: &[Seen]) {
+        match seen::encode(kept).pop() {
+            Some((_, value)) => self.put(key, value),
+            None => self.remove(key),
+        }
+        self.written.forgotten.extend(gone.iter().map(|seen| (endpoint, *seen)));
     }
 
     fn delivered(&mut self, subscription: SubscriptionId, events: &[EventId]) -> Result<(), LogError> {
@@ -117,19 +152,21 @@ impl<'a> Changes<'a> {
         record: &DeliveryRecord,
     ) -> Result<(), LogError> {
         let record_key = keys::owned(keys::RECORD, subscription.0, event);
-        let former = match self.get(&record_key)? {
-            Some(value) => due_ms(&values::decode_record(&value).ok_or_else(|| malformed(&record_key))?),
+        let former_record = match self.get(&record_key)? {
+            Some(value) => Some(values::decode_record(&value).ok_or_else(|| malformed(&record_key))?),
             None => None,
         };
+        let former = former_record.as_ref().and_then(due_ms);
         let due = due_ms(record);
+        self.held(subscription, event, former_record.as_ref(), record);
         if former != due {
             if let Some(due_ms) = former {
                 self.remove(&keys::due(subscription, Due { due_ms, event }));
-                self.counts.due -= 1;
+                self.written.counts.due -= 1;
             }
             if let Some(due_ms) = due {
                 self.put(&keys::due(subscription, Due { due_ms, event }), Vec::new());
-                self.counts.due += 1;
+                self.written.counts.due += 1;
             }
         }
         let dead_key = keys::owned(keys::DEAD, subscription.0, event);
@@ -137,22 +174,45 @@ impl<'a> Changes<'a> {
         let dead = was_dead && record.status == DeliveryStatus::Dead;
         if was_dead && !dead {
             self.remove(&dead_key);
-            self.counts.dead -= 1;
+            self.written.counts.dead -= 1;
         }
-        match (former.is_some() || was_dead, due.is_some() || dead) {
+        let was_parked = former_record.as_ref().is_some_and(is_parked);
+        match (former.is_some() || was_dead || was_parked, due.is_some() || dead || is_parked(record)) {
             (false, true) => self.put(&keys::needed(event, subscription), Vec::new()),
             (true, false) => self.remove(&keys::needed(event, subscription)),
-            // A retry that failed is due again: nothing new here.
+            // A retry that failed is due again, what was parked is due: nothing new here.
             _ => {}
         }
         self.put(&record_key, values::encode_record(record));
         Ok(())
     }
 
+    /// Keeps the lanes and the count of what is parked in step with a record.
+    fn held(
+        &mut self,
+        subscription: SubscriptionId,
+        event: EventId,
+        former: Option<&DeliveryRecord>,
+        record: &DeliveryRecord,
+    ) {
+        let (was_parked, parked) = (former.is_some_and(is_parked), is_parked(record));
+        self.written.counts.parked += i64::from(parked) - i64::from(was_parked);
+        let (was_held, held) = (former.and_then(held_lane), held_lane(record));
+        if was_held == held && was_parked == parked {
+            return;
+        }
+        if let Some(lane) = was_held {
+            self.remove(&keys::lane(subscription, InLane { lane, event }));
+        }
+        if let Some(lane) = held {
+            self.put(&keys::lane(subscription, InLane { lane, event }), vec![u8::from(parked)]);
+        }
+    }
+
     fn dead(&mut self, letter: &DeadLetter) -> Result<(), LogError> {
         let key = keys::owned(keys::DEAD, letter.subscription.0, letter.event);
         if !self.has(&key)? {
-            self.counts.dead += 1;
+            self.written.counts.dead += 1;
         }
         self.put(&key, values::encode_dead_letter(letter));
         self.put(&keys::needed(letter.event, letter.subscription), Vec::new());
@@ -182,6 +242,20 @@ fn due_ms(record: &DeliveryRecord) -> Option<u64> {
         | DeliveryStatus::Parked
         | DeliveryStatus::Discarded => None,
     }
+}
+
+/// The lane that a record holds others back in, or is held back in.
+fn held_lane(record: &DeliveryRecord) -> Option<u64> {
+    match record.status {
+        DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead => record.lane,
+        DeliveryStatus::Pending | DeliveryStatus::Delivered | DeliveryStatus::Cancelled | DeliveryStatus::Discarded => {
+            None
+        }
+    }
+}
+
+fn is_parked(record: &DeliveryRecord) -> bool {
+    record.status == DeliveryStatus::Parked
 }
 
 /// A value that this version did not write.

@@ -52,9 +52,18 @@ impl MemoryIndex {
 
     /// An integration's events after `after`, in order.
     pub(crate) fn after(&self, integration: IntegrationId, after: EventId, limit: usize) -> Vec<Entry> {
-        let Some(places) = self.by_integration.get(&integration) else { return Vec::new() };
+        self.all_after(integration, after).take(limit).collect()
+    }
+
+    /// Bytes of the records of an integration's events after `after`.
+    pub(crate) fn bytes_after(&self, integration: IntegrationId, after: EventId) -> u64 {
+        self.all_after(integration, after).map(|entry| u64::from(entry.bytes)).sum()
+    }
+
+    fn all_after(&self, integration: IntegrationId, after: EventId) -> impl Iterator<Item = Entry> + '_ {
+        let places = self.by_integration.get(&integration).map_or(&[][..], Vec::as_slice);
         let start = places.partition_point(|place| self.events[*place as usize].id() <= after);
-        places[start..].iter().take(limit).map(|place| self.events[*place as usize]).collect()
+        places[start..].iter().map(|place| self.events[*place as usize])
     }
 
     /// Events before `before`, newest first, of one integration or of all.

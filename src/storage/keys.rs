@@ -4,8 +4,11 @@
 //! | --- | --- |
 //! | `a` | the place in the log that was applied |
 //! | `d` subscription, event | a delivery's record |
-//! | `e` event, subscription | nothing: the event is due or dead for that subscription |
+//! | `e` event, subscription | nothing: the event is due, dead or parked for that subscription |
 //! | `i` integration | its intake position |
+//! | `k` endpoint, last event | a batch of dedup keys |
+//! | `l` subscription, lane, event | a byte that says whether the event is parked: those held in the lane |
+//! | `m` integration, event | the event's mark |
 //! | `n` integration, last event | a batch of notes |
 //! | `p` subscription, part | its position; parts above 0 only when it does not fit one value |
 //! | `q` subscription, due time, event | nothing: the due queue |
@@ -14,12 +17,15 @@
 
 use hookmill_actors::{
     domain::ids::{EventId, IntegrationId, SubscriptionId},
-    ports::state_store::Due,
+    ports::state_store::{Due, InLane},
 };
 
 pub(super) const APPLIED: [u8; 1] = [b'a'];
 pub(super) const RECORD: u8 = b'd';
 pub(super) const NEEDED: u8 = b'e';
+pub(super) const SEEN: u8 = b'k';
+pub(super) const LANE: u8 = b'l';
+pub(super) const MARK: u8 = b'm';
 pub(super) const NOTES: u8 = b'n';
 pub(super) const DUE: u8 = b'q';
 pub(super) const RUN: u8 = b'r';
@@ -39,7 +45,7 @@ pub(super) fn position(subscription: SubscriptionId, part: u8) -> [u8; 6] {
     key
 }
 
-/// `d`, `n`, `r` and `x` keys: of a subscription or integration, for an event.
+/// `d`, `k`, `m`, `n`, `r` and `x` keys: of a subscription, integration or endpoint, for an event.
 pub(super) fn owned(letter: u8, owner: u32, event: EventId) -> [u8; OWNED_BYTES] {
     let mut key = [0; OWNED_BYTES];
     key[..5].copy_from_slice(&number(letter, owner));
@@ -54,16 +60,33 @@ pub(super) fn parse_owned(key: &[u8]) -> Option<(u32, EventId)> {
 }
 
 pub(super) fn due(subscription: SubscriptionId, due: Due) -> [u8; 29] {
-    let mut key = [0; 29];
-    key[..5].copy_from_slice(&number(DUE, subscription.0));
-    key[5..13].copy_from_slice(&due.due_ms.to_be_bytes());
-    key[13..].copy_from_slice(&due.event.to_bytes());
-    key
+    ordered(DUE, subscription, due.due_ms, due.event)
 }
 
 pub(super) fn parse_due(key: &[u8]) -> Option<Due> {
-    let (due_ms, event) = key.get(5..)?.split_first_chunk::<8>()?;
-    Some(Due { due_ms: u64::from_be_bytes(*due_ms), event: EventId::from_bytes(event.try_into().ok()?) })
+    parse_ordered(key).map(|(due_ms, event)| Due { due_ms, event })
+}
+
+pub(super) fn lane(subscription: SubscriptionId, held: InLane) -> [u8; 29] {
+    ordered(LANE, subscription, held.lane, held.event)
+}
+
+pub(super) fn parse_lane(key: &[u8]) -> Option<InLane> {
+    parse_ordered(key).map(|(lane, event)| InLane { lane, event })
+}
+
+/// `l` and `q` keys: of a subscription, by a number, for an event.
+fn ordered(letter: u8, subscription: SubscriptionId, by: u64, event: EventId) -> [u8; 29] {
+    let mut key = [0; 29];
+    key[..5].copy_from_slice(&number(letter, subscription.0));
+    key[5..13].copy_from_slice(&by.to_be_bytes());
+    key[13..].copy_from_slice(&event.to_bytes());
+    key
+}
+
+fn parse_ordered(key: &[u8]) -> Option<(u64, EventId)> {
+    let (by, event) = key.get(5..)?.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*by), EventId::from_bytes(event.try_into().ok()?)))
 }
 
 pub(super) fn needed(event: EventId, subscription: SubscriptionId) -> [u8; 21] {
@@ -107,6 +130,8 @@ mod tests {
             prop_assert_eq!(parse_owned(&owned(DEAD, a.0, event(a))), Some((a.0, event(a))));
             let entry = Due { due_ms: a.1, event: event(a) };
             prop_assert_eq!(parse_due(&due(SubscriptionId(a.0), entry)), Some(entry));
+            let held = InLane { lane: a.1, event: event(a) };
+            prop_assert_eq!(parse_lane(&lane(SubscriptionId(a.0), held)), Some(held));
             prop_assert_eq!(parse_needed(&needed(event(a), SubscriptionId(a.0))), Some(event(a)));
         }
     }

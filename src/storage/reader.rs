@@ -30,6 +30,9 @@ const GAP_BYTES_MAX: u64 = 4096;
 /// The most that is read at once, unless a single record is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
 
+/// Entries of the active segment that are copied at once to be counted.
+const COUNT_PAGE: usize = 4_096;
+
 /// Why a read did not end.
 enum Miss {
     /// The segment was trimmed meanwhile: look again.
@@ -144,6 +147,38 @@ fn read_entries(
         rest = later;
     }
     Ok(())
+}
+
+/// Bytes of the records of an integration's events after `after`.
+pub(crate) fn bytes_after(catalog: &Catalog, integration: IntegrationId, mut after: EventId) -> Result<u64, LogError> {
+    let mut bytes = 0;
+    loop {
+        match bytes_after_in_snapshot(catalog, integration, &mut after, &mut bytes) {
+            Ok(true) => return Ok(bytes),
+            Ok(false) | Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+/// Counts on; whether that was all. The active segment's index is held for a page at a time: its writer waits for it.
+fn bytes_after_in_snapshot(
+    catalog: &Catalog,
+    integration: IntegrationId,
+    after: &mut EventId,
+    bytes: &mut u64,
+) -> Result<bool, Miss> {
+    let snapshot = catalog.snapshot(integration, *after, COUNT_PAGE);
+    let start = snapshot.sealed.partition_point(|sealed| sealed.summary.last <= *after);
+    for sealed in snapshot.sealed[start..].iter().filter(|sealed| sealed.summary.events > 0) {
+        let (_, more) = with_index(catalog, sealed, |index| index.bytes_after(integration, *after))?;
+        *bytes += more;
+        *after = sealed.summary.last;
+    }
+    let entries = snapshot.active_entries;
+    *bytes += entries.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
+    *after = entries.last().map_or(*after, Entry::id);
+    Ok(entries.len() < COUNT_PAGE)
 }
 
 /// Reads one event by its id.

@@ -269,6 +269,10 @@ impl EventLog for SegmentLog {
         self.reading(move |catalog| reader::read(catalog, integration, after, bounds)).await
     }
 
+    async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {
+        self.reading(move |catalog| reader::bytes_after(catalog, integration, after)).await
+    }
+
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         self.reading(move |catalog| reader::get(catalog, id)).await
     }

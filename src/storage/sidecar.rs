@@ -228,6 +228,14 @@ impl Sidecar {
         (start..run.first + run.events).take(limit).map(|place| cursor.entry(place)).collect()
     }
 
+    /// Bytes of the records of an integration's events after `after`.
+    pub(crate) fn bytes_after(&self, integration: IntegrationId, after: EventId) -> io::Result<u64> {
+        let Some(run) = self.run(integration) else { return Ok(0) };
+        let mut cursor = self.cursor(self.entries_page, ENTRY_BYTES);
+        let start = cursor.partition_point(run.first, run.events, |entry| entry.id() <= after)?;
+        (start..run.first + run.events).try_fold(0, |bytes, place| Ok(bytes + u64::from(cursor.entry(place)?.bytes)))
+    }
+
     /// Events before `before`, newest first, of one integration or of all.
     pub(crate) fn before(
         &self,

@@ -4,12 +4,13 @@
 //! tree `state`; its keys are in [`super::keys`]. A crash loses what was applied and not synced, and the log's
 //! writer applies that again.
 
+mod forget;
 mod prune;
 
 use std::{
     ops::Bound,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,19 +18,22 @@ use std::{
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
-        delivery::{DeadLetter, DeliveryStatus, Position},
-        ids::{EventId, IntegrationId, SubscriptionId},
+        delivery::{DeadLetter, Position},
+        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
     },
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateOp, StateStore},
+        state_store::{
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+        },
     },
 };
 
 use super::{
     LogPlace, StateView,
-    changes::{Changes, CountChanges, malformed},
+    changes::{Changes, CountChanges, Written, malformed},
     keys,
+    seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
     values,
 };
@@ -43,22 +47,29 @@ struct Shared {
     tree: sled::Tree,
     due: AtomicU64,
     dead: AtomicU64,
+    parked: AtomicU64,
+    seen: Mutex<SeenIndex>,
     /// Held from the first read of a change to its write, so that pruning and commits do not cross.
     writing: Mutex<()>,
 }
 
 impl SledState {
-    /// Takes the database's tree over and counts what is due and dead in it.
+    /// Takes the database's tree over: counts what is due, dead and parked in it, and indexes its dedup keys.
     pub fn open(db: StateDb) -> Result<Self, OpenError> {
-        let (tree, due, dead) = db.first_reads(|| {
+        let (tree, due, dead, parked, seen) = db.first_reads(|| {
             let tree = db.tree("state")?;
             let count =
                 |letter: u8| tree.scan_prefix([letter]).keys().try_fold(0, |keys, key| db.guard(key).map(|_| keys + 1));
             let (due, dead) = (count(keys::DUE)?, count(keys::DEAD)?);
-            Ok((tree, due, dead))
+            let parked = tree.scan_prefix([keys::LANE]).values().try_fold(0, |parked, value| {
+                db.guard(value).map(|value| parked + u64::from(value.first() == Some(&1)))
+            })?;
+            let seen = index_seen(&db, &tree)?;
+            Ok((tree, due, dead, parked, seen))
         })?;
-        let (due, dead) = (AtomicU64::new(due), AtomicU64::new(dead));
-        Ok(Self(Arc::new(Shared { db, tree, due, dead, writing: Mutex::new(()) })))
+        let (due, dead, parked) = (AtomicU64::new(due), AtomicU64::new(dead), AtomicU64::new(parked));
+        let (seen, writing) = (Mutex::new(seen), Mutex::new(()));
+        Ok(Self(Arc::new(Shared { db, tree, due, dead, parked, seen, writing })))
     }
 
     /// Runs a scan that may be long where it holds nothing up.
@@ -142,11 +153,19 @@ impl StateStore for SledState {
 
     async fn marks(
         &self,
-        _integration: IntegrationId,
-        _after: EventId,
-        _upto: EventId,
+        integration: IntegrationId,
+        after: EventId,
+        upto: EventId,
     ) -> Result<Vec<(EventId, Mark)>, LogError> {
-        Ok(Vec::new())
+        self.0.marks(integration, after, upto)
+    }
+
+    async fn seen(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError> {
+        self.0.seen_before(keys)
+    }
+
+    async fn forget_seen(&self, remembered: Remembered) -> Result<Forgotten, LogError> {
+        self.scan(move |shared| forget::forget(shared, &remembered)).await
     }
 
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
@@ -169,7 +188,12 @@ impl StateStore for SledState {
 
     async fn counts(&self) -> Result<StateCounts, LogError> {
         self.0.db.check()?;
-        Ok(StateCounts { due: self.0.due.load(Ordering::Relaxed), dead: self.0.dead.load(Ordering::Relaxed) })
+        Ok(StateCounts {
+            due: self.0.due.load(Ordering::Relaxed),
+            dead: self.0.dead.load(Ordering::Relaxed),
+            parked: self.0.parked.load(Ordering::Relaxed),
+            dedup_keys: self.0.index().len(),
+        })
     }
 }
 
@@ -180,11 +204,26 @@ impl Shared {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Changes::new(&self.db, &self.tree);
         fill(&mut changes)?;
-        let CountChanges { due, dead } = changes.commit()?;
+        let Written { counts: CountChanges { due, dead, parked }, seen, forgotten } = changes.commit()?;
+        if !seen.is_empty() || !forgotten.is_empty() {
+            let mut index = self.index();
+            for (endpoint, seen) in &seen {
+                index.insert(*endpoint, seen);
+            }
+            for (endpoint, seen) in &forgotten {
+                index.remove(*endpoint, seen);
+            }
+        }
         // Adding a negative number's two's complement subtracts.
         self.due.fetch_add(due.cast_unsigned(), Ordering::Relaxed);
         self.dead.fetch_add(dead.cast_unsigned(), Ordering::Relaxed);
+        self.parked.fetch_add(parked.cast_unsigned(), Ordering::Relaxed);
         Ok(())
+    }
+
+    fn index(&self) -> MutexGuard<'_, SeenIndex> {
+        // Each change of it is whole by itself.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, LogError> {
@@ -202,7 +241,7 @@ impl Shared {
         self.tree.range::<&[u8], _>(bounds).map(|item| self.db.guard(item))
     }
 
-    /// Events from `first` to `last`, both included, that are due or dead for any subscription.
+    /// Events from `first` to `last`, both included, that are due, dead or parked for any subscription.
     fn needed(&self, first: EventId, last: EventId, limit: usize) -> Result<Vec<EventId>, LogError> {
         self.db.check()?;
         let mut events = Vec::new();
@@ -265,21 +304,64 @@ impl Shared {
 
     fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
         self.db.check()?;
-        let first = keys::owned(keys::RECORD, subscription.0, EventId::ZERO);
-        let last = keys::owned(keys::RECORD, subscription.0, EventId::MAX);
-        let mut lanes = Vec::new();
-        for item in self.range(&first, &last) {
-            let (key, value) = item?;
-            let (_, event) = keys::parse_owned(&key).ok_or_else(|| malformed(&key))?;
-            let record = values::decode_record(&value).ok_or_else(|| malformed(&key))?;
-            if let Some(lane) = record.lane
-                && matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead)
-            {
-                lanes.push(InLane { lane, event });
+        let first = keys::lane(subscription, InLane { lane: 0, event: EventId::ZERO });
+        let last = keys::lane(subscription, InLane { lane: u64::MAX, event: EventId::MAX });
+        let held = self.range(&first, &last);
+        held.map(|item| item.and_then(|(key, _)| keys::parse_lane(&key).ok_or_else(|| malformed(&key)))).collect()
+    }
+
+    fn marks(
+        &self,
+        integration: IntegrationId,
+        after: EventId,
+        upto: EventId,
+    ) -> Result<Vec<(EventId, Mark)>, LogError> {
+        self.db.check()?;
+        if after >= upto {
+            return Ok(Vec::new());
+        }
+        let first = Bound::Excluded(keys::owned(keys::MARK, integration.0, after));
+        let last = Bound::Included(keys::owned(keys::MARK, integration.0, upto));
+        let marks = self.tree.range((first, last));
+        marks
+            .map(|item| {
+                let (key, value) = self.db.guard(item)?;
+                let mark = keys::parse_owned(&key).zip(values::decode_mark(&value));
+                mark.map(|((_, event), mark)| (event, mark)).ok_or_else(|| malformed(&key))
+            })
+            .collect()
+    }
+
+    fn seen_before(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError> {
+        self.db.check()?;
+        let spans: Vec<Vec<Span>> = {
+            let index = self.index();
+            keys.iter().map(|(key, before)| index.spans(key, *before)).collect()
+        };
+        keys.iter().zip(spans).map(|((key, before), spans)| self.last_seen(key, *before, &spans)).collect()
+    }
+
+    /// The last event before `before` that was taken in under a key, of those that came within one of these spans,
+    /// youngest first.
+    fn last_seen(&self, key: &DedupKey, before: EventId, spans: &[Span]) -> Result<Option<EventId>, LogError> {
+        for span in spans {
+            let first = keys::owned(keys::SEEN, key.endpoint.0, span.start());
+            let last = keys::owned(keys::SEEN, key.endpoint.0, EventId::MAX);
+            let mut found = None;
+            for item in self.range(&first, &last) {
+                let (at, value) = item?;
+                let seen = seen::decode(&value).ok_or_else(|| malformed(&at))?;
+                if seen.first().is_none_or(|first| Span::of(first.event) > *span) {
+                    break;
+                }
+                let own = seen.iter().filter(|seen| seen.hash == key.hash && seen.event < before);
+                found = found.max(own.map(|seen| seen.event).max());
+            }
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        lanes.sort_unstable();
-        Ok(lanes)
+        Ok(None)
     }
 
     fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
@@ -290,7 +372,12 @@ impl Shared {
         let Some(item) = self.range(&first, &last).next() else { return Ok(None) };
         let (key, value) = item?;
         let notes = values::decode_notes(&value).ok_or_else(|| malformed(&key))?;
-        Ok(notes.into_iter().find(|note| note.event == event))
+        let Some(mut note) = notes.into_iter().find(|note| note.event == event) else { return Ok(None) };
+        let key = keys::owned(keys::MARK, owner, event);
+        if let Some(value) = self.get(&key)? {
+            note.mark = Some(values::decode_mark(&value).ok_or_else(|| malformed(&key))?);
+        }
+        Ok(Some(note))
     }
 
     fn dead_letters(
@@ -315,6 +402,19 @@ impl Shared {
             })
             .collect()
     }
+}
+
+/// Reads all dedup keys.
+fn index_seen(db: &StateDb, tree: &sled::Tree) -> Result<SeenIndex, LogError> {
+    let mut index = SeenIndex::default();
+    for item in tree.scan_prefix([keys::SEEN]) {
+        let (key, value) = db.guard(item)?;
+        let (endpoint, _) = keys::parse_owned(&key).ok_or_else(|| malformed(&key))?;
+        for seen in seen::decode(&value).ok_or_else(|| malformed(&key))? {
+            index.insert(EndpointId(endpoint), &seen);
+        }
+    }
+    Ok(index)
 }
 
 #[cfg(test)]

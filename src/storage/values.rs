@@ -10,7 +10,7 @@ use hookmill_actors::{
         ids::{EventId, IntegrationId},
         limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, RUN_IDS_MAX},
     },
-    ports::state_store::Note,
+    ports::state_store::{Mark, Note},
 };
 
 use super::sled_db::VALUE_BYTES_MAX;
@@ -19,10 +19,12 @@ use super::sled_db::VALUE_BYTES_MAX;
 pub(super) const RUN_SPAN_MS: u64 = 1 << 16;
 /// Bytes of a dead letter's error that are kept.
 const DEAD_ERROR_BYTES: usize = 1_024;
+/// Bytes of a mark's text that are kept.
+const MARK_TEXT_BYTES: usize = 512;
 
 /// Writes ids relative to each other.
 #[derive(Default)]
-struct IdDeltas {
+pub(super) struct IdDeltas {
     sequence: u128,
     integration: u32,
 }
@@ -33,7 +35,7 @@ const OTHER_INTEGRATION: u128 = 1;
 const WHOLE: u128 = 2;
 
 impl IdDeltas {
-    fn write(&mut self, id: EventId, out: &mut Vec<u8>) {
+    pub(super) fn write(&mut self, id: EventId, out: &mut Vec<u8>) {
         let (sequence, integration) = (id.sequence(), id.integration());
         let [.., high, low] = id.to_bytes();
         let random = u16::from_be_bytes([high, low]);
@@ -54,7 +56,7 @@ impl IdDeltas {
         (self.sequence, self.integration) = (sequence, integration.0);
     }
 
-    fn read(&mut self, rest: &mut &[u8]) -> Option<EventId> {
+    pub(super) fn read(&mut self, rest: &mut &[u8]) -> Option<EventId> {
         let head = read_varint(rest)?;
         let id = if head & WHOLE == 0 {
             if head & OTHER_INTEGRATION != 0 {
@@ -251,6 +253,18 @@ pub(super) fn decode_dead_letter(value: &[u8]) -> Option<DeadLetter> {
     rmp_serde::from_slice(value).ok()
 }
 
+/// A mark; a text that is too long is cut.
+pub(super) fn encode_mark(mark: &Mark) -> Vec<u8> {
+    match mark {
+        Mark::Unreadable(why) => pack(&Mark::Unreadable(clipped(why, MARK_TEXT_BYTES).into())),
+        Mark::DuplicateOf(_) => pack(mark),
+    }
+}
+
+pub(super) fn decode_mark(value: &[u8]) -> Option<Mark> {
+    rmp_serde::from_slice(value).ok()
+}
+
 /// A value in `MessagePack`.
 pub(super) fn pack(value: &impl serde::Serialize) -> Vec<u8> {
     rmp_serde::to_vec(value).expect("plain data is written to memory without failing")
@@ -272,7 +286,7 @@ fn read_text(rest: &mut &[u8], length: usize) -> Option<Box<str>> {
     std::str::from_utf8(text).ok().map(Box::from)
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (bytes, after) = rest.split_first_chunk::<N>()?;
     *rest = after;
     Some(*bytes)
@@ -386,6 +400,7 @@ mod tests {
             let _ = decode_position(&bytes, &[&bytes]);
             let _ = decode_record(&bytes);
             let _ = decode_dead_letter(&bytes);
+            let _ = decode_mark(&bytes);
         }
     }
 

@@ -98,6 +98,10 @@ impl EventLog for TestLog {
         Err(LogError::Closed)
     }
 
+    async fn bytes_after(&self, _: IntegrationId, _: EventId) -> Result<u64, LogError> {
+        Err(LogError::Closed)
+    }
+
     async fn get(&self, _: EventId) -> Result<Option<Arc<Event>>, LogError> {
         Err(LogError::Closed)
     }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod cli;
+mod dedup;
 mod delivery;
 mod durability;
 mod harness;
 mod safety;
+mod space;

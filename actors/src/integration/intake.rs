@@ -1,37 +1,95 @@
-//! Naming events, and cancelling what a deleted subscription still had to retry.
+//! Reading on, naming events and finding duplicates, beside the actor; and cancelling what a deleted subscription still
+//! had to retry.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
+use super::dedup::{self, Candidate, Dedup, RecentKeys};
 use crate::{
     domain::{
         delivery::DeliveryStatus,
         event::{Event, Identity},
         ids::{EventId, IntegrationId, SubscriptionId},
-        limits::BATCH_EVENTS_MAX,
+        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX},
     },
     ports::{
-        event_log::{LogError, Stored},
-        state_store::{DeliveryState, Note, StateOp},
+        event_log::{LogError, ReadBounds, Stored},
+        state_store::{DeliveryState, Mark, Note, StateOp},
     },
-    snapshot::Snapshot,
+    snapshot::{Naming, Snapshot},
     tree::Ports,
 };
 
-/// What is noted of a batch. Events whose bytes are damaged, or that carry no name, get no note.
-pub(super) fn notes(snapshot: &Snapshot, events: &[Stored]) -> Vec<Note> {
-    events
-        .iter()
-        .flatten()
-        .filter_map(|event| {
-            let Identity { event_type, provider_id } = identify(snapshot, event);
-            (event_type.is_some() || provider_id.is_some()).then_some(Note {
-                event: event.id,
-                event_type,
-                provider_id,
-                ..Note::default()
-            })
-        })
-        .collect()
+/// Events as read, and what was found about them.
+#[derive(Debug, Default)]
+pub(crate) struct TakenIn {
+    pub(super) events: Vec<Stored>,
+    /// Ascending. Events whose bytes are damaged, and those there is nothing to say of, have none.
+    pub(super) notes: Vec<Note>,
+}
+
+/// Events are named in runs of so many; others get a turn in between.
+const NAME_RUN: usize = 32;
+
+/// What taking in the next events needs.
+pub(super) struct Intake {
+    pub(super) ports: Ports,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) integration: IntegrationId,
+    pub(super) recent: RecentKeys,
+}
+
+impl Intake {
+    /// The next events after `after`.
+    pub(super) async fn after(&self, after: EventId) -> Result<TakenIn, LogError> {
+        let bounds = ReadBounds { events_max: BATCH_EVENTS_MAX, bytes_max: BATCH_BYTES_MAX };
+        let events = self.ports.log.read(self.integration, after, bounds).await?;
+        let (mut notes, mut candidates) = (Vec::new(), Vec::new());
+        for (index, event) in events.iter().enumerate() {
+            if index % NAME_RUN == NAME_RUN - 1 {
+                tokio::task::yield_now().await;
+            }
+            if let Ok(event) = event {
+                self.name(event, &mut notes, &mut candidates);
+            }
+        }
+        let dedup = Dedup {
+            state: &*self.ports.state,
+            snapshot: &self.snapshot,
+            integration: self.integration,
+            recent: &self.recent,
+        };
+        dedup.mark(&candidates, &mut notes).await?;
+        Ok(TakenIn { events, notes })
+    }
+
+    fn name(&self, event: &Event, notes: &mut Vec<Note>, candidates: &mut Vec<Candidate>) {
+        let Some(naming) = self.snapshot.namings.get(&event.arrival.endpoint) else { return };
+        let mut note = Note { event: event.id, ..Note::default() };
+        match identify(naming, event) {
+            Ok(Identity { event_type: None, provider_id: None }) => return,
+            Ok(Identity { event_type, provider_id }) => {
+                if let Some(key) = provider_id.as_deref().and_then(|id| dedup::key(naming, event, id)) {
+                    let window_ms = naming.dedup_window_ms;
+                    candidates.push(Candidate { note: notes.len(), key, event: event.id, window_ms });
+                }
+                (note.event_type, note.provider_id) = (event_type, provider_id);
+            }
+            Err(problem) => note.mark = Some(Mark::Unreadable(problem)),
+        }
+        notes.push(note);
+    }
+}
+
+/// A provider that panics costs this event, which goes to the dead letter, and nothing else.
+fn identify(naming: &Naming, event: &Event) -> Result<Identity, Box<str>> {
+    catch_unwind(AssertUnwindSafe(|| naming.provider.identify(&naming.settings, event))).map_err(|_| {
+        let provider = naming.provider.name();
+        tracing::error!(event = %event.id, provider, "a provider panicked while naming an event");
+        format!("the provider `{provider}` panicked on it").into()
+    })
 }
 
 /// The operations that record an intake position with what was noted on the way to it.
@@ -45,15 +103,6 @@ pub(super) fn record(integration: IntegrationId, upto: EventId, mut notes: Vec<N
     }
     ops.push(StateOp::Intake { integration, upto, notes });
     ops
-}
-
-/// A provider that panics costs the event its name, nothing else.
-fn identify(snapshot: &Snapshot, event: &Event) -> Identity {
-    let Some(naming) = snapshot.namings.get(&event.arrival.endpoint) else { return Identity::default() };
-    catch_unwind(AssertUnwindSafe(|| naming.provider.identify(&naming.settings, event))).unwrap_or_else(|_| {
-        tracing::error!(event = %event.id, provider = naming.provider.name(), "a provider panicked while naming an event");
-        Identity::default()
-    })
 }
 
 /// Cancelled at once, at most: one commit holds them.

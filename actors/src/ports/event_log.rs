@@ -76,7 +76,7 @@ pub struct ReadBounds {
 /// What may go from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrimRequest {
-    /// Every delivery of every event up to this one is settled, due or dead: nothing beyond it is ever trimmed.
+    /// Every delivery of every event up to this one is settled, due, parked or dead: nothing beyond it is ever trimmed.
     pub finished_upto: EventId,
     /// Finished events received before this go, milliseconds since 1970.
     pub received_before_ms: u64,
@@ -89,7 +89,7 @@ pub struct TrimRequest {
 pub struct Trimmed {
     /// Events whose payload is gone.
     pub events: u64,
-    /// Payloads kept because a dead letter or a due retry needs them.
+    /// Payloads kept because a dead letter, a due retry or a parked delivery needs them.
     pub kept: u64,
     /// Bytes freed.
     pub bytes: u64,
@@ -140,6 +140,9 @@ pub trait EventLog: Send + Sync {
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError>;
 
+    /// How many bytes of the log an integration's events after `after` take.
+    async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError>;
+
     /// One event by its id.
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError>;
 
@@ -151,7 +154,8 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<EventId>, LogError>;
 
-    /// Removes what may go, oldest first. The payload of a delivery that is dead or due stays readable by its id.
+    /// Removes what may go, oldest first. The payload of a delivery that is dead, due or parked stays readable
+    /// by its id.
     async fn trim(&self, request: TrimRequest) -> Result<Trimmed, LogError>;
 
     /// The id of the last committed event.

@@ -1,6 +1,6 @@
 //! The scheme that a third party speaks, as pure functions: no I/O, and the time is handed in.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -132,6 +132,9 @@ pub struct SignedRequest {
     pub headers: Vec<(String, String)>,
 }
 
+/// As long as the most patient of the well-known providers send again, but one.
+const RETRY_WINDOW: Duration = Duration::from_hours(3 * 24);
+
 /// A scheme.
 pub trait Provider: Send + Sync {
     /// Its name in configuration: `snake_case`.
@@ -146,6 +149,19 @@ pub trait Provider: Send + Sync {
     /// Reads the provider's type and id from a stored event. May parse; never called before the reply.
     /// `settings` are those of its endpoint: some schemes let one choose the header that carries the id.
     fn identify(&self, settings: &Map<String, Value>, event: &Event) -> Identity;
+
+    /// For how long the provider sends an event again that it got no 2xx for: by default, an event whose id was seen
+    /// within so long is a duplicate.
+    fn retry_window(&self) -> Duration {
+        RETRY_WINDOW
+    }
+
+    /// Whether the id that [`Provider::identify`] reads is part of what is signed. Then the id alone says that two
+    /// events are the same: what is sent again may differ in other members.
+    fn signs_id(&self, settings: &Map<String, Value>) -> bool {
+        let _ = settings;
+        false
+    }
 
     /// Signs `body` as the provider does. `id` is used where the scheme carries one.
     fn sign(

@@ -1,5 +1,7 @@
 //! What is known about events beside their payload: positions, outcomes, due retries, dead letters, notes.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,8 @@ pub struct Note {
     /// Why it is not delivered as any other; `None` for nearly all.
     #[serde(default)]
     pub mark: Option<Mark>,
-    /// Under what a later duplicate of it is recognised; `None` where nothing is, or it is one itself.
+    /// Under what a later duplicate of it is recognised; `None` where nothing is, or it is one itself. Read with
+    /// [`StateStore::seen`]; a note that is read back has none.
     #[serde(default)]
     pub dedup: Option<DedupKey>,
 }
@@ -36,14 +39,32 @@ pub enum Mark {
 }
 
 /// What makes two arrivals at one endpoint the same event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DedupKey {
     /// Where they arrived.
     pub endpoint: EndpointId,
-    /// The provider's id, hashed.
-    pub id_hash: [u8; 16],
-    /// The body, hashed; 0 where the provider signs its id, so that the id alone decides.
-    pub digest: u64,
+    /// A cryptographic hash of the provider's id and, where its signature does not cover the id, of the body: so an
+    /// id that comes again with another body is another event.
+    #[serde(with = "serde_bytes")]
+    pub hash: [u8; 16],
+}
+
+/// Which dedup keys are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// By endpoint, the event up to which its keys go; those of an endpoint that is not named all go.
+    pub after: BTreeMap<EndpointId, EventId>,
+    /// The oldest keys of all go until there are no more than this, about.
+    pub keys_max: u64,
+}
+
+/// How many dedup keys went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Their window was over.
+    pub outdated: u64,
+    /// Their window was not over; there were too many.
+    pub displaced: u64,
 }
 
 /// One change of state. All operations of one [`super::event_log::EventLog::commit`] become visible together.
@@ -123,6 +144,10 @@ pub struct StateCounts {
     pub due: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Deliveries that wait behind a failed one of their order key.
+    pub parked: u64,
+    /// Dedup keys.
+    pub dedup_keys: u64,
 }
 
 /// Reads of the state. Writes go through [`super::event_log::EventLog::commit`].
@@ -148,6 +173,10 @@ pub trait StateStore: Send + Sync {
         after: EventId,
         upto: EventId,
     ) -> Result<Vec<(EventId, Mark)>, LogError>;
+    /// For each key, the last event before the given one that was taken in under it.
+    async fn seen(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError>;
+    /// Forgets dedup keys. What is forgotten may come back at a crash, until it is forgotten again.
+    async fn forget_seen(&self, remembered: Remembered) -> Result<Forgotten, LogError>;
     /// What intake noted of an event.
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError>;
     /// Dead letters after a place, ordered by subscription and event.

@@ -138,6 +138,12 @@ impl EventLog for MemoryLog {
             .collect())
     }
 
+    async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {
+        let events = self.events();
+        let own = events.iter().filter(|event| event.id > after && event.id.integration() == integration);
+        Ok(own.map(|event| event.arrival.body.len() as u64).sum())
+    }
+
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         let events = self.events();
         match events.binary_search_by_key(&id, |event| event.id) {

@@ -18,7 +18,9 @@ use crate::{
     },
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateOp, StateStore},
+        state_store::{
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+        },
     },
 };
 
@@ -30,6 +32,7 @@ pub struct MemoryState(Arc<Mutex<Maps>>);
 struct Maps {
     intake: BTreeMap<IntegrationId, EventId>,
     notes: BTreeMap<EventId, Note>,
+    seen: BTreeSet<(EventId, DedupKey)>,
     positions: BTreeMap<SubscriptionId, Position>,
     delivered: BTreeSet<(SubscriptionId, EventId)>,
     records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
@@ -70,7 +73,10 @@ impl Maps {
         match op {
             StateOp::Intake { integration, upto, notes } => {
                 self.intake.insert(integration, upto);
-                self.notes.extend(notes.into_iter().map(|note| (note.event, note)));
+                for mut note in notes {
+                    self.seen.extend(note.dedup.take().map(|key| (note.event, key)));
+                    self.notes.insert(note.event, note);
+                }
             }
             StateOp::Position { subscription, position } => {
                 self.positions.insert(subscription, position);
@@ -158,6 +164,27 @@ impl StateStore for MemoryState {
         Ok(own.filter_map(|(event, note)| note.mark.clone().map(|mark| (*event, mark))).collect())
     }
 
+    async fn seen(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError> {
+        let maps = self.maps();
+        let last = |(key, before): &(DedupKey, EventId)| {
+            let own = maps.seen.iter().rev().filter(|(event, seen)| seen == key && event < before);
+            own.map(|(event, _)| *event).next()
+        };
+        Ok(keys.iter().map(last).collect())
+    }
+
+    async fn forget_seen(&self, Remembered { after, keys_max }: Remembered) -> Result<Forgotten, LogError> {
+        let seen = &mut self.maps().seen;
+        let before = seen.len();
+        seen.retain(|(event, key)| after.get(&key.endpoint).is_some_and(|after| event > after));
+        let outdated = (before - seen.len()) as u64;
+        let mut displaced = 0;
+        while seen.len() as u64 > keys_max && seen.pop_first().is_some() {
+            displaced += 1;
+        }
+        Ok(Forgotten { outdated, displaced })
+    }
+
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
         Ok(self.maps().notes.get(&event).cloned())
     }
@@ -177,7 +204,13 @@ impl StateStore for MemoryState {
 
     async fn counts(&self) -> Result<StateCounts, LogError> {
         let maps = self.maps();
-        Ok(StateCounts { due: maps.due().count() as u64, dead: maps.dead.len() as u64 })
+        let parked = maps.records.values().filter(|record| record.status == DeliveryStatus::Parked).count() as u64;
+        Ok(StateCounts {
+            due: maps.due().count() as u64,
+            dead: maps.dead.len() as u64,
+            parked,
+            dedup_keys: maps.seen.len() as u64,
+        })
     }
 }
 
@@ -214,7 +247,7 @@ mod tests {
             attempts: 1,
         };
         state.apply(&[StateOp::Dead(letter.clone()), record(DeliveryStatus::Dead, None)]);
-        assert_eq!(state.counts().await, Ok(StateCounts { due: 0, dead: 1 }));
+        assert_eq!(state.counts().await, Ok(StateCounts { dead: 1, ..StateCounts::default() }));
         assert_eq!(state.dead_letters(None, 10).await, Ok(vec![letter]));
         assert_eq!(state.dead_letters(Some((SUBSCRIPTION, event(1))), 10).await, Ok(vec![]));
 

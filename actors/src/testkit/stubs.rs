@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Accepts everything; names an event after its body.
+/// Accepts everything. An event's type is its body's text up to the first `#`, what follows is its id.
 #[derive(Debug, Default)]
 pub struct PlainProvider;
 
@@ -49,7 +49,11 @@ impl Provider for PlainProvider {
     fn identify(&self, _settings: &Map<String, Value>, event: &Event) -> Identity {
         let text = String::from_utf8_lossy(&event.arrival.body);
         assert!(text != "panic", "a body that no provider can read");
-        Identity { event_type: Some(text.into()), provider_id: None }
+        let (event_type, provider_id) = match text.split_once('#') {
+            Some((event_type, id)) => (event_type, Some(id.into())),
+            None => (&*text, None),
+        };
+        Identity { event_type: Some(event_type.into()), provider_id }
     }
 
     fn sign(

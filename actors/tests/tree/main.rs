@@ -1,5 +1,7 @@
 //! The actor tree on in-memory ports, with paused time: a day of retries passes in milliseconds.
 
+mod backlogs;
+mod deduplicating;
 mod delivering;
 mod limiting;
 mod ordering;

@@ -46,15 +46,20 @@ pub(crate) struct World {
     pub(crate) config: MemoryConfig,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) transports: ScriptedTransports,
+    options: TreeOptions,
 }
 
 impl World {
     pub(crate) async fn start(transports: ScriptedTransports) -> Self {
+        Self::start_with(transports, TreeOptions::default()).await
+    }
+
+    pub(crate) async fn start_with(transports: ScriptedTransports, options: TreeOptions) -> Self {
         let clock = Arc::new(TestClock::default());
         let state = MemoryState::default();
         let board = Arc::new(CommitBoard::default());
         let log = Arc::new(MemoryLog::new(state.clone(), board.clone(), clock.clone()));
-        Self::on(log, state, MemoryConfig::default(), clock, transports, board).await
+        Self::on(log, state, MemoryConfig::default(), clock, transports, board, options).await
     }
 
     async fn on(
@@ -64,6 +69,7 @@ impl World {
         clock: Arc<TestClock>,
         transports: ScriptedTransports,
         board: Arc<CommitBoard>,
+        options: TreeOptions,
     ) -> Self {
         let compiler = Compiler {
             providers: Arc::new(OneProvider),
@@ -78,8 +84,8 @@ impl World {
             compiler,
             clock: clock.clone(),
         };
-        let tree = Tree::start(ports, TreeOptions::default(), board).await.expect("the tree starts");
-        Self { tree, log, state, config, clock, transports }
+        let tree = Tree::start(ports, options, board).await.expect("the tree starts");
+        Self { tree, log, state, config, clock, transports, options }
     }
 
     /// As after a crash: everything in memory is gone, the stores stay.
@@ -89,7 +95,7 @@ impl World {
         let log = Arc::new(self.log.reopened(kept.clone(), board.clone()));
         let (config, clock, transports) = (self.config.clone(), self.clock.clone(), self.transports.clone());
         self.tree.stop(Duration::ZERO).await;
-        Self::on(log, kept, config, clock, transports, board).await
+        Self::on(log, kept, config, clock, transports, board, self.options).await
     }
 
     pub(crate) fn clock_ms(&self) -> u64 {
@@ -218,6 +224,10 @@ impl World {
                 body: Bytes::from_static(body.as_bytes()),
             },
         };
+        // As the ingress does.
+        if let Some(backlog) = self.handle().config().current().backlogs.get(&integration) {
+            backlog.appended(body.len() as u64);
+        }
         self.log.append(event).expect("there is room").await.expect("it is durable")
     }
 

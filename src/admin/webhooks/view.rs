@@ -27,6 +27,8 @@ pub(in crate::admin) struct View {
     verification: Map<String, Value>,
     pub(in crate::admin) secrets: Vec<SecretView>,
     body_bytes_max: Option<u32>,
+    /// `null`: as long as the provider sends again.
+    dedup_window_s: Option<u64>,
     version: u64,
     created_at: String,
     updated_at: String,
@@ -75,6 +77,7 @@ impl View {
             verification: redact::settings(&endpoint.verification),
             secrets: endpoint.secrets.iter().map(secret).collect(),
             body_bytes_max: endpoint.body_bytes_max,
+            dedup_window_s: endpoint.dedup_window_s,
             version: endpoint.meta.version,
             created_at: time(endpoint.meta.created_at_ms),
             updated_at: time(endpoint.meta.updated_at_ms),

@@ -1,4 +1,4 @@
-//! Removal of what is known of events that are gone from the log: notes, runs and settled records.
+//! Removal of what is known of events that are gone from the log: notes, marks, runs and settled records.
 //!
 //! Their keys begin with an owner, so each owner's lowest keys are sought and nothing that stays is walked over, save
 //! what is kept because a dead letter or a due retry needs the event.
@@ -31,7 +31,7 @@ enum Fate {
 
 pub(super) fn prune(shared: &Shared, upto: EventId) -> Result<u64, LogError> {
     let mut gone = 0;
-    for letter in [keys::NOTES, keys::RUN, keys::RECORD] {
+    for letter in [keys::NOTES, keys::MARK, keys::RUN, keys::RECORD] {
         let mut next_owner = Some(0);
         while let Some(owner) = next_owner {
             let first = keys::owned(letter, owner, EventId::ZERO);
@@ -73,6 +73,7 @@ fn prune_step(
             let fate = match letter {
                 keys::NOTES => fate_of_notes(shared, &value)?,
                 keys::RUN => fate_of_run(shared, &value, upto)?,
+                keys::MARK => fate_of_mark(shared, event)?,
                 _ => fate_of_record(shared, event, &value)?,
             };
             match fate.ok_or_else(|| malformed(&key))? {
@@ -121,6 +122,11 @@ fn fate_of_run(shared: &Shared, value: &[u8], upto: EventId) -> Result<Option<Fa
         kept if kept == before => Fate::Stays,
         _ => Fate::Run(ids),
     }))
+}
+
+/// A mark goes after its note, which says less without it.
+fn fate_of_mark(shared: &Shared, event: EventId) -> Result<Option<Fate>, LogError> {
+    Ok(Some(if shared.note(event)?.is_some() { Fate::Stays } else { Fate::Goes }))
 }
 
 /// A record that is not settled is somebody's: it never goes.

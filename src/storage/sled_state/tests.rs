@@ -1,6 +1,6 @@
 //! The state against plain maps, over re-openings, kills and pruning; and what a commit costs.
 
-use std::{fs, path::Path, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use hookmill_actors::{
     domain::{
@@ -42,8 +42,24 @@ fn letter(subscription: SubscriptionId, event: EventId) -> DeadLetter {
     DeadLetter { event, subscription, reason: DeadReason::Refused, error, at_ms: 5, attempts: 2 }
 }
 
+/// Few ids, so that they come again.
+fn dedup_key(n: u64) -> DedupKey {
+    let [low, ..] = (n % 67).to_le_bytes();
+    DedupKey { endpoint: EndpointId(u32::try_from(n % 2).unwrap() * 7), hash: [low; 16] }
+}
+
+fn mark(n: u64) -> Option<Mark> {
+    match n % 9 {
+        3 => Some(Mark::DuplicateOf(event(n / 2))),
+        4 => Some(Mark::Unreadable("the provider panicked on it".into())),
+        _ => None,
+    }
+}
+
 fn note(n: u64) -> Note {
     Note {
+        mark: mark(n),
+        dedup: mark(n).is_none().then(|| dedup_key(n)),
         event: event(n),
         event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
         provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
@@ -60,6 +76,8 @@ fn commit() -> impl Strategy<Value = Vec<StateOp>> {
     let few = (0..12u64).prop_map(event);
     let status = prop_oneof![
         Just((DeliveryStatus::Pending, false)),
+        Just((DeliveryStatus::Parked, false)),
+        Just((DeliveryStatus::Discarded, false)),
         Just((DeliveryStatus::Retrying, true)),
         Just((DeliveryStatus::Retrying, true)),
         Just((DeliveryStatus::Delivered, false)),
@@ -73,9 +91,14 @@ fn commit() -> impl Strategy<Value = Vec<StateOp>> {
         3 => (subscription.clone(), events).prop_map(|(subscription, events)| {
             StateOp::Delivered { subscription, events }
         }),
-        6 => (subscription.clone(), few.clone(), status, 0u64..50).prop_map(|(subscription, event, (status, has_due), due)| {
-            StateOp::Delivery { subscription, event, record: record(status, has_due.then_some(due)) }
-        }),
+        6 => (subscription.clone(), few.clone(), status, 0u64..50, 0u64..6).prop_map(
+            |(subscription, event, (status, has_due), due, lane)| {
+                // What is parked is so in a lane; others need not be in one.
+                let lane = (lane < 3 || status == DeliveryStatus::Parked).then_some(lane << 61);
+                let record = DeliveryRecord { lane, ..record(status, has_due.then_some(due)) };
+                StateOp::Delivery { subscription, event, record }
+            }
+        ),
         3 => (subscription, few).prop_map(|(subscription, event)| StateOp::Dead(letter(subscription, event))),
     ];
     proptest::collection::vec(op, 0..12)
@@ -99,7 +122,14 @@ async fn same(state: &SledState, model: &MemoryState) {
     for integration in (0..4).map(IntegrationId) {
         assert_eq!(state.intake(integration).await, model.intake(integration).await);
     }
+    for integration in (0..4).map(IntegrationId) {
+        for (after, upto) in [(EventId::ZERO, EventId::MAX), (event(3), event(31)), (event(30), event(30))] {
+            assert_eq!(state.marks(integration, after, upto).await, model.marks(integration, after, upto).await);
+        }
+    }
+    same_seen(state, model).await;
     for subscription in (0..=SUBSCRIPTIONS + 1).map(SubscriptionId) {
+        assert_eq!(state.lanes(subscription).await, model.lanes(subscription).await);
         assert_eq!(state.position(subscription).await, model.position(subscription).await);
         for (until, limit) in [(u64::MAX, 1_000), (25, 1_000), (40, 3), (0, 1), (9, 0)] {
             assert_eq!(state.due(subscription, until, limit).await, model.due(subscription, until, limit).await);
@@ -124,6 +154,16 @@ async fn same(state: &SledState, model: &MemoryState) {
     for event in (0..12).map(event) {
         assert_eq!(state.is_needed(event), Ok(needed.contains(&event)));
     }
+}
+
+async fn same_seen(state: &SledState, model: &MemoryState) {
+    let asked: Vec<(DedupKey, EventId)> =
+        (0..EVENTS).flat_map(|n| [(dedup_key(n), event(n)), (dedup_key(n / 3), event(n))]).collect();
+    let stranger = [(DedupKey { endpoint: EndpointId(3), hash: [1; 16] }, EventId::MAX)];
+    for keys in [asked.as_slice(), &stranger] {
+        assert_eq!(state.seen(keys).await, model.seen(keys).await);
+    }
+    assert_eq!(state.counts().await, model.counts().await);
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -177,6 +217,9 @@ proptest! {
                 let gone = n <= upto && !needed.contains(&event);
                 let note = state.note(event).await.unwrap();
                 assert!(note == model.note(event).await.unwrap() || gone && note.is_none(), "note {n}");
+                let marked = state.marks(event.integration(), just_before(event), event).await.unwrap();
+                let want = mark(n).filter(|_| note.is_some()).map(|mark| (event, mark));
+                assert_eq!(marked, Vec::from_iter(want), "mark {n}");
                 for subscription in (1..=SUBSCRIPTIONS).map(SubscriptionId) {
                     let (found, want) = (
                         state.delivery(subscription, event).await.unwrap(),
@@ -186,7 +229,8 @@ proptest! {
                         DeliveryState::Unknown => false,
                         DeliveryState::Delivered => true,
                         DeliveryState::Record(record) => {
-                            matches!(record.status, DeliveryStatus::Delivered | DeliveryStatus::Cancelled)
+                            use DeliveryStatus::{Cancelled, Delivered, Discarded};
+                            matches!(record.status, Delivered | Cancelled | Discarded)
                         }
                     };
                     let record = matches!(want, DeliveryState::Record(_));
@@ -196,6 +240,50 @@ proptest! {
                 }
             }
         });
+    }
+}
+
+fn just_before(event: EventId) -> EventId {
+    EventId::from_u128(event.as_u128() - 1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn keys_are_forgotten_by_their_window_and_the_oldest_for_want_of_room(
+        commits in 1u64..20, windows in (0..EVENTS, 0..EVENTS), both in any::<bool>(), keys_max in 0u64..500,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        let (runtime, model) = (runtime(), MemoryState::default());
+        let state = open(&dir);
+        for n in 0..commits {
+            let ops = with_intake(Vec::new(), n, commits);
+            state.apply(&ops, place(n + 1)).unwrap();
+            model.apply(&ops);
+        }
+        let mut after: BTreeMap<EndpointId, EventId> = [(EndpointId(0), event(windows.0))].into();
+        if both {
+            after.insert(EndpointId(7), event(windows.1));
+        }
+        runtime.block_on(async {
+            let outdated = Remembered { after: after.clone(), keys_max: u64::MAX };
+            assert_eq!(state.forget_seen(outdated.clone()).await, model.forget_seen(outdated.clone()).await);
+            same_seen(&state, &model).await;
+            assert_eq!(state.forget_seen(outdated).await, Ok(Forgotten::default()));
+            // Age is told in spans, so a few more may go than must.
+            let displaced = state.forget_seen(Remembered { after: after.clone(), keys_max }).await.unwrap();
+            let left = state.counts().await.unwrap().dedup_keys;
+            let before = model.counts().await.unwrap().dedup_keys;
+            assert_eq!((displaced.outdated, displaced.displaced), (0, before - left));
+            assert!(left <= keys_max && left + 20 >= keys_max.min(before), "{left} of {before} are left of {keys_max}");
+            model.forget_seen(Remembered { after, keys_max: left }).await.unwrap();
+            same_seen(&state, &model).await;
+        });
+        state.sync().unwrap();
+        drop(state);
+        runtime.block_on(same_seen(&open(&dir), &model));
     }
 }
 

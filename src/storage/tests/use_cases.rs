@@ -36,6 +36,36 @@ async fn what_was_appended_is_read_back_over_segments_and_restarts() {
     log.close().await.unwrap();
 }
 
+#[tokio::test]
+async fn the_bytes_after_an_event_are_those_of_the_later_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Arc::<TestState>::default();
+    let log = open(dir.path(), &state);
+    let mut want: BTreeMap<u32, Vec<(EventId, u64)>> = BTreeMap::new();
+    for n in 0..12_000u32 {
+        let body = vec![b'x'; n as usize % 50];
+        let bytes = crate::storage::record::Payload::encode(arrival(body.clone())).record_bytes() as u64;
+        let committing = log.append(event(n % 2, body)).unwrap();
+        want.entry(n % 2).or_default().push((committing.await.unwrap(), bytes));
+    }
+    assert!(log.stats().segments > 5, "{:?}", log.stats());
+    let total: u64 = want[&1].iter().map(|(_, bytes)| bytes).sum();
+    let mut log = Some(log);
+    for _ in 0..2 {
+        let log = log.take().unwrap_or_else(|| open(dir.path(), &state));
+        for (integration, events) in &want {
+            for (place, (id, _)) in events.iter().enumerate().step_by(701) {
+                let later: u64 = events[place + 1..].iter().map(|(_, bytes)| bytes).sum();
+                assert_eq!(log.bytes_after(IntegrationId(*integration), *id).await, Ok(later));
+            }
+        }
+        assert_eq!(log.bytes_after(IntegrationId(1), EventId::ZERO).await, Ok(total));
+        assert_eq!(log.bytes_after(IntegrationId(1), EventId::MAX).await, Ok(0));
+        assert_eq!(log.bytes_after(IntegrationId(9), EventId::ZERO).await, Ok(0));
+        log.close().await.unwrap();
+    }
+}
+
 async fn check(log: &SegmentLog, want: &BTreeMap<u32, Vec<(EventId, String)>>, all: &[EventId]) {
     for (integration, events) in want {
         let read = log.read(IntegrationId(*integration), EventId::ZERO, ALL).await.unwrap();
