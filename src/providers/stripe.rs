@@ -2,10 +2,13 @@
 //! text `whsec_...`, not what it decodes to. While a secret is rolled there is one `v1` for each.
 //! <https://docs.stripe.com/webhooks#verify-manually>
 
+mod canonical;
+
 use std::sync::Arc;
 
 use hookmill_actors::{
     domain::{
+        canonical::CanonicalEvent,
         event::{Event, Identity},
         secret::Secret,
     },
@@ -98,6 +101,10 @@ impl Provider for Stripe {
     fn identify(&self, _: &Map<String, Value>, event: &Event) -> Identity {
         let [id, kind] = payload::members(&event.arrival.body, ["id", "type"]);
         Identity { event_type: payload::event_type(kind), provider_id: payload::id(id) }
+    }
+
+    fn canonicalize(&self, _: &Map<String, Value>, event: &Event) -> Option<CanonicalEvent> {
+        canonical::of(&event.arrival.body)
     }
 
     fn sign(

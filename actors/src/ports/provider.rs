@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde_json::{Map, Value};
 
 use crate::domain::{
+    canonical::CanonicalEvent,
     event::{Event, Identity},
     headers::HeaderBlock,
     secret::Secret,
@@ -146,6 +147,13 @@ pub trait Provider: Send + Sync {
     /// Reads the provider's type and id from a stored event. May parse; never called before the reply.
     /// `settings` are those of its endpoint: some schemes let one choose the header that carries the id.
     fn identify(&self, settings: &Map<String, Value>, event: &Event) -> Identity;
+
+    /// The same event in words common to all providers; `None` where there are none for it, or the body is not in the
+    /// provider's form. May parse; runs for deliveries that ask for it.
+    fn canonicalize(&self, settings: &Map<String, Value>, event: &Event) -> Option<CanonicalEvent> {
+        let _ = (settings, event);
+        None
+    }
 
     /// Signs `body` as the provider does. `id` is used where the scheme carries one.
     fn sign(
