@@ -6,4 +6,5 @@ mod ordering;
 mod retrying;
 mod selecting;
 mod supervision;
+mod watching;
 mod world;
