@@ -10,6 +10,7 @@ mod deadletters;
 mod destinations;
 mod events;
 mod fields;
+mod flow;
 mod form;
 mod integrations;
 mod json;
@@ -180,10 +181,10 @@ fn router<S: Clone + Send + Sync + 'static>(
 }
 
 /// Every path there is; what is not here is 404, and only health is open.
-fn routes() -> [(&'static str, MethodRouter<Api>); 22] {
+fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
     use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
     use resource::{delete, list, one};
-    [
+    vec![
         ("/healthz", get(metrics::alive)),
         ("/readyz", get(metrics::ready)),
         ("/api/v1/integrations", get(list::<Integration>).post(setup::create)),
@@ -194,6 +195,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 22] {
         ("/api/v1/webhooks/{id}/rotate-secret", post(webhooks::rotate_secret)),
         ("/api/v1/destinations", get(list::<Destination>).post(destinations::create)),
         ("/api/v1/destinations/{id}", get(one::<Destination>).put(destinations::update).delete(delete::<Destination>)),
+        ("/api/v1/destinations/{id}/flow", get(flow::one)),
         ("/api/v1/destinations/{id}/rotate-secret", post(destinations::rotate_secret)),
         ("/api/v1/subscriptions", get(list::<Subscription>).post(subscriptions::create)),
         ("/api/v1/subscriptions/dry_run", post(subscriptions::dry_run)),

@@ -25,7 +25,6 @@ use crate::{
     integration::{IntegrationMsg, marks::RecentMarks},
     metrics::add,
     ports::event_log::{LogError, Stored},
-    retry::RetryMsg,
     snapshot::Plan,
     tree::{Ports, wires::Wires},
 };
@@ -315,7 +314,7 @@ impl DeliveryState {
             self.retrying.remove(event);
         }
         if let Some(due_ms) = next_due_ms {
-            self.wires.retry.hint(RetryMsg::Schedule { subscription: self.id, due_ms });
+            self.wires.retry.schedule(self.id, due_ms);
         }
     }
 

@@ -17,68 +17,29 @@ use crate::domain::{
 
 mod adaptive;
 mod breaker;
+mod diary;
 mod gate;
 mod line;
-pub(crate) mod rate;
+mod rate;
 mod retry_budget;
 mod view;
 
 pub use view::{BreakerState, BreakerView, ConcurrencyView, GateView};
 
-pub(crate) use gate::{Gate, Permit};
+pub(crate) use diary::News;
+pub(crate) use gate::{Ended, Gate, Permit, Try, Wait};
 pub(crate) use rate::Pace;
-
-/// What an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Try {
-    /// The delivery's first: earns retries.
-    First,
-    /// Spends the retry budget.
-    Retry,
-    /// An operator asked for it: neither.
-    Replay,
-}
-
-/// Why an attempt may not begin now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
-    /// The breaker is open until then.
-    Breaker(Instant),
-    /// The retry budget is used up; ask again then. First attempts and replays may still begin.
-    Budget(Instant),
-    /// The rate is used up; it is the caller's turn then.
-    Rate(Instant),
-    /// Somebody must finish first: the caller is in the line and is hinted.
-    ForRoom,
-}
-
-impl Wait {
-    /// When to ask again; `None`: a hint comes.
-    pub(crate) fn until(self) -> Option<Instant> {
-        match self {
-            Self::Breaker(at) | Self::Budget(at) | Self::Rate(at) => Some(at),
-            Self::ForRoom => None,
-        }
-    }
-}
-
-/// How an attempt ended, as far as its destination's limits care.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// It was taken.
-    Delivered,
-    /// An answer that says nothing about its health: 4xx. Counts as a healthy one.
-    Answered,
-    /// It asks for less but is well: 429.
-    Throttled,
-    /// It asks for less and is not well: 503.
-    Overloaded,
-    /// No answer in time.
-    TimedOut,
-    /// It could not be reached, or answered 5xx.
-    Failed,
-    /// The attempt was given up on our side: says nothing.
-    Abandoned,
+/// What a regular look brought to light.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    /// Whom to hint.
+    pub(crate) hints: Vec<SubscriptionId>,
+    /// Times that a breaker opened.
+    pub(crate) opened: u64,
+    /// Times that one closed.
+    pub(crate) closed: u64,
+    /// What an operator should hear.
+    pub(crate) news: Vec<(DestinationId, News)>,
 }
 
 /// All destinations' gates.
@@ -94,12 +55,6 @@ impl Gates {
         gate
     }
 
-    /// What one looks like; `None` where nothing was sent there yet.
-    pub(crate) fn view(&self, destination: DestinationId, now: Instant) -> Option<GateView> {
-        let gate = self.lock().get(&destination).cloned()?;
-        Some(gate.view(now))
-    }
-
     /// What all look like.
     pub(crate) fn views(&self, now: Instant) -> Vec<(DestinationId, GateView)> {
         self.all().into_iter().map(|(id, gate)| (id, gate.view(now))).collect()
@@ -108,6 +63,19 @@ impl Gates {
     /// Forgets destinations that are not there any more.
     pub(crate) fn retain(&self, exists: impl Fn(DestinationId) -> bool) {
         self.lock().retain(|id, _| exists(*id));
+    }
+
+    /// The regular look: whom to hint because a turn lapsed or a limit was raised, and what the breakers did.
+    pub(crate) fn sweep(&self, now: Instant) -> Swept {
+        let mut swept = Swept::default();
+        for (id, gate) in self.all() {
+            let (hints, entry) = gate.sweep(now);
+            swept.hints.extend(hints);
+            swept.opened += entry.opened;
+            swept.closed += entry.closed;
+            swept.news.extend(entry.news.map(|news| (id, news)));
+        }
+        swept
     }
 
     fn all(&self) -> Vec<(DestinationId, Arc<Gate>)> {

@@ -1,5 +1,6 @@
 //! Counts. Everybody adds to shared atomics, so that counting costs nothing; the metrics actor looks at them once a
-//! second and answers questions about totals and rates. A crash of it loses the rates of a few seconds.
+//! second and answers questions about totals and rates. It looks after the destinations' gates as well: hints those
+//! whose turn came by time alone, and tells of breakers. A crash of it loses the rates of a few seconds.
 
 use std::{
     sync::{
@@ -13,7 +14,18 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::tree::wires::Wires;
+use crate::{
+    delivery::DeliveryMsg,
+    domain::{
+        activity::{Activity, ActivityResult},
+        ids::DestinationId,
+    },
+    flow::News,
+    ports::clock::Clock,
+    tree::wires::Wires,
+};
+
+pub mod gauges;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -79,6 +91,12 @@ counters! {
     parked,
     /// Deliveries given up because hookmill crashed with them again and again.
     poison,
+    /// Times that a destination's circuit breaker opened.
+    breaker_opened,
+    /// Times that one closed.
+    breaker_closed,
+    /// Retries that waited for their destination's retry budget, counted each time.
+    retry_budget_waits,
     /// Dead letters sent again by an operator.
     replayed,
     /// Actors restarted after a crash.
@@ -116,7 +134,10 @@ pub(crate) enum MetricsMsg {
 pub(crate) struct MetricsActor;
 
 pub(crate) struct MetricsState {
-    counters: Arc<Counters>,
+    clock: Arc<dyn Clock>,
+    wires: Wires,
+    /// The configuration whose destinations and subscriptions are known here.
+    version: u64,
     samples: std::collections::VecDeque<(Instant, Totals)>,
 }
 
@@ -127,14 +148,17 @@ const SAMPLES: usize = 5;
 impl Actor for MetricsActor {
     type Msg = MetricsMsg;
     type State = MetricsState;
-    type Arguments = Wires;
+    type Arguments = (Arc<dyn Clock>, Wires);
 
-    async fn pre_start(&self, me: ActorRef<MetricsMsg>, wires: Wires) -> Result<MetricsState, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        me: ActorRef<MetricsMsg>,
+        (clock, wires): Self::Arguments,
+    ) -> Result<MetricsState, ActorProcessingErr> {
         me.send_interval(TICK, || MetricsMsg::Tick);
         wires.metrics.set(me);
-        let counters = wires.counters;
-        let samples = [(Instant::now(), counters.totals())].into();
-        Ok(MetricsState { counters, samples })
+        let samples = [(Instant::now(), wires.counters.totals())].into();
+        Ok(MetricsState { clock, wires, version: 0, samples })
     }
 
     async fn handle(
@@ -144,7 +168,10 @@ impl Actor for MetricsActor {
         state: &mut MetricsState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            MetricsMsg::Tick => state.sample(),
+            MetricsMsg::Tick => {
+                state.sample();
+                state.look_after_gates();
+            }
             MetricsMsg::Report(reply) => drop(reply.send(state.report())),
         }
         Ok(())
@@ -156,11 +183,31 @@ impl MetricsState {
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back((Instant::now(), self.counters.totals()));
+        self.samples.push_back((Instant::now(), self.wires.counters.totals()));
+    }
+
+    fn look_after_gates(&mut self) {
+        let wires = &self.wires;
+        let snapshot = wires.config.current();
+        if self.version != snapshot.version() {
+            self.version = snapshot.version();
+            let configuration = &snapshot.configuration;
+            wires.gates.retain(|id| configuration.destinations.contains_key(&id));
+            wires.gauges.retain(|id| configuration.subscriptions.contains_key(&id));
+        }
+        let swept = wires.gates.sweep(Instant::now());
+        add(&wires.counters.breaker_opened, swept.opened);
+        add(&wires.counters.breaker_closed, swept.closed);
+        for subscription in swept.hints {
+            wires.deliveries.hint(subscription, DeliveryMsg::Room);
+        }
+        for (destination, news) in swept.news {
+            wires.record(told(destination, news, self.clock.now_ms()));
+        }
     }
 
     fn report(&self) -> Report {
-        let totals = self.counters.totals();
+        let totals = self.wires.counters.totals();
         let (since, before) = self.samples.front().copied().unwrap_or((Instant::now(), totals));
         let seconds = since.elapsed().as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds are far below 2^52")]
@@ -170,5 +217,38 @@ impl MetricsState {
             accepted_per_s: rate(totals.accepted, before.accepted),
             delivered_per_s: rate(totals.delivered, before.delivered),
         }
+    }
+}
+
+/// A breaker's news for the log and for the audit log.
+fn told(destination: DestinationId, news: News, at_ms: u64) -> Activity {
+    let (action, result, detail) = match news {
+        News::Opened { times } => {
+            tracing::warn!(
+                destination = destination.0,
+                times,
+                "destination keeps failing; its circuit breaker is open"
+            );
+            let detail =
+                format!("it keeps failing and is left alone for a while; opened {times} times since last told");
+            ("destination.breaker_opened", ActivityResult::Failed, detail)
+        }
+        News::Closed { times } => {
+            tracing::info!(
+                destination = destination.0,
+                times,
+                "destination is well again; its circuit breaker is closed"
+            );
+            let detail = format!("its probes succeeded; opened {times} more times since last told");
+            ("destination.breaker_closed", ActivityResult::Ok, detail)
+        }
+    };
+    Activity {
+        at_ms,
+        actor: "hookmill".to_owned(),
+        action: action.to_owned(),
+        subject: format!("destination {destination}"),
+        result,
+        detail,
     }
 }

@@ -1,8 +1,11 @@
 //! Waits until retries are due, then tells their delivery actor, which takes them from the state as its window
-//! allows. In: `Schedule` from delivery actors and replays. Out: `Due` to delivery actors. Owns: one time a
-//! subscription. A crash loses nothing: the state holds every due time, and `pre_start` reads the next ones again.
+//! allows. In: due times on the [`RetryDesk`], from delivery actors and replays. Out: `Due` to delivery actors. Owns:
+//! one timer. A crash loses nothing: the state holds every due time, and `pre_start` reads the next ones again.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
@@ -12,21 +15,56 @@ use crate::{
     domain::ids::SubscriptionId,
     ports::{clock::Clock, state_store::StateStore},
     retry::due::Timetable,
-    tree::{Ports, wires::Wires},
+    router::gate::Gate,
+    tree::{
+        Ports,
+        mailbox::{Level, Post, Role},
+        wires::{Slot, Wires},
+    },
 };
 
 mod due;
 
+/// Where due times are left for the retry actor: one a subscription, so that however many are left, one wake waits.
+#[derive(Clone, Default)]
+pub(crate) struct RetryDesk {
+    timetable: Arc<Mutex<Timetable>>,
+    gate: Gate,
+    actor: Slot<RetryMsg>,
+}
+
+impl RetryDesk {
+    /// Something of this subscription is due then, milliseconds since 1970.
+    pub(crate) fn schedule(&self, subscription: SubscriptionId, due_ms: u64) {
+        let mut timetable = self.timetable();
+        let before = timetable.soonest();
+        timetable.note(subscription, due_ms);
+        let sooner = timetable.soonest() != before;
+        drop(timetable);
+        if sooner {
+            self.wake();
+        }
+    }
+
+    /// Whether the retry actor is alive.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.actor.is_alive()
+    }
+
+    fn wake(&self) {
+        if self.gate.enter() {
+            self.actor.hint(RetryMsg::Wake);
+        }
+    }
+
+    fn timetable(&self) -> MutexGuard<'_, Timetable> {
+        self.timetable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What may be said to the retry actor.
 pub(crate) enum RetryMsg {
-    /// Something of this subscription is due then.
-    Schedule {
-        /// Whose.
-        subscription: SubscriptionId,
-        /// Milliseconds since 1970.
-        due_ms: u64,
-    },
-    /// The timer: something may be due.
+    /// Something may be due, or is due sooner than was known.
     Wake,
 }
 
@@ -41,9 +79,8 @@ pub(crate) struct RetryActor;
 pub(crate) struct RetryState {
     clock: Arc<dyn Clock>,
     wires: Wires,
-    timetable: Timetable,
+    level: Arc<Level>,
     timer: Option<JoinHandle<()>>,
-    wakes_at_ms: u64,
 }
 
 impl Actor for RetryActor {
@@ -57,34 +94,35 @@ impl Actor for RetryActor {
         (ports, wires): Self::Arguments,
     ) -> Result<RetryState, ActorProcessingErr> {
         // First, so that what is scheduled while the times are read comes here too.
-        wires.retry.set(me.clone());
-        let mut timetable = Timetable::default();
+        let level = wires.mailboxes.open(Role::Retry, 0);
+        wires.retry.actor.set(Post::new(me, level.clone()));
+        // A wake that a predecessor did not take up is gone with its mailbox.
+        wires.retry.gate.open();
         for (_, subscription) in wires.config.current().plans.keys() {
             if let Some(first) = next_due(ports.state.as_ref(), *subscription).await? {
                 // What came due while nobody looked does not return all at once.
                 let soonest = ports.clock.now_ms() + fastrand::u64(..START_SPREAD_MS);
-                timetable.note(*subscription, first.max(soonest));
+                wires.retry.timetable().note(*subscription, first.max(soonest));
             }
         }
-        let mut state = RetryState { clock: ports.clock, wires, timetable, timer: None, wakes_at_ms: u64::MAX };
-        state.set_timer(&me);
+        let mut state = RetryState { clock: ports.clock, wires, level, timer: None };
+        state.set_timer();
         Ok(state)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<RetryMsg>,
-        msg: RetryMsg,
+        _me: ActorRef<RetryMsg>,
+        RetryMsg::Wake: RetryMsg,
         state: &mut RetryState,
     ) -> Result<(), ActorProcessingErr> {
-        match msg {
-            RetryMsg::Schedule { subscription, due_ms } => state.timetable.note(subscription, due_ms),
-            RetryMsg::Wake => state.wakes_at_ms = u64::MAX,
-        }
-        for subscription in state.timetable.take_due(state.clock.now_ms()) {
+        state.level.handled();
+        state.wires.retry.gate.open();
+        let due = state.wires.retry.timetable().take_due(state.clock.now_ms());
+        for subscription in due {
             state.wires.deliveries.hint(subscription, DeliveryMsg::Due);
         }
-        state.set_timer(&me);
+        state.set_timer();
         Ok(())
     }
 
@@ -97,21 +135,16 @@ impl Actor for RetryActor {
 }
 
 impl RetryState {
-    fn set_timer(&mut self, me: &ActorRef<RetryMsg>) {
-        let Some(soonest) = self.timetable.soonest() else { return };
-        if self.wakes_at_ms <= soonest {
-            return;
-        }
+    fn set_timer(&mut self) {
         if let Some(timer) = self.timer.take() {
             timer.abort();
         }
-        let now_ms = self.clock.now_ms();
-        let wait = Duration::from_millis(soonest.saturating_sub(now_ms)).min(SLEEP_MAX);
-        self.wakes_at_ms = soonest;
-        let me = me.clone();
+        let Some(soonest) = self.wires.retry.timetable().soonest() else { return };
+        let wait = Duration::from_millis(soonest.saturating_sub(self.clock.now_ms())).min(SLEEP_MAX);
+        let desk = self.wires.retry.clone();
         self.timer = Some(tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            let _ = me.cast(RetryMsg::Wake);
+            desk.wake();
         }));
     }
 }

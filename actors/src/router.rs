@@ -14,7 +14,10 @@ use crate::{
     integration::IntegrationMsg,
     ports::event_log::CommitListener,
     router::gate::Gate,
-    tree::wires::{Slot, Wires},
+    tree::{
+        mailbox::{Level, Post, Role},
+        wires::{Slot, Wires},
+    },
 };
 
 pub(crate) mod gate;
@@ -57,27 +60,34 @@ pub(crate) enum RouterMsg {
 
 pub(crate) struct RouterActor;
 
+pub(crate) struct RouterState {
+    wires: Wires,
+    level: Arc<Level>,
+}
+
 impl Actor for RouterActor {
     type Msg = RouterMsg;
-    type State = (Arc<CommitBoard>, Wires);
+    type State = RouterState;
     type Arguments = Wires;
 
     async fn pre_start(&self, me: ActorRef<RouterMsg>, wires: Wires) -> Result<Self::State, ActorProcessingErr> {
-        wires.router.set(me);
+        let level = wires.mailboxes.open(Role::Router, 0);
+        wires.router.set(Post::new(me, level.clone()));
         wires.board.take();
         for integration in wires.intakes.keys() {
             wires.intakes.wake(integration, || IntegrationMsg::Wake);
         }
-        Ok((wires.board.clone(), wires))
+        Ok(RouterState { wires, level })
     }
 
     async fn handle(
         &self,
         _me: ActorRef<RouterMsg>,
         RouterMsg::Committed: RouterMsg,
-        (board, wires): &mut Self::State,
+        RouterState { wires, level }: &mut RouterState,
     ) -> Result<(), ActorProcessingErr> {
-        for integration in board.take() {
+        level.handled();
+        for integration in wires.board.take() {
             wires.intakes.wake(integration, || IntegrationMsg::Wake);
         }
         Ok(())

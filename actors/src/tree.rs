@@ -11,26 +11,29 @@ use crate::{
     domain::{
         activity::{Activity, ActivityResult},
         delivery::{DeliveryRecord, DeliveryStatus},
-        ids::{EventId, SubscriptionId},
+        ids::{DestinationId, EventId, SubscriptionId},
     },
+    flow::GateView,
     integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg},
-    metrics::{Counters, MetricsActor, MetricsMsg, Report, add},
+    metrics::{Counters, MetricsActor, MetricsMsg, Report, add, gauges::SubscriptionView},
     ports::{
         clock::Clock,
         config_store::ConfigStore,
         event_log::{EventLog, LogError},
         state_store::{DeliveryState, StateOp, StateStore},
     },
-    retry::{RetryActor, RetryMsg},
+    retry::RetryActor,
     router::{CommitBoard, RouterActor},
     scheduler::{Retention, SchedulerActor},
     snapshot::Compiler,
     tree::{
+        mailbox::MailboxView,
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },
 };
 
+pub mod mailbox;
 pub mod restart;
 pub(crate) mod wires;
 
@@ -145,6 +148,29 @@ impl TreeHandle {
         self.wires.metrics.call(MetricsMsg::Report, Duration::from_secs(1)).await.unwrap_or_default()
     }
 
+    /// What a destination is asked to bear now; `None` where there is no such destination.
+    pub fn destination_flow(&self, destination: DestinationId) -> Option<GateView> {
+        let snapshot = self.config().current();
+        let destination = snapshot.configuration.destinations.get(&destination)?;
+        let now = Instant::now();
+        Some(self.wires.gates.of(destination, now).view(now))
+    }
+
+    /// What each destination that was sent something is asked to bear now, by id.
+    pub fn destination_flows(&self) -> Vec<(DestinationId, GateView)> {
+        self.wires.gates.views(Instant::now())
+    }
+
+    /// What each subscription holds and waits for, by id.
+    pub fn subscription_gauges(&self) -> Vec<SubscriptionView> {
+        self.wires.gauges.views()
+    }
+
+    /// How full the mailboxes on an event's way are.
+    pub fn mailboxes(&self) -> Vec<MailboxView> {
+        self.wires.mailboxes.views()
+    }
+
     /// Which parts are not up, in words; empty when all are.
     pub fn readiness(&self) -> Vec<String> {
         let parts = [
@@ -178,7 +204,7 @@ impl TreeHandle {
         record.replay = true;
         log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
         add(&self.wires.counters.replayed, 1);
-        self.wires.retry.hint(RetryMsg::Schedule { subscription, due_ms: now_ms });
+        self.wires.retry.schedule(subscription, now_ms);
         self.wires.record(Activity {
             at_ms: now_ms,
             actor: author.to_owned(),
@@ -276,7 +302,7 @@ impl RootState {
         let options = self.args.options;
         let cell = match part {
             Part::Activity => linked(ActivityActor, (ports.config, wires), root).await?,
-            Part::Metrics => linked(MetricsActor, wires, root).await?,
+            Part::Metrics => linked(MetricsActor, (ports.clock, wires), root).await?,
             Part::Config => {
                 let args = ConfigArgs { store: ports.config, compiler: ports.compiler, clock: ports.clock, wires };
                 linked(ConfigActor, args, root).await?

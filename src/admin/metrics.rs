@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     Api,
+    flow::Gauges,
     paging::{Params, Slice},
     problem::Problem,
     resource::{json, time},
@@ -49,6 +50,8 @@ struct Metrics {
     due: u64,
     dead_letters: u64,
     configuration_version: u64,
+    #[serde(flatten)]
+    gauges: Gauges,
     /// What is configured but cannot be used.
     faults: Vec<FaultView>,
 }
@@ -70,6 +73,7 @@ pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Res
         due: counts.due,
         dead_letters: counts.dead,
         configuration_version: snapshot.version(),
+        gauges: Gauges::of(&api.tree),
         faults: snapshot.faults.iter().map(fault).collect(),
     };
     Ok(json(StatusCode::OK, &metrics))

@@ -456,3 +456,19 @@ async fn health_and_counts_are_told() {
     assert_eq!((metrics.status, &metrics.body["totals"]["accepted"]), (StatusCode::OK, &json!(0)));
     assert_eq!(metrics.body["faults"], json!([]));
 }
+
+#[tokio::test]
+async fn a_destinations_flow_and_all_gauges_are_told() {
+    let run = running().await;
+    run.configure().await;
+    let flow = run.get("/api/v1/destinations/1/flow").await;
+    assert_eq!(flow.status, StatusCode::OK, "{}", flow.text);
+    assert_eq!((&flow.body["breaker"]["state"], &flow.body["concurrency"]["in_use"]), (&json!("closed"), &json!(0)));
+    let missing = run.get("/api/v1/destinations/9/flow").await;
+    assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    let metrics = run.get("/api/v1/metrics").await.body;
+    assert_eq!((&metrics["destinations_total"], &metrics["destinations"][0]["destination_id"]), (&json!(1), &json!(1)));
+    let router = metrics["mailboxes"].as_array().expect("a list").iter().find(|mailbox| mailbox["role"] == "router");
+    let router = router.expect("it has one");
+    assert_eq!((&router["actors"], &router["bound"], &router["passed"]), (&json!(1), &json!(1), &json!(0)));
+}

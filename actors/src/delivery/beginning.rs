@@ -332,7 +332,8 @@ fn ended(attempted: &Attempted) -> Ended {
         (Verdict::Delivered, _) => Ended::Delivered,
         (_, Some(429)) => Ended::Throttled,
         (_, Some(503)) => Ended::Overloaded,
-        (_, Some(500..) | None) => Ended::Failed,
+        (_, Some(500..)) => Ended::Failed,
+        (_, None) => Ended::Unanswered,
         (_, Some(_)) => Ended::Answered,
     }
 }

@@ -16,7 +16,6 @@ use crate::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
     },
-    retry::RetryMsg,
     tree::Ports,
 };
 
@@ -67,7 +66,7 @@ impl DeliveryState {
                     if !more && let Ok(Some(due_ms)) = next_due(&load.ports, load.id, &taken).await {
                         // What could not be read now is no better at once.
                         let soonest_ms = if unreadable { load.ports.clock.now_ms() + LOAD_AGAIN_AFTER_MS } else { 0 };
-                        retry.hint(RetryMsg::Schedule { subscription: load.id, due_ms: due_ms.max(soonest_ms) });
+                        retry.schedule(load.id, due_ms.max(soonest_ms));
                     }
                     (Ok(items), more)
                 }
@@ -84,7 +83,7 @@ impl DeliveryState {
             Err(error) => {
                 tracing::warn!(subscription = self.id.0, %error, "could not load due retries");
                 let due_ms = self.ports.clock.now_ms() + LOAD_AGAIN_AFTER_MS;
-                return self.wires.retry.hint(RetryMsg::Schedule { subscription: self.id, due_ms });
+                return self.wires.retry.schedule(self.id, due_ms);
             }
         };
         if !self.runnable() {

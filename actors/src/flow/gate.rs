@@ -12,15 +12,68 @@ use tokio::time::Instant;
 use crate::{
     domain::{ids::SubscriptionId, shaping::DestinationLimits},
     flow::{
-        Ended, Try, Wait,
         adaptive::{Limit, Load},
-        breaker::{Breaker, Change, Health},
+        breaker::{Breaker, Health, State},
+        diary::{Diary, Entry},
         line::Line,
         rate::Pace,
         retry_budget::Budget,
         view::{BreakerView, ConcurrencyView, GateView},
     },
 };
+
+/// What an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Try {
+    /// The delivery's first: earns retries.
+    First,
+    /// Spends the retry budget.
+    Retry,
+    /// An operator asked for it: neither.
+    Replay,
+}
+
+/// Why an attempt may not begin now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The breaker is open until then.
+    Breaker(Instant),
+    /// The retry budget is used up; ask again then. First attempts and replays may still begin.
+    Budget(Instant),
+    /// The rate is used up; it is the caller's turn then.
+    Rate(Instant),
+    /// Somebody must finish first: the caller is in the line and is hinted when it is its turn.
+    ForRoom,
+}
+
+impl Wait {
+    /// When to ask again; `None`: a hint comes.
+    pub(crate) fn until(self) -> Option<Instant> {
+        match self {
+            Self::Breaker(at) | Self::Budget(at) | Self::Rate(at) => Some(at),
+            Self::ForRoom => None,
+        }
+    }
+}
+
+/// How an attempt ended, as far as its destination's limits care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was taken.
+    Delivered,
+    /// An answer that says nothing about its health: 4xx. Counts as a healthy one.
+    Answered,
+    /// It asks for less but is well: 429.
+    Throttled,
+    /// It asks for less and is not well: 503.
+    Overloaded,
+    /// It could not be reached, or gave no answer in time.
+    Unanswered,
+    /// It answered 5xx.
+    Failed,
+    /// The attempt was given up on our side: says nothing.
+    Abandoned,
+}
 
 /// A subscription that is called and does not come loses its turn after this.
 const CLAIM: Duration = Duration::from_secs(1);
@@ -38,14 +91,9 @@ struct Inner {
     pace: Option<Pace>,
     line: Line,
     in_use: usize,
-    tally: Tally,
-}
-
-/// What the breaker did since somebody last looked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) opened: u64,
-    pub(super) closed: u64,
+    /// Whom to hint at the next chance.
+    owed: Vec<SubscriptionId>,
+    diary: Diary,
 }
 
 impl Gate {
@@ -58,7 +106,8 @@ impl Gate {
             pace: limits.rate.map(|rate| Pace::new(rate, now)),
             line: Line::default(),
             in_use: 0,
-            tally: Tally::default(),
+            owed: Vec::new(),
+            diary: Diary::default(),
         }))
     }
 
@@ -69,7 +118,7 @@ impl Gate {
             return;
         }
         if let Some(change) = inner.breaker.update(limits.breaker, now) {
-            inner.tally.note(change);
+            inner.diary.note(change);
         }
         inner.budget.update(limits.retry_budget, now);
         inner.concurrency.update(limits.concurrency, now);
@@ -77,6 +126,9 @@ impl Gate {
             inner.pace = limits.rate.map(|rate| Pace::new(rate, now));
         }
         inner.limits = limits;
+        // What they were told holds no longer: all ask again.
+        let told = inner.line.dismiss_all();
+        inner.owed.extend(told);
     }
 
     /// An attempt may begin, or what to wait for. Nothing is used up by a refusal. After `ForRoom` the waiter is in
@@ -84,6 +136,7 @@ impl Gate {
     pub(crate) fn begin(self: &Arc<Self>, attempt: Try, waiter: SubscriptionId, now: Instant) -> Result<Permit, Wait> {
         let mut inner = self.lock();
         inner.line.lapse(now);
+        inner.owed.retain(|who| *who != waiter);
         let allowed = match inner.breaker.room(now) {
             Ok(room) => room,
             Err(until) => {
@@ -95,20 +148,25 @@ impl Gate {
             inner.budget.peek(now).map_err(Wait::Budget)?;
         }
         let room = inner.free_places().min(allowed);
-        let has_claim = inner.line.has_claim(waiter);
-        if room == 0 || (!has_claim && room <= inner.line.others(waiter)) {
-            if room == 0 {
-                // The claim was on a place that is gone: a limit shrank.
-                inner.line.leave(waiter);
-            }
+        let turn = inner.line.turn(waiter);
+        if turn.is_some() && room == 0 {
+            // The place that it was called for is gone: a limit shrank.
+            inner.line.step_back(waiter);
+            return Err(Wait::ForRoom);
+        }
+        if turn.is_none() && room <= inner.line.others(waiter) {
             inner.line.join(waiter);
             return Err(Wait::ForRoom);
         }
-        let ahead = if has_claim { 0 } else { u32::try_from(inner.line.claims()).unwrap_or(u32::MAX) };
+        // Whoever asks before its turn must not take the turn of somebody who waits.
+        if let Some(turn) = turn.filter(|turn| *turn > now) {
+            return Err(Wait::Rate(turn));
+        }
+        let ahead = if turn.is_some() { 0 } else { u32::try_from(inner.line.claims()).unwrap_or(u32::MAX) };
         if let Some(pace) = &mut inner.pace
             && let Err(until) = pace.check_behind(ahead, now)
         {
-            inner.line.claim(waiter, until + CLAIM);
+            inner.line.claim(waiter, until, until + CLAIM);
             return Err(Wait::Rate(until));
         }
         inner.line.leave(waiter);
@@ -127,12 +185,7 @@ impl Gate {
     #[must_use]
     pub(crate) fn leave(&self, waiter: SubscriptionId, now: Instant) -> Vec<SubscriptionId> {
         let mut inner = self.lock();
-        if inner.line.len() > 0 && inner.line.leave(waiter) { inner.call(now) } else { Vec::new() }
-    }
-
-    /// Whether the breaker lets nothing through at the moment.
-    pub(crate) fn is_open(&self, now: Instant) -> bool {
-        self.lock().breaker.room(now).is_err()
+        if inner.line.leave(waiter) { inner.call(now) } else { Vec::new() }
     }
 
     /// What it looks like.
@@ -151,11 +204,12 @@ impl Gate {
         }
     }
 
-    /// Takes back claims that nobody took up, and what the breaker did since the last time. Returns whom to hint.
-    pub(super) fn sweep(&self, now: Instant) -> (Vec<SubscriptionId>, Tally, bool) {
+    /// Takes back turns that nobody took, and tells what the breaker did since the last time.
+    pub(super) fn sweep(&self, now: Instant) -> (Vec<SubscriptionId>, Entry) {
         let mut inner = self.lock();
-        let hints = if inner.line.len() > 0 { inner.call(now) } else { Vec::new() };
-        (hints, std::mem::take(&mut inner.tally), inner.breaker.state() == super::breaker::State::Closed)
+        let hints = inner.call(now);
+        let closed = inner.breaker.state() == State::Closed;
+        (hints, inner.diary.tear_off(closed, now))
     }
 
     fn end(
@@ -169,15 +223,11 @@ impl Gate {
         let in_use = inner.in_use;
         inner.in_use = in_use.saturating_sub(1);
         inner.concurrency.ended(began, ended.load(latency), in_use, now);
-        let change = inner.breaker.ended(round, ended.health(), now, fastrand::f64());
+        let change = inner.breaker.ended(round, ended.health(), now, fastrand::f64);
         if let Some(change) = change {
-            inner.tally.note(change);
+            inner.diary.note(change);
         }
-        if change == Some(Change::Opened) {
-            // They ask again and learn when it closes.
-            return inner.line.dismiss();
-        }
-        if inner.line.len() == 0 { Vec::new() } else { inner.call(now) }
+        inner.call(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -190,24 +240,22 @@ impl Inner {
         self.concurrency.max().saturating_sub(self.in_use)
     }
 
+    /// Whom to hint now.
     fn call(&mut self, now: Instant) -> Vec<SubscriptionId> {
+        let mut hints = std::mem::take(&mut self.owed);
+        if self.line.len() == 0 {
+            return hints;
+        }
         self.line.lapse(now);
         match self.breaker.room(now) {
             Ok(allowed) => {
                 let room = self.free_places().min(allowed);
-                self.line.call(room, now + CLAIM)
+                hints.extend(self.line.call(room, now, now + CLAIM));
             }
-            Err(_) => self.line.dismiss(),
+            // They ask again and learn when it lets probes through.
+            Err(_) => hints.extend(self.line.dismiss()),
         }
-    }
-}
-
-impl Tally {
-    fn note(&mut self, change: Change) {
-        match change {
-            Change::Opened => self.opened += 1,
-            Change::Closed => self.closed += 1,
-        }
+        hints
     }
 }
 
@@ -215,7 +263,7 @@ impl Ended {
     fn health(self) -> Health {
         match self {
             Self::Delivered | Self::Answered | Self::Throttled => Health::Good,
-            Self::Overloaded | Self::TimedOut | Self::Failed => Health::Bad,
+            Self::Overloaded | Self::Unanswered | Self::Failed => Health::Bad,
             Self::Abandoned => Health::Unknown,
         }
     }
@@ -223,7 +271,7 @@ impl Ended {
     fn load(self, latency: Duration) -> Load {
         match self {
             Self::Delivered | Self::Answered => Load::Answered(latency),
-            Self::Throttled | Self::Overloaded | Self::TimedOut => Load::TooMuch,
+            Self::Throttled | Self::Overloaded | Self::Unanswered => Load::TooMuch,
             Self::Failed | Self::Abandoned => Load::Unknown,
         }
     }
@@ -253,7 +301,10 @@ impl Drop for Permit {
             let mut inner = gate.lock();
             inner.in_use = inner.in_use.saturating_sub(1);
             // Nobody is called: there is no one here to tell them. The next sweep does.
-            let _ = inner.breaker.ended(self.round, Health::Unknown, self.began, 0.0);
+            let _ = inner.breaker.ended(self.round, Health::Unknown, self.began, || 0.0);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,7 +117,7 @@ impl StateStore for Memory {
     {
         // Nobody else writes meanwhile: every caller holds the `Pace` exclusively.
         let due = self.0.load(Relaxed);
-        let (outcome, due) = measure((due > 0).then(|| Nanos::new(due)))?;
+        let (outcome, due) = measure((due > 0).then(|| Nanos::from(due)))?;
         self.0.store(due.as_u64(), Relaxed);
         Ok(outcome)
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use ractor::{ActorRef, Message, RpcReplyPort, rpc::CallResult};
+use ractor::{Message, RpcReplyPort, rpc::CallResult};
 
 use crate::{
     activity::ActivityMsg,
@@ -23,14 +23,15 @@ use crate::{
     flow::Gates,
     integration::IntegrationMsg,
     integrations::IntegrationsMsg,
-    metrics::{Counters, MetricsMsg},
-    retry::RetryMsg,
+    metrics::{Counters, MetricsMsg, gauges::Gauges},
+    retry::RetryDesk,
     router::{CommitBoard, RouterMsg, gate::Gate},
     scheduler::clock_watch::ClockTrust,
+    tree::mailbox::{Mailboxes, Post},
 };
 
 /// The present holder of a role.
-pub(crate) struct Slot<T: Message>(Arc<ArcSwapOption<ActorRef<T>>>);
+pub(crate) struct Slot<T: Message>(Arc<ArcSwapOption<Post<T>>>);
 
 impl<T: Message> Clone for Slot<T> {
     fn clone(&self) -> Self {
@@ -46,14 +47,14 @@ impl<T: Message> Default for Slot<T> {
 
 impl<T: Message> Slot<T> {
     /// From now on messages go to this actor.
-    pub(crate) fn set(&self, actor: ActorRef<T>) {
-        self.0.store(Some(Arc::new(actor)));
+    pub(crate) fn set(&self, actor: impl Into<Post<T>>) {
+        self.0.store(Some(Arc::new(actor.into())));
     }
 
     /// A hint; lost when nobody holds the role at the moment.
     pub(crate) fn hint(&self, msg: T) {
         if let Some(actor) = self.0.load().as_ref() {
-            let _ = actor.cast(msg);
+            actor.cast(msg);
         }
     }
 
@@ -72,14 +73,14 @@ impl<T: Message> Slot<T> {
 
     /// Whether somebody holds the role and is alive.
     pub(crate) fn is_alive(&self) -> bool {
-        self.0.load().as_ref().is_some_and(|actor| actor.get_status() == ractor::ActorStatus::Running)
+        self.0.load().as_ref().is_some_and(|actor| actor.actor().get_status() == ractor::ActorStatus::Running)
     }
 }
 
 /// The present holders of a role that exists once a key. The lock is held for a look-up only.
 pub(crate) struct Roll<K, T: Message>(Arc<RwLock<HashMap<K, Holder<T>>>>);
 
-type Holder<T> = (ActorRef<T>, Gate);
+type Holder<T> = (Post<T>, Gate);
 
 impl<K, T: Message> Clone for Roll<K, T> {
     fn clone(&self) -> Self {
@@ -95,9 +96,9 @@ impl<K, T: Message> Default for Roll<K, T> {
 
 impl<K: Eq + Hash + Copy, T: Message> Roll<K, T> {
     /// From now on messages for the key go to this actor. Returns the gate that its wakes pass.
-    pub(crate) fn set(&self, key: K, actor: ActorRef<T>) -> Gate {
+    pub(crate) fn set(&self, key: K, actor: impl Into<Post<T>>) -> Gate {
         let gate = Gate::default();
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (actor, gate.clone()));
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (actor.into(), gate.clone()));
         gate
     }
 
@@ -109,7 +110,7 @@ impl<K: Eq + Hash + Copy, T: Message> Roll<K, T> {
     /// A hint to the holder.
     pub(crate) fn hint(&self, key: K, msg: T) {
         if let Some((actor, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            let _ = actor.cast(msg);
+            actor.cast(msg);
         }
     }
 
@@ -118,7 +119,7 @@ impl<K: Eq + Hash + Copy, T: Message> Roll<K, T> {
         if let Some((actor, gate)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key)
             && gate.enter()
         {
-            let _ = actor.cast(build());
+            actor.cast(build());
         }
     }
 
@@ -137,10 +138,12 @@ pub(crate) struct Wires {
     pub(crate) integrations: Slot<IntegrationsMsg>,
     pub(crate) intakes: Roll<IntegrationId, IntegrationMsg>,
     pub(crate) deliveries: Roll<SubscriptionId, DeliveryMsg>,
-    pub(crate) retry: Slot<RetryMsg>,
-    pub(crate) gates: Gates,
+    pub(crate) retry: RetryDesk,
     pub(crate) activity: Slot<ActivityMsg>,
     pub(crate) metrics: Slot<MetricsMsg>,
+    pub(crate) gates: Gates,
+    pub(crate) gauges: Gauges,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) clock_trust: ClockTrust,
     pub(crate) counters: Arc<Counters>,
 }
@@ -154,10 +157,12 @@ impl Wires {
             integrations: Slot::default(),
             intakes: Roll::default(),
             deliveries: Roll::default(),
-            retry: Slot::default(),
-            gates: Gates::default(),
+            retry: RetryDesk::default(),
             activity: Slot::default(),
             metrics: Slot::default(),
+            gates: Gates::default(),
+            gauges: Gauges::default(),
+            mailboxes: Mailboxes::default(),
             clock_trust: ClockTrust::default(),
             counters: Arc::default(),
         }

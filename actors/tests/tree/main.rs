@@ -8,4 +8,5 @@ mod ordering;
 mod retrying;
 mod selecting;
 mod supervision;
+mod watching;
 mod world;
