@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -23,10 +26,17 @@ use crate::{
     },
     flow::{Gate, Pace, Wait},
     integration::{IntegrationMsg, marks::RecentMarks},
-    metrics::add,
+    metrics::{
+        add,
+        gauges::{SubscriptionGauges, WaitingFor},
+    },
     ports::event_log::{LogError, Stored},
     snapshot::Plan,
-    tree::{Ports, wires::Wires},
+    tree::{
+        Ports,
+        mailbox::{Level, Post},
+        wires::Wires,
+    },
 };
 
 mod beginning;
@@ -106,7 +116,8 @@ pub(crate) struct DeliveryArgs {
     pub(crate) plan: Arc<Plan>,
     pub(crate) intake: EventId,
     pub(crate) marks: RecentMarks,
-    pub(crate) parent: ActorRef<IntegrationMsg>,
+    pub(crate) parent: Post<IntegrationMsg>,
+    pub(crate) level: Arc<Level>,
     pub(crate) ports: Ports,
     pub(crate) wires: Wires,
 }
@@ -115,7 +126,10 @@ pub(crate) struct DeliveryArgs {
 pub(crate) struct DeliveryState {
     id: SubscriptionId,
     plan: Arc<Plan>,
-    parent: ActorRef<IntegrationMsg>,
+    me: Option<Post<DeliveryMsg>>,
+    level: Arc<Level>,
+    gauges: Arc<SubscriptionGauges>,
+    parent: Post<IntegrationMsg>,
     ports: Ports,
     wires: Wires,
     marks: RecentMarks,
@@ -165,18 +179,22 @@ impl Actor for DeliveryActor {
         me: ActorRef<DeliveryMsg>,
         args: DeliveryArgs,
     ) -> Result<DeliveryState, ActorProcessingErr> {
+        let post = Post::new(me, args.level.clone());
         let mut state = DeliveryState::open(args).await?;
-        state.wires.deliveries.set(state.id, me.clone());
-        state.pump(&me);
+        state.wires.deliveries.set(state.id, post.clone());
+        state.pump(&post);
+        state.me = Some(post);
         Ok(state)
     }
 
     async fn handle(
         &self,
-        me: ActorRef<DeliveryMsg>,
+        _me: ActorRef<DeliveryMsg>,
         msg: DeliveryMsg,
         state: &mut DeliveryState,
     ) -> Result<(), ActorProcessingErr> {
+        state.level.handled();
+        let Some(me) = state.me.clone() else { return Ok(()) };
         match msg {
             DeliveryMsg::Wake { intake } => state.woken(intake),
             DeliveryMsg::Batch { prev, events, intake } => {
@@ -217,7 +235,7 @@ impl Actor for DeliveryActor {
 
 impl DeliveryState {
     /// Does whatever can be done now: begin attempts, load what is due, read on, commit, announce credit.
-    fn pump(&mut self, me: &ActorRef<DeliveryMsg>) {
+    fn pump(&mut self, me: &Post<DeliveryMsg>) {
         self.begin_all(me);
         self.read_on(me);
         if self.ledger.commit_due() {
@@ -235,6 +253,20 @@ impl DeliveryState {
                 self.commit(me);
             }
         }
+        self.show();
+    }
+
+    /// For whoever looks on.
+    fn show(&self) {
+        let gauges = &self.gauges;
+        gauges.window.store(self.window(), Relaxed);
+        gauges.in_flight.store(self.in_flight, Relaxed);
+        gauges.queued.store(self.lanes.ready() + self.due_ready.len(), Relaxed);
+        gauges.open.store(self.ledger.open(), Relaxed);
+        gauges.held_bytes.store(self.held_bytes, Relaxed);
+        gauges.parked.store(self.lanes.parked(), Relaxed);
+        gauges.credit.store(if self.announced { self.ledger.room() } else { 0 }, Relaxed);
+        gauges.waits_for(self.waits.map_or(WaitingFor::Nothing, WaitingFor::from));
     }
 
     fn runnable(&self) -> bool {
@@ -280,7 +312,7 @@ impl DeliveryState {
         self.clear_suspicion();
     }
 
-    fn commit(&mut self, me: &ActorRef<DeliveryMsg>) {
+    fn commit(&mut self, me: &Post<DeliveryMsg>) {
         if !self.ledger.dirty() || self.failed {
             return;
         }
@@ -292,7 +324,7 @@ impl DeliveryState {
                 let me = me.clone();
                 tokio::spawn(async move {
                     let result = committing.await;
-                    let _ = me.cast(DeliveryMsg::Recorded { outcomes, retried, next_due_ms, result });
+                    me.cast(DeliveryMsg::Recorded { outcomes, retried, next_due_ms, result });
                 });
             }
             Err(error) => self.log_failed(&error),

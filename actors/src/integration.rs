@@ -2,7 +2,7 @@
 //! router, credit from its deliveries. Out: notes to the log, batches and wakes to its deliveries, which it starts
 //! and restarts. Owns: the intake position. A crash loses nothing: intake goes on from its recorded position.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
@@ -29,6 +29,7 @@ use crate::{
     snapshot::{Plan, Snapshot},
     tree::{
         Ports,
+        mailbox::{Level, Post, Role},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },
@@ -63,6 +64,8 @@ pub(crate) enum IntegrationMsg {
 }
 
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// An announcement of credit, and a restart after a crash.
+const MESSAGES_A_DELIVERY: usize = 2;
 
 pub(crate) struct IntegrationActor;
 
@@ -71,9 +74,13 @@ pub(crate) struct IntegrationArgs {
     pub(crate) ports: Ports,
     pub(crate) wires: Wires,
     pub(crate) limit: RestartLimit,
+    pub(crate) level: Arc<Level>,
+    /// Passed by each `Reconcile`, so that only one waits.
+    pub(crate) reconcile: Gate,
 }
 
 pub(crate) struct IntegrationState {
+    me: Post<IntegrationMsg>,
     args: IntegrationArgs,
     gate: Gate,
     snapshot: Arc<Snapshot>,
@@ -84,7 +91,7 @@ pub(crate) struct IntegrationState {
     flush_timer: bool,
     reading: bool,
     more: bool,
-    deliveries: HashMap<SubscriptionId, Child>,
+    deliveries: BTreeMap<SubscriptionId, Child>,
     marks: RecentMarks,
     keys: RecentKeys,
 }
@@ -92,7 +99,7 @@ pub(crate) struct IntegrationState {
 /// A delivery as its integration sees it.
 struct Child {
     plan: Arc<Plan>,
-    actor: Option<ActorRef<DeliveryMsg>>,
+    actor: Option<Post<DeliveryMsg>>,
     budget: RestartBudget,
     at: EventId,
     credit: usize,
@@ -113,9 +120,11 @@ impl Actor for IntegrationActor {
     ) -> Result<IntegrationState, ActorProcessingErr> {
         args.ports.log.commit(Vec::new())?.await?;
         let intake = args.ports.state.intake(args.id).await?;
+        let me = Post::new(me, args.level.clone());
         let gate = args.wires.intakes.set(args.id, me.clone());
         let snapshot = args.wires.config.current();
         let mut state = IntegrationState {
+            me: me.clone(),
             args,
             gate,
             snapshot,
@@ -126,7 +135,7 @@ impl Actor for IntegrationActor {
             flush_timer: false,
             reading: false,
             more: true,
-            deliveries: HashMap::new(),
+            deliveries: BTreeMap::new(),
             marks: RecentMarks::default(),
             keys: RecentKeys::default(),
         };
@@ -137,10 +146,12 @@ impl Actor for IntegrationActor {
 
     async fn handle(
         &self,
-        me: ActorRef<IntegrationMsg>,
+        _me: ActorRef<IntegrationMsg>,
         msg: IntegrationMsg,
         state: &mut IntegrationState,
     ) -> Result<(), ActorProcessingErr> {
+        state.args.level.handled();
+        let me = state.me.clone();
         match msg {
             IntegrationMsg::Wake => {
                 state.gate.open();
@@ -162,6 +173,7 @@ impl Actor for IntegrationActor {
             }
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
+                state.args.reconcile.open();
                 state.snapshot = state.args.wires.config.current();
                 state.reconcile(&me).await;
             }
@@ -174,10 +186,11 @@ impl Actor for IntegrationActor {
 
     async fn handle_supervisor_evt(
         &self,
-        me: ActorRef<IntegrationMsg>,
+        _me: ActorRef<IntegrationMsg>,
         event: SupervisionEvent,
         state: &mut IntegrationState,
     ) -> Result<(), ActorProcessingErr> {
+        let me = state.me.clone();
         match event {
             SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &error.to_string()),
             SupervisionEvent::ActorTerminated(..)
@@ -189,7 +202,7 @@ impl Actor for IntegrationActor {
 }
 
 impl IntegrationState {
-    fn read_on(&mut self, me: &ActorRef<IntegrationMsg>) {
+    fn read_on(&mut self, me: &Post<IntegrationMsg>) {
         if self.reading || !self.more || self.unrecorded >= INTAKE_UNRECORDED_MAX {
             return;
         }
@@ -207,11 +220,11 @@ impl IntegrationState {
                 Ok(result) => IntegrationMsg::Read(result),
                 Err(_) => IntegrationMsg::ReadPanicked,
             };
-            let _ = me.cast(msg);
+            me.cast(msg);
         });
     }
 
-    fn take_in(&mut self, me: &ActorRef<IntegrationMsg>, result: Result<TakenIn, LogError>) {
+    fn take_in(&mut self, me: &Post<IntegrationMsg>, result: Result<TakenIn, LogError>) {
         let TakenIn { events, notes } = match result {
             Ok(taken_in) => taken_in,
             Err(error) => {
@@ -233,7 +246,7 @@ impl IntegrationState {
     }
 
     /// Notes wait for company: the store pays for each commit, however small.
-    fn note(&mut self, me: &ActorRef<IntegrationMsg>, events: usize, notes: Vec<Note>) {
+    fn note(&mut self, me: &Post<IntegrationMsg>, events: usize, notes: Vec<Note>) {
         add(&self.args.wires.counters.taken_in, events as u64);
         // Before anybody may read these events, or the next ones are looked at.
         self.marks.hold(&notes);
@@ -249,7 +262,7 @@ impl IntegrationState {
         }
     }
 
-    fn record(&mut self, me: &ActorRef<IntegrationMsg>) {
+    fn record(&mut self, me: &Post<IntegrationMsg>) {
         let events = std::mem::take(&mut self.noted);
         if events == 0 {
             return;
@@ -263,7 +276,7 @@ impl IntegrationState {
                 Ok(committing) => committing.await,
                 Err(error) => Err(error),
             };
-            let _ = me.cast(IntegrationMsg::Recorded { events, upto, result });
+            me.cast(IntegrationMsg::Recorded { events, upto, result });
         });
     }
 
@@ -283,21 +296,22 @@ impl IntegrationState {
         }
     }
 
-    async fn reconcile(&mut self, me: &ActorRef<IntegrationMsg>) {
+    async fn reconcile(&mut self, me: &Post<IntegrationMsg>) {
         let snapshot = self.snapshot.clone();
-        let plans: HashMap<SubscriptionId, Arc<Plan>> =
+        let plans: BTreeMap<SubscriptionId, Arc<Plan>> =
             snapshot.plans_of(self.args.id).map(|plan| (plan.subscription.id, plan.clone())).collect();
         let gone: Vec<SubscriptionId> = self.deliveries.keys().filter(|id| !plans.contains_key(id)).copied().collect();
         for id in gone {
             self.remove(id);
         }
+        self.args.level.allow(plans.len() * MESSAGES_A_DELIVERY);
         for (id, plan) in plans {
             match self.deliveries.get_mut(&id) {
                 Some(child) if Arc::ptr_eq(&child.plan, &plan) => {}
                 Some(child) => {
                     child.plan = plan.clone();
                     if let Some(actor) = &child.actor {
-                        let _ = actor.cast(DeliveryMsg::Plan(plan));
+                        actor.cast(DeliveryMsg::Plan(plan));
                     } else if std::mem::take(&mut child.parked) {
                         child.budget = RestartBudget::new(self.args.limit);
                         self.start(me, id).await;
@@ -314,9 +328,11 @@ impl IntegrationState {
         }
     }
 
-    async fn start(&mut self, me: &ActorRef<IntegrationMsg>, subscription: SubscriptionId) {
+    async fn start(&mut self, me: &Post<IntegrationMsg>, subscription: SubscriptionId) {
         let Some(child) = self.deliveries.get_mut(&subscription) else { return };
+        let level = self.args.wires.mailboxes.open(Role::Delivery, subscription.0);
         let args = DeliveryArgs {
+            level: level.clone(),
             plan: child.plan.clone(),
             intake: self.intake,
             marks: self.marks.clone(),
@@ -324,11 +340,11 @@ impl IntegrationState {
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),
         };
-        match Actor::spawn_linked(None, DeliveryActor, args, me.get_cell()).await {
+        match Actor::spawn_linked(None, DeliveryActor, args, me.actor().get_cell()).await {
             Ok((actor, _)) => {
                 child.woken = true;
                 child.credit = 0;
-                child.actor = Some(actor);
+                child.actor = Some(Post::new(actor, level));
             }
             Err(error) => self.restart_or_park(me, subscription, &error.to_string()),
         }
@@ -339,7 +355,7 @@ impl IntegrationState {
         self.args.wires.deliveries.remove(subscription);
         let Some(child) = self.deliveries.remove(&subscription) else { return };
         if let Some(actor) = child.actor {
-            actor.stop(Some("subscription deleted".to_owned()));
+            actor.actor().stop(Some("subscription deleted".to_owned()));
         }
         let ports = self.args.ports.clone();
         tokio::spawn(async move {
@@ -349,11 +365,11 @@ impl IntegrationState {
         });
     }
 
-    fn crashed(&mut self, me: &ActorRef<IntegrationMsg>, who: &ActorCell, error: &str) {
+    fn crashed(&mut self, me: &Post<IntegrationMsg>, who: &ActorCell, error: &str) {
         let crashed = self
             .deliveries
             .iter()
-            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.get_id() == who.get_id()))
+            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.actor().get_id() == who.get_id()))
             .map(|(id, _)| *id);
         if let Some(id) = crashed {
             self.restart_or_park(me, id, error);
@@ -361,7 +377,7 @@ impl IntegrationState {
     }
 
     /// A delivery that keeps crashing rests alone: its siblings have nothing to do with its fault.
-    fn restart_or_park(&mut self, me: &ActorRef<IntegrationMsg>, id: SubscriptionId, error: &str) {
+    fn restart_or_park(&mut self, me: &Post<IntegrationMsg>, id: SubscriptionId, error: &str) {
         let Some(child) = self.deliveries.get_mut(&id) else { return };
         child.actor = None;
         self.args.wires.deliveries.remove(id);
@@ -407,7 +423,7 @@ impl Child {
     fn offer(&mut self, prev: EventId, first: EventId, last: EventId, events: &[Stored]) {
         let Some(actor) = &self.actor else { return };
         if self.at >= prev && self.at < first && events.len() <= self.credit {
-            let _ = actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec(), intake: last });
+            actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec(), intake: last });
             self.credit = 0;
             self.woken = true;
         } else {
@@ -417,7 +433,7 @@ impl Child {
 
     fn wake(&mut self, intake: EventId) {
         if let Some(actor) = self.actor.as_ref().filter(|_| !self.woken) {
-            let _ = actor.cast(DeliveryMsg::Wake { intake });
+            actor.cast(DeliveryMsg::Wake { intake });
             self.credit = 0;
             self.woken = true;
         }

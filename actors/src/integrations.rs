@@ -11,8 +11,10 @@ use crate::{
     domain::{config::IntegrationStatus, ids::IntegrationId},
     integration::{IntegrationActor, IntegrationArgs, IntegrationMsg},
     metrics::add,
+    router::gate::Gate,
     tree::{
         Ports,
+        mailbox::{Post, Role},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },
@@ -43,7 +45,8 @@ pub(crate) struct IntegrationsState {
 }
 
 struct Child {
-    actor: Option<ActorRef<IntegrationMsg>>,
+    actor: Option<Post<IntegrationMsg>>,
+    reconcile: Gate,
     budget: RestartBudget,
     parked: bool,
 }
@@ -94,6 +97,19 @@ impl Actor for IntegrationsActor {
     }
 }
 
+impl Child {
+    fn new(limit: RestartLimit, parked: bool) -> Self {
+        Self { actor: None, reconcile: Gate::default(), budget: RestartBudget::new(limit), parked }
+    }
+
+    /// However often the configuration changes, one hint of it waits.
+    fn reconcile(&self, actor: &Post<IntegrationMsg>) {
+        if self.reconcile.enter() {
+            actor.cast(IntegrationMsg::Reconcile);
+        }
+    }
+}
+
 impl IntegrationsState {
     async fn reconcile(&mut self, me: &ActorRef<IntegrationsMsg>) {
         let snapshot = self.args.wires.config.current();
@@ -104,8 +120,8 @@ impl IntegrationsState {
                 self.args.wires.intakes.remove(*id);
                 if let Some(actor) = &child.actor {
                     // Reconcile first: it cancels the retries of the subscriptions that went with it.
-                    let _ = actor.cast(IntegrationMsg::Reconcile);
-                    let _ = actor.drain();
+                    child.reconcile(actor);
+                    let _ = actor.actor().drain();
                 }
             }
             stays
@@ -113,7 +129,7 @@ impl IntegrationsState {
         for (id, integration) in configured {
             if let Some(child) = self.children.get_mut(id) {
                 if let Some(actor) = &child.actor {
-                    let _ = actor.cast(IntegrationMsg::Reconcile);
+                    child.reconcile(actor);
                     continue;
                 }
                 // An operator set a failed integration active again: that is a fresh start.
@@ -121,11 +137,11 @@ impl IntegrationsState {
                     continue;
                 }
             } else if integration.status == IntegrationStatus::Failed {
-                let child = Child { actor: None, budget: RestartBudget::new(self.args.limit), parked: true };
+                let child = Child::new(self.args.limit, true);
                 self.children.insert(*id, child);
                 continue;
             }
-            let child = Child { actor: None, budget: RestartBudget::new(self.args.limit), parked: false };
+            let child = Child::new(self.args.limit, false);
             self.children.insert(*id, child);
             self.start(me, *id).await;
         }
@@ -133,14 +149,18 @@ impl IntegrationsState {
 
     async fn start(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId) {
         let Some(child) = self.children.get_mut(&id) else { return };
+        child.reconcile = Gate::default();
+        let level = self.args.wires.mailboxes.open(Role::Integration, id.0);
         let args = IntegrationArgs {
+            level: level.clone(),
+            reconcile: child.reconcile.clone(),
             id,
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),
             limit: self.args.limit,
         };
         match Actor::spawn_linked(None, IntegrationActor, args, me.get_cell()).await {
-            Ok((actor, _)) => child.actor = Some(actor),
+            Ok((actor, _)) => child.actor = Some(Post::new(actor, level)),
             Err(error) => self.restart_or_park(me, id, &error.to_string()),
         }
     }
@@ -149,7 +169,7 @@ impl IntegrationsState {
         let crashed = self
             .children
             .iter()
-            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.get_id() == who.get_id()))
+            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.actor().get_id() == who.get_id()))
             .map(|(id, _)| *id);
         if let Some(id) = crashed {
             self.restart_or_park(me, id, error);

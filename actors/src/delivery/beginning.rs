@@ -3,7 +3,6 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use ractor::ActorRef;
 use tokio::time::Instant;
 
 use super::{DeliveryMsg, DeliveryState, Pending, prepare::Sieve};
@@ -21,6 +20,7 @@ use crate::{
         state_store::StateOp,
         transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
+    tree::mailbox::Post,
 };
 
 /// The end of an attempt.
@@ -47,7 +47,7 @@ pub(super) enum Attempted {
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
 impl DeliveryState {
-    pub(super) fn begin_all(&mut self, me: &ActorRef<DeliveryMsg>) {
+    pub(super) fn begin_all(&mut self, me: &Post<DeliveryMsg>) {
         if !self.may_begin() {
             return self.leave_line();
         }
@@ -81,7 +81,7 @@ impl DeliveryState {
         share.saturating_sub(self.in_flight + self.due_reserved)
     }
 
-    fn begin_ready(&mut self, me: &ActorRef<DeliveryMsg>) {
+    fn begin_ready(&mut self, me: &Post<DeliveryMsg>) {
         while self.may_begin() && self.free_slots() > 0 {
             let Some(pending) = self.lanes.pop() else { return };
             if self.must_wait(&pending) {
@@ -98,7 +98,7 @@ impl DeliveryState {
         }
     }
 
-    fn begin_due(&mut self, me: &ActorRef<DeliveryMsg>) {
+    fn begin_due(&mut self, me: &Post<DeliveryMsg>) {
         while self.may_begin() && self.in_flight < self.window() {
             let Some(pending) = self.due_ready.pop_front() else { return };
             if self.must_wait(&pending) {
@@ -126,7 +126,7 @@ impl DeliveryState {
     }
 
     /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
-    fn admit(&mut self, me: &ActorRef<DeliveryMsg>, attempt: Try) -> Option<Permit> {
+    fn admit(&mut self, me: &Post<DeliveryMsg>, attempt: Try) -> Option<Permit> {
         let now = Instant::now();
         if let Some(pace) = self.pace.as_mut().filter(|_| !self.paced) {
             if let Err(at) = pace.check(now) {
@@ -152,7 +152,7 @@ impl DeliveryState {
         }
     }
 
-    fn set_alarm(&mut self, me: &ActorRef<DeliveryMsg>, at: Instant) {
+    fn set_alarm(&mut self, me: &Post<DeliveryMsg>, at: Instant) {
         if let Some((earlier, timer)) = &self.alarm {
             if *earlier <= at {
                 return;
@@ -162,12 +162,12 @@ impl DeliveryState {
         let me = me.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
-            let _ = me.cast(DeliveryMsg::Alarm);
+            me.cast(DeliveryMsg::Alarm);
         });
         self.alarm = Some((at, timer));
     }
 
-    fn begin(&mut self, me: &ActorRef<DeliveryMsg>, mut pending: Pending, permit: Permit) {
+    fn begin(&mut self, me: &Post<DeliveryMsg>, mut pending: Pending, permit: Permit) {
         let Ok(transport) = self.plan.transport.clone() else { return };
         self.in_flight += 1;
         self.due_in_flight += usize::from(pending.due);
@@ -192,12 +192,12 @@ impl DeliveryState {
             for waiting in permit.end(ended(&attempted), took, Instant::now()) {
                 deliveries.hint(waiting, DeliveryMsg::Room);
             }
-            let _ = me.cast(DeliveryMsg::Done(Box::new(Done { pending, destination, attempted, at_ms, took })));
+            me.cast(DeliveryMsg::Done(Box::new(Done { pending, destination, attempted, at_ms, took })));
         });
     }
 
     /// Notes, before the attempt, that a suspect is about to be made.
-    fn note_suspect(&mut self, me: &ActorRef<DeliveryMsg>, pending: &mut Pending) -> Result<Committing<()>, LogError> {
+    fn note_suspect(&mut self, me: &Post<DeliveryMsg>, pending: &mut Pending) -> Result<Committing<()>, LogError> {
         self.alone = true;
         // What was noted of it before comes first.
         self.commit(me);
@@ -219,7 +219,7 @@ impl DeliveryState {
             })
     }
 
-    fn unpark_some(&mut self, me: &ActorRef<DeliveryMsg>) {
+    fn unpark_some(&mut self, me: &Post<DeliveryMsg>) {
         while self.lanes.ready() < self.window() {
             let Some((lane, event)) = self.unparking.pop_front() else { return };
             let (log, me) = (self.ports.log.clone(), me.clone());
@@ -228,14 +228,14 @@ impl DeliveryState {
                     Err(LogError::Corrupt(_)) => Ok(None),
                     read => read,
                 };
-                let _ = me.cast(DeliveryMsg::Unparked { lane, event, payload });
+                me.cast(DeliveryMsg::Unparked { lane, event, payload });
             });
         }
     }
 
     pub(super) fn take_unparked(
         &mut self,
-        me: &ActorRef<DeliveryMsg>,
+        me: &Post<DeliveryMsg>,
         lane: u64,
         event: EventId,
         payload: Result<Option<Arc<Event>>, LogError>,

@@ -2,8 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use ractor::ActorRef;
-
 use super::{DeliveryMsg, DeliveryState, HELD_BYTES_MAX, Pending};
 use crate::{
     domain::{
@@ -16,7 +14,7 @@ use crate::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
     },
-    tree::Ports,
+    tree::{Ports, mailbox::Post},
 };
 
 /// A delivery that is due: its record, and its event where the log still has it whole.
@@ -36,7 +34,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 impl DeliveryState {
     /// Loads what is due while there are slots for it. The due entry stays in the state until the attempt's outcome
     /// is recorded; `retrying` keeps it from being taken twice.
-    pub(super) fn load_due(&mut self, me: &ActorRef<DeliveryMsg>) {
+    pub(super) fn load_due(&mut self, me: &Post<DeliveryMsg>) {
         let taken = self.due_in_flight + self.due_ready.len();
         let free = self.window().saturating_sub(self.in_flight + self.due_ready.len() + self.due_reserved);
         // While there are new events, retries take a quarter of the window and no more: the end of an outage, or a
@@ -72,7 +70,7 @@ impl DeliveryState {
                 }
                 Err(error) => (Err(error), false),
             };
-            let _ = me.cast(DeliveryMsg::DueLoaded { items, reserved: slots, more });
+            me.cast(DeliveryMsg::DueLoaded { items, reserved: slots, more });
         });
     }
 

@@ -44,6 +44,11 @@ impl Ledger {
         self.read_upto
     }
 
+    /// Events read and neither settled nor due.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Events that may still be read before some are settled.
     pub(crate) fn room(&self) -> usize {
         if self.unrecorded >= UNRECORDED_MAX { 0 } else { IN_FLIGHT_MAX.saturating_sub(self.open.len()) }

@@ -22,7 +22,7 @@ use crate::{
 
 impl DeliveryState {
     pub(super) async fn open(args: DeliveryArgs) -> Result<Self, ActorProcessingErr> {
-        let DeliveryArgs { plan, intake, marks, parent, ports, wires } = args;
+        let DeliveryArgs { plan, intake, marks, parent, level, ports, wires } = args;
         // A predecessor that crashed may have commits on their way: read the position only after them.
         ports.log.commit(Vec::new())?.await?;
         let id = plan.subscription.id;
@@ -34,6 +34,9 @@ impl DeliveryState {
             id,
             gate: wires.gates.of(&plan.destination, now),
             pace: plan.subscription.rate.map(|rate| Pace::new(rate, now)),
+            gauges: wires.gauges.of(id),
+            me: None,
+            level,
             plan,
             parent,
             ports,

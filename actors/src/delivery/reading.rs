@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use ractor::ActorRef;
-
 use super::{
     DeliveryMsg, DeliveryState, HELD_BYTES_MAX, Pending, READ_AGAIN_AFTER,
     lanes::Pushed,
@@ -21,7 +19,7 @@ use crate::{
         event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::{Mark, StateOp},
     },
-    tree::Ports,
+    tree::{Ports, mailbox::Post},
 };
 
 /// An event that was looked at.
@@ -104,7 +102,7 @@ impl DeliveryState {
         Sieve::new(self.plan.clone(), self.wires.config.current())
     }
 
-    pub(super) fn take_batch(&mut self, me: &ActorRef<DeliveryMsg>, prev: EventId, events: Vec<Stored>) {
+    pub(super) fn take_batch(&mut self, me: &Post<DeliveryMsg>, prev: EventId, events: Vec<Stored>) {
         let (Some(first), Some(last)) = (events.first().map(id_of), events.last().map(id_of)) else { return };
         let upto = self.ledger.read_upto();
         if prev > upto || first <= upto || self.reading || events.len() > self.ledger.room() {
@@ -114,13 +112,13 @@ impl DeliveryState {
         let (look, me) = (self.look(), me.clone());
         tokio::spawn(async move {
             let result = look.at(upto, events).await;
-            let _ = me.cast(DeliveryMsg::Prepared { upto: last, result });
+            me.cast(DeliveryMsg::Prepared { upto: last, result });
         });
     }
 
     pub(super) fn take_prepared(
         &mut self,
-        me: &ActorRef<DeliveryMsg>,
+        me: &Post<DeliveryMsg>,
         upto: EventId,
         result: Result<Vec<Prepared>, LogError>,
     ) {
@@ -196,7 +194,7 @@ impl DeliveryState {
         if self.runnable() { self.intake } else { self.intake.min(self.expire_before) }
     }
 
-    pub(super) fn read_on(&mut self, me: &ActorRef<DeliveryMsg>) {
+    pub(super) fn read_on(&mut self, me: &Post<DeliveryMsg>) {
         let room = self.ledger.room().min(BATCH_EVENTS_MAX);
         if self.reading || room == 0 || self.held_bytes >= HELD_BYTES_MAX || self.draining || self.failed {
             return;
@@ -221,7 +219,7 @@ impl DeliveryState {
                 }
                 Err(error) => Err(error),
             };
-            let _ = me.cast(DeliveryMsg::Prepared { upto: limit, result });
+            me.cast(DeliveryMsg::Prepared { upto: limit, result });
         });
     }
 
@@ -233,7 +231,7 @@ impl DeliveryState {
             self.announced = true;
             let credit = if runnable { room } else { 0 };
             let ready = IntegrationMsg::Ready { subscription: self.id, at: self.ledger.read_upto(), credit };
-            let _ = self.parent.cast(ready);
+            self.parent.cast(ready);
         }
     }
 
