@@ -41,7 +41,7 @@ use crate::{
     cli::ServeOptions,
     destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
     ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
-    programs::Engines,
+    programs::{Engines, ProgramOptions},
     providers::registry,
     secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
     settings::Settings,
@@ -126,7 +126,7 @@ impl App {
             providers: Arc::new(*registry()),
             transports: destinations.clone(),
             sealer: store.keys.clone(),
-            programs: Arc::new(Engines),
+            programs: Arc::new(Engines::new(program_options(settings))),
         };
         let ports = Ports {
             log: store.log.clone(),
@@ -205,6 +205,17 @@ impl App {
         // A transport that is still busy must not hold up the stop.
         self.deliveries.shutdown_background();
         self.store.close().await
+    }
+}
+
+fn program_options(settings: &Settings) -> ProgramOptions {
+    let from = &settings.programs;
+    ProgramOptions {
+        workers: from.workers,
+        deadline: from.deadline,
+        memory_bytes: from.memory_bytes,
+        output_bytes_max: from.output_bytes_max,
+        ..ProgramOptions::default()
     }
 }
 

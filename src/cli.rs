@@ -5,6 +5,7 @@
 
 mod config;
 mod demo;
+mod jq_worker;
 pub mod send;
 mod serve;
 pub mod verify;
@@ -23,7 +24,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::serve::ServeOptions;
-use self::{config::ConfigArgs, demo::DemoArgs, send::SendArgs, serve::ServeArgs, verify::VerifyArgs};
+use self::{
+    config::ConfigArgs, demo::DemoArgs, jq_worker::JqWorkerArgs, send::SendArgs, serve::ServeArgs, verify::VerifyArgs,
+};
 use crate::{
     secrets::KeyRingError,
     settings::{self, Effective, LogFormat, Overrides, SettingsError, SettingsSources, TelemetrySettings},
@@ -70,6 +73,9 @@ enum Command {
     Verify(VerifyArgs),
     /// Check and explain the settings
     Config(ConfigArgs),
+    /// Run jq programs for a hookmill that started this process
+    #[command(hide = true)]
+    JqWorker(JqWorkerArgs),
 }
 
 /// Runs the command that was typed and tells how it went.
@@ -95,6 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Send(args) => one_thread()?.block_on(send::run(&args, &mut io::stdout().lock())),
         Command::Verify(args) => verify::run(&args, &mut io::stdout().lock()),
         Command::Config(args) => config::run(args),
+        Command::JqWorker(args) => Ok(jq_worker::run(&args)),
     }
 }
 

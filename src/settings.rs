@@ -22,7 +22,7 @@ pub use self::{
     layers::{Effective, process_environment},
     sections::{
         AdminSettings, DeliverySettings, EgressSettings, IngressSettings, LogFormat, LogLevel, LogSettings,
-        RetrySettings, SupervisionSettings, TelemetrySettings,
+        ProgramSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
     },
 };
 
@@ -52,6 +52,8 @@ pub struct Settings {
     pub delivery: DeliverySettings,
     /// Retries where the subscription names no schedule.
     pub retry: RetrySettings,
+    /// Programs that operators write.
+    pub programs: ProgramSettings,
     /// What destinations may be.
     pub egress: EgressSettings,
     /// What happens when a part crashes.
@@ -88,6 +90,7 @@ impl Default for Settings {
             log: LogSettings::default(),
             delivery: DeliverySettings::default(),
             retry: RetrySettings::default(),
+            programs: ProgramSettings::default(),
             egress: EgressSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),

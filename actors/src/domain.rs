@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod backoff;
+pub mod canonical;
 pub mod config;
 pub mod delivery;
 pub mod event;

@@ -2,10 +2,13 @@
 //! text `whsec_...`, not what it decodes to. While a secret is rolled there is one `v1` for each.
 //! <https://docs.stripe.com/webhooks#verify-manually>
 
+mod canonical;
+
 use std::sync::Arc;
 
 use hookmill_actors::{
     domain::{
+        canonical::CanonicalEvent,
         event::{Event, Identity},
         secret::Secret,
     },
@@ -103,6 +106,10 @@ impl Provider for Stripe {
     /// Its id is a member of the body. What it sends again differs in `pending_webhooks`.
     fn signs_id(&self, _: &Map<String, Value>) -> bool {
         true
+    }
+
+    fn canonicalize(&self, _: &Map<String, Value>, event: &Event) -> Option<CanonicalEvent> {
+        canonical::of(&event.arrival.body)
     }
 
     fn sign(

@@ -241,6 +241,29 @@ impl Default for RetrySettings {
     }
 }
 
+/// Programs that operators write: jq, in processes of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProgramSettings {
+    /// Processes that run jq at once.
+    pub workers: usize,
+    /// One program on one event at most.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+    /// Address space of one process, bytes.
+    #[serde(with = "size")]
+    pub memory_bytes: u64,
+    /// What a program makes of one event at most, bytes.
+    #[serde(with = "size")]
+    pub output_bytes_max: usize,
+}
+
+impl Default for ProgramSettings {
+    fn default() -> Self {
+        Self { workers: 2, deadline: Duration::from_secs(1), memory_bytes: 256 * MIB as u64, output_bytes_max: MIB }
+    }
+}
+
 /// What destinations may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

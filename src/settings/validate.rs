@@ -12,7 +12,10 @@ use hookmill_actors::domain::{
 use humantime_serde::re::humantime::format_duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{AdminSettings, DeliverySettings, Fault, IngressSettings, LogSettings, RetrySettings, Settings, size};
+use super::{
+    AdminSettings, DeliverySettings, Fault, IngressSettings, LogSettings, ProgramSettings, RetrySettings, Settings,
+    size,
+};
 
 /// More threads than this are a slip of the finger.
 const THREADS_MAX: usize = 64;
@@ -35,6 +38,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_log(&settings.log, &settings.ingress, faults);
     check_delivery(&settings.delivery, faults);
     check_retry(&settings.retry, faults);
+    check_programs(&settings.programs, faults);
     if settings.supervision.restarts_max == 0 {
         faults.add("supervision.restarts_max", "is 0; at least one restart must be allowed");
     }
@@ -65,6 +69,19 @@ pub(super) fn apply_dev(settings: &mut Settings, faults: &mut Vec<Fault>) {
             settings.egress.allow.push(network);
         }
     }
+}
+
+fn check_programs(programs: &ProgramSettings, faults: &mut Vec<Fault>) {
+    faults.count("programs.workers", programs.workers, 1, THREADS_MAX);
+    faults.duration("programs.deadline", programs.deadline);
+    // Less does not start the process; an event's body is in it several times.
+    faults.count(
+        "programs.memory_bytes",
+        usize::try_from(programs.memory_bytes).unwrap_or(usize::MAX),
+        64 << 20,
+        64 << 30,
+    );
+    faults.count("programs.output_bytes_max", programs.output_bytes_max, 1 << 10, 64 << 20);
 }
 
 fn check_ingress(ingress: &IngressSettings, faults: &mut Vec<Fault>) {

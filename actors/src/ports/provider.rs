@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use serde_json::{Map, Value};
 
 use crate::domain::{
+    canonical::CanonicalEvent,
     event::{Event, Identity},
     headers::HeaderBlock,
     secret::Secret,
@@ -161,6 +162,13 @@ pub trait Provider: Send + Sync {
     fn signs_id(&self, settings: &Map<String, Value>) -> bool {
         let _ = settings;
         false
+    }
+
+    /// The same event in words common to all providers; `None` where there are none for it, or the body is not in the
+    /// provider's form. May parse; runs for deliveries that ask for it.
+    fn canonicalize(&self, settings: &Map<String, Value>, event: &Event) -> Option<CanonicalEvent> {
+        let _ = (settings, event);
+        None
     }
 
     /// Signs `body` as the provider does. `id` is used where the scheme carries one.
