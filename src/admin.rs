@@ -180,7 +180,7 @@ fn router<S: Clone + Send + Sync + 'static>(
 }
 
 /// Every path there is; what is not here is 404, and only health is open.
-fn routes() -> [(&'static str, MethodRouter<Api>); 21] {
+fn routes() -> [(&'static str, MethodRouter<Api>); 22] {
     use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
     use resource::{delete, list, one};
     [
@@ -196,6 +196,7 @@ fn routes() -> [(&'static str, MethodRouter<Api>); 21] {
         ("/api/v1/destinations/{id}", get(one::<Destination>).put(destinations::update).delete(delete::<Destination>)),
         ("/api/v1/destinations/{id}/rotate-secret", post(destinations::rotate_secret)),
         ("/api/v1/subscriptions", get(list::<Subscription>).post(subscriptions::create)),
+        ("/api/v1/subscriptions/dry_run", post(subscriptions::dry_run)),
         (
             "/api/v1/subscriptions/{id}",
             get(one::<Subscription>).put(subscriptions::update).delete(delete::<Subscription>),

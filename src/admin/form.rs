@@ -18,9 +18,10 @@ pub(super) struct Form {
 }
 
 /// What an update says of a member that may be empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Change<T> {
     /// Not given: it stays.
+    #[default]
     Keep,
     /// `null`: it goes.
     Clear,
@@ -117,6 +118,19 @@ impl Form {
                 None
             }
         }
+    }
+
+    /// An object within that `null` clears; `read` gives nothing where it noted a fault.
+    pub(super) fn clearable_nested<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Self) -> Option<T>,
+    ) -> Change<T> {
+        if self.members.get(name).is_some_and(Value::is_null) {
+            self.take(&[name]);
+            return Change::Clear;
+        }
+        self.nested(name, read).flatten().map_or(Change::Keep, Change::Set)
     }
 
     /// Members of replies that a request cannot set.

@@ -67,9 +67,11 @@ pub(super) async fn create(
         let draft = subscriptions::Draft::read(members, &api.subscription_defaults)
             .map_err(|problem| within(SUBSCRIPTION, problem))?;
         let id = SubscriptionId(api.reserve::<Subscription>());
+        let made = draft.into_subscription(id, api.tree.ports().log.last_committed());
+        subscriptions::check(&api, &made).await.map_err(|problem| within(SUBSCRIPTION, problem))?;
         made_destination = Some((destination.id, secret));
         writes.push(new(destination));
-        writes.push(new(draft.into_subscription(id, api.tree.ports().log.last_committed())));
+        writes.push(new(made));
         subscription = Some(id);
     }
     let id = integration.id;

@@ -1,15 +1,23 @@
 //! Subscriptions: `/api/v1/subscriptions`. Which events of an integration go to which destination, and how.
 
+mod dry_run;
+mod order;
+mod programs;
+mod rendering;
+mod retry;
+mod selection;
+
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::domain::{
-    backoff::{RetryPolicy, SCHEDULE_MAX, WAIT_MAX_S},
+    backoff::{AGE_MAX_S, RetryPolicy},
     config::{Meta, Subscription},
     ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
     limits::IN_FLIGHT_MAX,
     order::Order,
     selection::Selection,
+    shaping::Rate,
     transform::Transform,
 };
 use serde::Serialize;
@@ -18,8 +26,8 @@ use serde_json::Value;
 use super::{
     Api,
     auth::Author,
-    fields::{boolean, line, list, number, string},
-    form::Form,
+    fields::{boolean, line, number, string},
+    form::{Change, Form},
     integrations::NAME_CHARS_MAX,
     json::{Json, quoted},
     paging::Params,
@@ -27,6 +35,9 @@ use super::{
     resource::{IfMatch, Managed, Segments, reply, time},
     tools::Tools,
 };
+
+pub(super) use self::{dry_run::dry_run, programs::check};
+use self::{retry::RetryPatch, selection::SelectionPatch};
 
 #[expect(clippy::cast_possible_truncation, reason = "the bound is 256")]
 const IN_FLIGHT: RangeInclusive<u16> = 1..=IN_FLIGHT_MAX as u16;
@@ -53,6 +64,12 @@ pub(super) struct View {
     is_active: bool,
     in_flight_max: u16,
     retry: RetryPolicy,
+    selection: Selection,
+    order: Order,
+    transform: Transform,
+    headers: BTreeMap<String, String>,
+    rate: Option<Rate>,
+    expires_after_s: Option<u64>,
     /// Events up to this one are not its; `null` where it began with the first.
     start_after: Option<EventId>,
     version: u64,
@@ -96,6 +113,12 @@ impl Managed for Subscription {
             is_active: self.active,
             in_flight_max: self.in_flight_max,
             retry: self.retry.clone(),
+            selection: self.selection.clone(),
+            order: self.order.clone(),
+            transform: self.transform.clone(),
+            headers: self.headers.clone(),
+            rate: self.rate,
+            expires_after_s: self.expires_after_s,
             start_after: (self.start_after != EventId::ZERO).then_some(self.start_after),
             version: self.meta.version,
             created_at: time(self.meta.created_at_ms),
@@ -113,7 +136,9 @@ pub(super) async fn create(
     let draft = Draft::read(body, &api.subscription_defaults)?;
     let id = SubscriptionId(api.reserve::<Subscription>());
     let last = api.tree.ports().log.last_committed();
-    let made = api.create(&author, draft.into_subscription(id, last)).await?;
+    let subscription = draft.into_subscription(id, last);
+    check(&api, &subscription).await?;
+    let made = api.create(&author, subscription).await?;
     Ok(reply(StatusCode::CREATED, &made, &made.view(&api.tools)))
 }
 
@@ -126,6 +151,8 @@ pub(super) async fn update(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let patch = Patch::read(body)?;
+    // Another change at the same time was checked by whoever makes it: no text is stored that was not.
+    check(&api, &patch.applied_to(&api.find(id)?)?).await?;
     let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current)).await?;
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
@@ -175,6 +202,7 @@ pub(super) struct Draft {
     in_flight_max: u16,
     retry: RetryPolicy,
     start: Start,
+    shape: Shape,
 }
 
 impl Draft {
@@ -188,6 +216,7 @@ impl Draft {
         let in_flight_max = form.optional(&["in_flight_max"], number(IN_FLIGHT)).unwrap_or(defaults.in_flight_max);
         let retry = RetryPatch::read(&mut form).applied_to(&defaults.retry);
         let start = form.optional(&["start"], Start::read).unwrap_or(Start::Now);
+        let shape = Shape::read(&mut form);
         form.finish(|| {
             Some(Self {
                 integration: integration?,
@@ -197,12 +226,27 @@ impl Draft {
                 in_flight_max,
                 retry,
                 start,
+                shape,
             })
         })
     }
 
+    /// One that is only tried, with the defaults for all that programs have no part in.
+    fn unnamed(integration: IntegrationId, destination: DestinationId, defaults: &SubscriptionDefaults) -> Self {
+        Self {
+            integration,
+            destination,
+            name: String::new(),
+            active: true,
+            in_flight_max: defaults.in_flight_max,
+            retry: defaults.retry.clone(),
+            start: Start::Now,
+            shape: Shape::default(),
+        }
+    }
+
     pub(super) fn into_subscription(self, id: SubscriptionId, last: EventId) -> Subscription {
-        Subscription {
+        let subscription = Subscription {
             id,
             integration_id: self.integration,
             destination_id: self.destination,
@@ -218,32 +262,59 @@ impl Draft {
             rate: None,
             expires_after_s: None,
             meta: Meta::default(),
-        }
+        };
+        self.shape.applied_to(subscription)
     }
 }
 
-/// The retry policy's members that were given.
+/// What a request says of the events that are taken and of how they are sent.
 #[derive(Default)]
-struct RetryPatch {
-    schedule_s: Option<Vec<u64>>,
-    retry_after_max_s: Option<u64>,
+struct Shape {
+    selection: SelectionPatch,
+    order: Change<Order>,
+    transform: Change<Transform>,
+    headers: Change<BTreeMap<String, String>>,
+    rate: Change<Rate>,
+    expires_after_s: Change<u64>,
 }
 
-impl RetryPatch {
+impl Shape {
     fn read(form: &mut Form) -> Self {
-        form.nested("retry", |form| Self {
-            schedule_s: form.optional(&["schedule_s"], list(SCHEDULE_MAX, number(0..=WAIT_MAX_S))),
-            retry_after_max_s: form.optional(&["retry_after_max_s"], number(0..=WAIT_MAX_S)),
-        })
-        .unwrap_or_default()
+        Self {
+            rate: order::read_rate(form),
+            expires_after_s: form.clearable(&["expires_after_s"], number(1..=AGE_MAX_S)),
+            ..Self::read_programs(form)
+        }
     }
 
-    fn applied_to(&self, current: &RetryPolicy) -> RetryPolicy {
-        RetryPolicy {
-            schedule_s: self.schedule_s.clone().unwrap_or_else(|| current.schedule_s.clone()),
-            retry_after_max_s: self.retry_after_max_s.unwrap_or(current.retry_after_max_s),
-            ..current.clone()
+    /// Only the members that programs are in.
+    fn read_programs(form: &mut Form) -> Self {
+        Self {
+            selection: SelectionPatch::read(form),
+            order: order::read(form),
+            transform: rendering::read(form),
+            headers: rendering::read_headers(form),
+            ..Self::default()
         }
+    }
+
+    fn applied_to(&self, mut subscription: Subscription) -> Subscription {
+        self.selection.apply_to(&mut subscription.selection);
+        replace(&self.order, &mut subscription.order);
+        replace(&self.transform, &mut subscription.transform);
+        replace(&self.headers, &mut subscription.headers);
+        self.rate.apply_to(&mut subscription.rate);
+        self.expires_after_s.apply_to(&mut subscription.expires_after_s);
+        subscription
+    }
+}
+
+/// A member whose empty form is its default.
+fn replace<T: Clone + Default>(change: &Change<T>, member: &mut T) {
+    match change {
+        Change::Keep => {}
+        Change::Clear => *member = T::default(),
+        Change::Set(value) => member.clone_from(value),
     }
 }
 
@@ -255,6 +326,7 @@ struct Patch {
     active: Option<bool>,
     in_flight_max: Option<u16>,
     retry: RetryPatch,
+    shape: Shape,
 }
 
 impl Patch {
@@ -269,6 +341,7 @@ impl Patch {
             active: form.optional(&["active", "is_active"], boolean),
             in_flight_max: form.optional(&["in_flight_max"], number(IN_FLIGHT)),
             retry: RetryPatch::read(&mut form),
+            shape: Shape::read(&mut form),
         };
         form.finish(|| Some(patch))
     }
@@ -286,7 +359,7 @@ impl Patch {
         next.active = self.active.unwrap_or(current.active);
         next.in_flight_max = self.in_flight_max.unwrap_or(current.in_flight_max);
         next.retry = self.retry.applied_to(&current.retry);
-        Ok(next)
+        Ok(self.shape.applied_to(next))
     }
 }
 
