@@ -1,5 +1,7 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
+mod trying;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -30,7 +32,6 @@ use hookmill_actors::{
         transport::{AttemptReport, Consignment, Timings, Transport, Transports, Verdict},
     },
     snapshot::Compiler,
-    testkit::stubs::TextPrograms,
     tree::{Ports, TreeHandle},
 };
 use serde_json::{Value, json};
@@ -42,6 +43,7 @@ use super::{
     router, routes,
     testing::{FixedClock, MemoryState, OneToken, TOKEN, tools},
 };
+use crate::programs::{Engines, ProgramOptions};
 
 #[derive(Default)]
 struct MemoryConfig {
@@ -212,7 +214,7 @@ async fn running() -> Running {
             providers: tools.providers.clone(),
             transports: Arc::new(Nowhere),
             sealer: tools.sealer.clone(),
-            programs: Arc::new(TextPrograms),
+            programs: Arc::new(Engines::new(ProgramOptions::default())),
         },
         clock: Arc::new(FixedClock(1_767_225_600_000)),
     };

@@ -18,7 +18,7 @@ use hookmill_actors::{
 use serde::Serialize;
 use serde_json::Value;
 
-use self::samples::Sources;
+use self::samples::{Sources, Unread};
 use super::{
     Draft, Shape,
     programs::{Compiled, compile},
@@ -40,7 +40,8 @@ struct Item {
     event_id: Option<EventId>,
     event_type: Option<String>,
     selected: bool,
-    /// Why it is not: `type`, `filter`, `fault`, or `missing` where it is not stored any more.
+    /// Why it is not: `type`, `filter`, `fault`, or, where it cannot be read, `missing` or
+    /// `corrupt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     because: Option<&'static str>,
     /// The same in words.
@@ -93,12 +94,9 @@ pub(in crate::admin) async fn dry_run(State(api): State<Api>, Json(body): Json) 
     for source in sources.resolve(&api, &tried).await? {
         items.push(match source {
             Ok(subject) => try_one(&compiled, &selection, subject).await,
-            Err(event) => Item {
-                event_id: Some(event),
-                because: Some("missing"),
-                detail: Some("does not exist, or its retention has ended".to_owned()),
-                ..Item::default()
-            },
+            Err(Unread { id, because, detail }) => {
+                Item { event_id: Some(id), because: Some(because), detail: Some(detail.to_owned()), ..Item::default() }
+            }
         });
     }
     Ok(json(StatusCode::OK, &View { items }))

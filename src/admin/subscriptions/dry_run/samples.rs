@@ -14,7 +14,7 @@ use hookmill_actors::{
         headers::HeaderBlock,
         ids::{EndpointId, EventId},
     },
-    ports::program::Subject,
+    ports::{event_log::LogError, program::Subject},
     snapshot::{Naming, Snapshot},
 };
 use serde_json::Value;
@@ -37,6 +37,13 @@ pub(super) enum Sources {
     Latest,
     Stored(Vec<EventId>),
     Samples(Vec<Sample>),
+}
+
+/// A stored event that cannot be tried.
+pub(super) struct Unread {
+    pub(super) id: EventId,
+    pub(super) because: &'static str,
+    pub(super) detail: &'static str,
 }
 
 /// An event out of the request.
@@ -71,12 +78,12 @@ impl Sources {
         }
     }
 
-    /// Each event as programs see it, or the id of one that is not there.
+    /// Each event as programs see it, or the id of one that cannot be read and why.
     pub(super) async fn resolve(
         self,
         api: &Api,
         subscription: &Subscription,
-    ) -> Result<Vec<Result<Subject, EventId>>, Problem> {
+    ) -> Result<Vec<Result<Subject, Unread>>, Problem> {
         let integration = subscription.integration_id;
         let log = &api.tree.ports().log;
         let snapshot = api.tree.config().current();
@@ -94,9 +101,13 @@ impl Sources {
                 let problem = format!("names event {id}, which is not of integration {integration}");
                 return Err(Problem::member("/event_ids", problem));
             }
-            subjects.push(match log.get(id).await? {
-                Some(event) => Ok(subject(&snapshot, subscription, event)),
-                None => Err(id),
+            subjects.push(match log.get(id).await {
+                Ok(Some(event)) => Ok(subject(&snapshot, subscription, event)),
+                Ok(None) => {
+                    Err(Unread { id, because: "missing", detail: "does not exist, or its retention has ended" })
+                }
+                Err(LogError::Corrupt(id)) => Err(Unread { id, because: "corrupt", detail: "its record is damaged" }),
+                Err(error) => return Err(error.into()),
             });
         }
         Ok(subjects)
