@@ -63,13 +63,13 @@ struct Structured<'a> {
 
 /// The data of an event in JSON: as it is, as text, or in base64.
 #[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
 pub(super) enum Data<'a> {
     #[serde(rename = "data")]
     Json(&'a RawValue),
     #[serde(rename = "data")]
     Text(&'a str),
-    DataBase64(String),
+    #[serde(rename = "data_base64")]
+    Base64(String),
 }
 
 /// One JSON object with the body under `data`, or under `data_base64` where it is neither JSON nor text.
@@ -90,7 +90,7 @@ pub(super) fn data(subject: &Subject) -> (&str, Data<'_>) {
     let body: &[u8] = &subject.event.arrival.body;
     // Kept as it is written: numbers of any length, members in their order.
     let json = || serde_json::from_slice::<&RawValue>(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)).ok();
-    let base64 = || Data::DataBase64(STANDARD.encode(body));
+    let base64 = || Data::Base64(STANDARD.encode(body));
     let Some(content_type) = subject.event.content_type() else {
         return match json() {
             Some(json) => ("application/json", Data::Json(json)),

@@ -1,6 +1,6 @@
 //! Headers that a subscription adds: names, and templates of their values (`{{event.id}}`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use hookmill_actors::ports::{program::Subject, provider::SettingsError};
 use serde_json::Value;
@@ -209,7 +209,10 @@ fn safe(text: &str) -> String {
         } else if char.is_ascii() {
             char.to_string()
         } else {
-            char.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect()
+            char.encode_utf8(&mut bytes).bytes().fold(String::new(), |mut encoded, byte| {
+                let _ = write!(encoded, "%{byte:02X}");
+                encoded
+            })
         };
         if value.len() + part.len() > VALUE_BYTES_MAX {
             break;

@@ -88,6 +88,7 @@ fn operand<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Executio
     Ok(value)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the crate's signature of a function")]
 fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let [text, place] = args.as_slice() else { return Err(ExecutionError::MissingArgumentOrTarget) };
     let (Some(text), Some(place)) = (text.downcast_ref::<CelString>(), place.downcast_ref::<CelInt>()) else {

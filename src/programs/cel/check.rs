@@ -282,7 +282,7 @@ impl Check<'_> {
             }
         }
         self.expr(&mut text)?;
-        call.func_name = budget::MATCHES.to_owned();
+        budget::MATCHES.clone_into(&mut call.func_name);
         call.args = vec![text, int(place.id, self.regexes.len() as u64 - 1)];
         Ok(())
     }

@@ -75,11 +75,11 @@ impl Pool {
         drop(checker);
         match answer {
             Ok(Ok(Answer::Done(_))) => {
-                let mut checked = lock(&self.checked);
-                if checked.len() == CHECKED_MAX {
-                    checked.clear();
+                let mut known = lock(&self.checked);
+                if known.len() == CHECKED_MAX {
+                    known.clear();
                 }
-                checked.insert(hash);
+                known.insert(hash);
                 Ok(())
             }
             Ok(Ok(Answer::Fault(problem))) => Err(problem),
