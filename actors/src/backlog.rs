@@ -83,7 +83,8 @@ pub(crate) async fn measure(
 ) -> Result<Vec<Turn>, LogError> {
     let mut turns = Vec::new();
     for (integration, backlog) in &snapshot.backlogs {
-        if !backlog.is_urgent(bytes_max) && !(all && backlog.has_changed()) {
+        let due = backlog.is_urgent(bytes_max) || all && backlog.has_changed();
+        if !due {
             continue;
         }
         let counted = backlog.appended.load(Relaxed);

@@ -178,7 +178,8 @@ fn place(entry: u64) -> u64 {
 }
 
 fn low(value: u64) -> u32 {
-    (value & u64::from(u32::MAX)) as u32
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

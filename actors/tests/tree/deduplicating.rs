@@ -22,10 +22,10 @@ const DELIVERED: Step = Step::Answer(Verdict::Delivered, Duration::from_millis(1
 
 /// Waits until intake has recorded the event; the event it is a duplicate of.
 async fn first_of(world: &World, event: EventId) -> Option<EventId> {
-    while world.state.intake(event.integration()).await.unwrap() < event {
+    while world.state.intake(event.integration()).await.expect("the state answers") < event {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    match world.state.note(event).await.unwrap().and_then(|note| note.mark) {
+    match world.state.note(event).await.expect("the state answers").and_then(|note| note.mark) {
         Some(Mark::DuplicateOf(first)) => Some(first),
         Some(other) => panic!("{other:?}"),
         None => None,

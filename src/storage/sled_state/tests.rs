@@ -63,7 +63,6 @@ fn note(n: u64) -> Note {
         event: event(n),
         event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
         provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
-        ..Note::default()
     }
 }
 
