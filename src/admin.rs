@@ -41,7 +41,7 @@ use hookmill_actors::{
     ports::{provider::Providers, sealer::Sealer},
     tree::TreeHandle,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use self::{
     auth::{FailedSignIns, Gate, Hosts},
@@ -51,7 +51,7 @@ use self::{
 pub use self::{
     auth::{TokenCheck, TokenName},
     subscriptions::SubscriptionDefaults,
-    tools::{DestinationRules, SecretTools},
+    tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
 };
 
@@ -110,6 +110,14 @@ struct Api {
     tools: Tools,
     readiness: Readiness,
     subscription_defaults: SubscriptionDefaults,
+    /// Places for destination tests under way.
+    tests: Arc<Semaphore>,
+}
+
+impl Api {
+    fn test_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(destinations::test::TESTS_MAX))
+    }
 }
 
 /// A bound, not yet serving API.
@@ -143,6 +151,7 @@ impl AdminServer {
             tools,
             readiness: ports.readiness,
             subscription_defaults: ports.subscription_defaults,
+            tests: Api::test_places(),
         };
         Ok(Self { listener, address, router: router(routes(), api, gate, options.body_bytes_max) })
     }
@@ -197,6 +206,8 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/destinations/{id}", get(one::<Destination>).put(destinations::update).delete(delete::<Destination>)),
         ("/api/v1/destinations/{id}/flow", get(flow::one)),
         ("/api/v1/destinations/{id}/rotate-secret", post(destinations::rotate_secret)),
+        ("/api/v1/destinations/{id}/test", post(destinations::test::stored)),
+        ("/api/v1/destinations/test", post(destinations::test::unsaved)),
         ("/api/v1/subscriptions", get(list::<Subscription>).post(subscriptions::create)),
         ("/api/v1/subscriptions/dry_run", post(subscriptions::dry_run)),
         (

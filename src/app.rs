@@ -17,9 +17,13 @@ use std::{
 };
 
 use anyhow::Context;
+use async_trait::async_trait;
 use hookmill_actors::{
-    domain::secret::Secret,
-    ports::provider::SettingsError,
+    domain::{config::Destination, secret::Secret},
+    ports::{
+        provider::SettingsError,
+        transport::{AttemptReport, Consignment, Transports},
+    },
     router::CommitBoard,
     scheduler::Retention,
     snapshot::Compiler,
@@ -30,12 +34,13 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 pub use self::clock::SystemClock;
 use self::store::Store;
 use crate::{
     admin::{
-        AdminOptions, AdminPorts, AdminServer, DestinationRules, SecretTools, SubscriptionDefaults, TokenCheck,
+        AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults, TokenCheck,
         TokenName,
     },
     cli::ServeOptions,
@@ -121,7 +126,7 @@ impl App {
             connect_timeout: settings.delivery.connect_timeout,
         };
         let egress = Egress::new(settings.egress.allow.clone(), own.clone());
-        let destinations = Arc::new(Destinations::new(egress, defaults));
+        let destinations = Arc::new(Destinations::new(egress, defaults, settings.destinations.files()));
         let compiler = Compiler {
             providers: Arc::new(*registry()),
             transports: destinations.clone(),
@@ -150,7 +155,9 @@ impl App {
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
-        let admin = bind_admin(settings, &tree, &store, destinations, token, readiness.clone()).await?;
+        let admin =
+            bind_admin(settings, &tree, &store, destinations, deliveries.handle().clone(), token, readiness.clone())
+                .await?;
         let ingress = start_ingress(settings, &tree, &store, clock, readiness)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
@@ -239,6 +246,7 @@ async fn bind_admin(
     tree: &Tree,
     store: &Store,
     destinations: Arc<Destinations>,
+    deliveries: tokio::runtime::Handle,
     token: TokenHash,
     readiness: Arc<Ready>,
 ) -> anyhow::Result<AdminServer> {
@@ -252,7 +260,7 @@ async fn bind_admin(
         tree: tree.handle().clone(),
         sealer: store.keys.clone(),
         providers: Arc::new(*registry()),
-        destinations: Arc::new(Rules(destinations)),
+        destinations: Arc::new(Rules { destinations, deliveries }),
         tokens: Arc::new(OneToken(token)),
         readiness: Arc::new(move || readiness.reasons()),
         secrets: Arc::new(RingTools(store.keys.clone())),
@@ -334,11 +342,35 @@ impl TokenCheck for OneToken {
     }
 }
 
-struct Rules(Arc<Destinations>);
+struct Rules {
+    destinations: Arc<Destinations>,
+    /// Connections are served where deliveries are, not beside the admin API.
+    deliveries: tokio::runtime::Handle,
+}
 
+#[async_trait]
 impl DestinationRules for Rules {
-    fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError> {
-        self.0.validate(kind, settings)
+    fn validate(
+        &self,
+        kind: &str,
+        settings: &Map<String, Value>,
+        credentials: Option<&Secret>,
+    ) -> Result<(), SettingsError> {
+        self.destinations.validate(kind, settings, credentials)
+    }
+
+    async fn attempt(
+        &self,
+        destination: &Destination,
+        keys: Keys,
+        consignment: Consignment,
+        now_ms: u64,
+    ) -> Result<AttemptReport, SettingsError> {
+        let transport = self.destinations.build(destination, &keys.signing_secret, keys.credentials.as_ref())?;
+        // Dropped with the request: then the attempt ends too.
+        let attempt =
+            AbortOnDropHandle::new(self.deliveries.spawn(async move { transport.attempt(consignment, now_ms).await }));
+        attempt.await.map_err(|_| SettingsError::new("type", "the attempt was abandoned; the log says why"))
     }
 }
 

@@ -5,11 +5,22 @@
 //! A new kind is one file with a [`Kind`] and one line in [`Destinations::new`].
 
 mod egress;
+mod file;
+mod header_rules;
 mod http;
+mod link;
+mod members;
+mod nats;
+mod parcel;
+mod redis_stream;
+mod report;
 mod retry_after;
 mod sign;
+mod store;
+mod trace;
+mod url;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use hookmill_actors::{
     domain::{config::Destination, secret::Secret},
@@ -20,22 +31,31 @@ use hookmill_actors::{
 };
 use serde_json::{Map, Value};
 
+use self::{egress::connector::Connector, link::Dialer, members::Credentials};
 pub use self::{
     egress::{Denied, Egress, OwnAddresses},
     http::HttpDefaults,
     sign::{new_signing_secret, validate_signing_secret},
 };
 
+/// The header that a destination test carries, with the value `true`.
+pub const TEST_HEADER: &str = header_rules::TEST;
+
 /// One way to deliver.
 trait Kind: Send + Sync {
     /// Its name in configuration.
     fn name(&self) -> &'static str;
 
-    /// The faults of a destination's settings.
-    fn validate(&self, settings: &Map<String, Value>) -> Result<(), SettingsError>;
+    /// The faults of a destination's settings, and of the credentials that go with them.
+    fn validate(&self, settings: &Map<String, Value>, credentials: Credentials) -> Result<(), SettingsError>;
 
-    /// A transport for one destination; refuses what [`Kind::validate`] refuses.
-    fn build(&self, settings: &Map<String, Value>, secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError>;
+    /// A transport for one destination; refuses what [`Kind::validate`] refuses. Connects to nothing yet.
+    fn build(
+        &self,
+        settings: &Map<String, Value>,
+        credentials: Credentials,
+        signing_secret: &Secret,
+    ) -> Result<Arc<dyn Transport>, SettingsError>;
 }
 
 /// All kinds of destinations.
@@ -44,9 +64,21 @@ pub struct Destinations {
 }
 
 impl Destinations {
-    /// The registry, with an empty pool. Transports must be used on a tokio runtime with I/O and time.
-    pub fn new(egress: Egress, http: HttpDefaults) -> Self {
-        Self { kinds: vec![Box::new(http::Http::new(Arc::new(egress), http))] }
+    /// The registry, with empty pools. Transports must be used on a tokio runtime with I/O and time. `files` is the
+    /// folder that `file` destinations may write below, where there is one.
+    pub fn new(egress: Egress, defaults: HttpDefaults, files: Option<PathBuf>) -> Self {
+        let egress = Arc::new(egress);
+        let connector = Connector::new(Arc::clone(&egress));
+        let dialer = Dialer::new(egress.clone(), connector.clone(), defaults);
+        Self {
+            kinds: vec![
+                Box::new(http::Http::new(egress, connector, defaults)),
+                Box::new(redis_stream::RedisStream::new(dialer.clone())),
+                Box::new(nats::Nats::new(dialer)),
+                Box::new(file::Files::new(files)),
+                Box::new(store::Store),
+            ],
+        }
     }
 
     /// The kinds' names, as a destination's `type` gives them.
@@ -54,10 +86,16 @@ impl Destinations {
         self.kinds.iter().map(|kind| kind.name()).collect()
     }
 
-    /// Checks a destination's `type` and `settings`, addresses that the egress rules deny included. Resolves no
-    /// names: what a name stands for is checked at each connection.
-    pub fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError> {
-        self.kind(kind)?.validate(settings)
+    /// Checks a destination's `type`, `settings` and `credentials`, addresses that the egress rules deny included.
+    /// Resolves no names: what a name stands for is checked at each connection. A fault of credentials has a field
+    /// that begins with `credentials`.
+    pub fn validate(
+        &self,
+        kind: &str,
+        settings: &Map<String, Value>,
+        credentials: Option<&Secret>,
+    ) -> Result<(), SettingsError> {
+        self.kind(kind)?.validate(settings, Credentials::read(credentials)?)
     }
 
     fn kind(&self, name: &str) -> Result<&dyn Kind, SettingsError> {
@@ -73,9 +111,10 @@ impl Transports for Destinations {
         &self,
         destination: &Destination,
         signing_secret: &Secret,
-        _credentials: Option<&Secret>,
+        credentials: Option<&Secret>,
     ) -> Result<Arc<dyn Transport>, SettingsError> {
-        self.kind(&destination.kind)?.build(&destination.settings, signing_secret)
+        let kind = self.kind(&destination.kind)?;
+        kind.build(&destination.settings, Credentials::read(credentials)?, signing_secret)
     }
 }
 
@@ -85,8 +124,11 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_told_the_known_ones() {
-        let destinations = Destinations::new(Egress::default(), HttpDefaults::default());
-        let error = destinations.validate("smtp", &Map::new()).unwrap_err();
-        assert_eq!(error.to_string(), "`type`: `smtp` is no kind of destination; use http");
+        let destinations = Destinations::new(Egress::default(), HttpDefaults::default(), None);
+        let error = destinations.validate("smtp", &Map::new(), None).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`type`: `smtp` is no kind of destination; use http or redis_stream or nats or file or store"
+        );
     }
 }

@@ -6,7 +6,8 @@ use hookmill_actors::ports::provider::{Provider, Providers};
 
 mod members;
 mod payload;
-mod signature;
+pub(crate) mod signature;
+pub(crate) mod template;
 
 /// Declares each provider's module and lists its `PROVIDER`. `cargo fmt` does not see modules that a macro
 /// declares: run `rustfmt --edition 2024` on them.

@@ -21,8 +21,8 @@ pub use self::{
     fault::{Fault, Origin, SettingsError},
     layers::{Effective, process_environment},
     sections::{
-        AdminSettings, DeliverySettings, EgressSettings, IngressSettings, LogFormat, LogLevel, LogSettings,
-        ProgramSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
+        AdminSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings, LogFormat, LogLevel,
+        LogSettings, ProgramSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
     },
 };
 
@@ -54,8 +54,10 @@ pub struct Settings {
     pub retry: RetrySettings,
     /// Programs that operators write.
     pub programs: ProgramSettings,
-    /// What destinations may be.
+    /// Where destinations may lie.
     pub egress: EgressSettings,
+    /// What destinations on this machine may do.
+    pub destinations: DestinationsSettings,
     /// What happens when a part crashes.
     pub supervision: SupervisionSettings,
     /// Logs.
@@ -92,6 +94,7 @@ impl Default for Settings {
             retry: RetrySettings::default(),
             programs: ProgramSettings::default(),
             egress: EgressSettings::default(),
+            destinations: DestinationsSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),
         }

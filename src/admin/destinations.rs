@@ -1,27 +1,36 @@
-//! Destinations: `/api/v1/destinations`. The signing secret is shown once, and only when hookmill made it.
+//! Destinations: `/api/v1/destinations`. The signing secret is shown once, and only when hookmill made it; credentials
+//! are never shown.
+//!
+//! What requests ask for is read in [`draft`], [`limits`] and [`credentials`]; [`test`] makes an attempt.
+
+mod credentials;
+mod draft;
+mod limits;
+pub(super) mod test;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
         activity::ActivityResult,
-        config::{Destination, DestinationStatus, Meta},
+        config::{Destination, DestinationStatus},
         ids::DestinationId,
         secret::Secret,
         shaping::DestinationLimits,
     },
-    ports::{provider::SettingsError, sealer::Owner},
+    ports::sealer::Owner,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::destinations::{new_signing_secret, validate_signing_secret};
 
+pub(super) use self::draft::Draft;
+use self::draft::Patch;
 use super::{
     Api,
     auth::Author,
-    fields::{line, object, one_of, secret, string},
+    fields::secret,
     form::Form,
-    integrations::NAME_CHARS_MAX,
     json::{Json, OptionalJson},
     paging::Params,
     problem::Problem,
@@ -33,11 +42,11 @@ use super::{
 
 const STATUSES: [(&str, DestinationStatus); 2] =
     [("active", DestinationStatus::Active), ("paused", DestinationStatus::Paused)];
-const KIND_DEFAULT: &str = "http";
 const SETTINGS_BYTES_MAX: usize = 16 * 1024;
 const SETTINGS_DEPTH_MAX: usize = 8;
 const SECRET_BYTES_MAX: usize = 128;
-const READ_ONLY: [&str; 6] = ["id", "status_reason", "signing_fingerprint", "version", "created_at", "updated_at"];
+const READ_ONLY: [&str; 7] =
+    ["id", "status_reason", "credentials_problem", "signing_fingerprint", "version", "created_at", "updated_at"];
 
 /// A destination as replies show it.
 #[derive(Debug, Serialize)]
@@ -48,6 +57,12 @@ pub(super) struct View {
     status: DestinationStatus,
     status_reason: Option<String>,
     settings: Map<String, Value>,
+    /// The names of what is stored, each with what stands in place of a secret.
+    credentials: Option<Map<String, Value>>,
+    /// Why it does not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credentials_problem: Option<String>,
+    limits: DestinationLimits,
     signing_fingerprint: String,
     version: u64,
     created_at: String,
@@ -83,7 +98,11 @@ impl Managed for Destination {
         filter.is_none_or(|status| self.status == status)
     }
 
-    fn view(&self, _tools: &Tools) -> View {
+    fn view(&self, tools: &Tools) -> View {
+        let (credentials, credentials_problem) = match credentials::stored(self, tools) {
+            Ok(stored) => (stored.as_ref().map(credentials::shown), None),
+            Err(problem) => (None, Some(problem)),
+        };
         View {
             id: self.id.0,
             name: self.name.clone(),
@@ -91,6 +110,9 @@ impl Managed for Destination {
             status: self.status,
             status_reason: self.status_reason.clone(),
             settings: redact::settings(&self.settings),
+            credentials,
+            credentials_problem,
+            limits: self.limits,
             signing_fingerprint: self.signing_fingerprint.clone(),
             version: self.meta.version,
             created_at: time(self.meta.created_at_ms),
@@ -178,106 +200,6 @@ fn signing_secret(value: Value) -> Result<Secret, String> {
     }
 }
 
-/// A new destination as asked for.
-pub(super) struct Draft {
-    name: String,
-    kind: String,
-    status: DestinationStatus,
-    settings: Map<String, Value>,
-    signing_secret: Option<Secret>,
-}
-
-impl Draft {
-    pub(super) fn read(body: Value, tools: &Tools) -> Result<Self, Problem> {
-        let mut form = Form::new(body)?;
-        form.read_only(&READ_ONLY);
-        let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
-        let kind = form.optional(&["type"], string).map_or_else(|| KIND_DEFAULT.to_owned(), |kind| kind.to_lowercase());
-        let status = form.optional(&["status"], one_of(&STATUSES)).unwrap_or(DestinationStatus::Active);
-        let settings = form.required(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX));
-        let signing_secret = form.optional(&["signing_secret"], signing_secret);
-        let draft = form.finish(|| Some(Self { name: name?, kind, status, settings: settings?, signing_secret }))?;
-        tools.destinations.validate(&draft.kind, &draft.settings).map_err(refused)?;
-        Ok(draft)
-    }
-
-    /// The destination, and the secret that was made for it.
-    pub(super) fn into_destination(self, id: DestinationId, tools: &Tools) -> (Destination, Option<Secret>) {
-        let (secret, made_secret) = given_or_made(self.signing_secret, tools);
-        let destination = Destination {
-            id,
-            name: self.name,
-            kind: self.kind,
-            status: self.status,
-            status_reason: None,
-            settings: self.settings,
-            signing_secret: tools.sealer.seal(Owner::SigningSecret(id), &secret),
-            signing_fingerprint: tools.secrets.fingerprint(&secret),
-            credentials: None,
-            limits: DestinationLimits::default(),
-            meta: Meta::default(),
-        };
-        (destination, made_secret)
-    }
-}
-
-/// Names the member of the request that the registry's words are about.
-fn refused(error: SettingsError) -> Problem {
-    let pointer = match error.field.strip_prefix("settings.").unwrap_or(&error.field) {
-        "type" => "/type".to_owned(),
-        "settings" => "/settings".to_owned(),
-        field => format!("/settings/{}", field.replace('.', "/")),
-    };
-    Problem::member(pointer, error.problem)
-}
-
-/// An update as asked for.
-struct Patch {
-    name: Option<String>,
-    kind: Option<String>,
-    status: Option<DestinationStatus>,
-    settings: Option<Map<String, Value>>,
-}
-
-impl Patch {
-    fn read(body: Value) -> Result<Self, Problem> {
-        let mut form = Form::new(body)?;
-        form.read_only(&READ_ONLY);
-        let patch = Self {
-            name: form.optional(&["name"], line(1..=NAME_CHARS_MAX)),
-            kind: form.optional(&["type"], string),
-            status: form.optional(&["status"], one_of(&STATUSES)),
-            settings: form.optional(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX)),
-        };
-        if form.optional(&["signing_secret"], |_| Ok(())).is_some() {
-            form.fault("signing_secret", "is changed by `POST .../rotate-secret`; leave it out");
-        }
-        if patch.settings.as_ref().is_some_and(redact::is_redacted) {
-            form.fault("settings", "holds `***`, which a reply shows in place of a secret; give the secret itself");
-        }
-        form.finish(|| Some(patch))
-    }
-
-    fn applied_to(&self, current: &Destination, tools: &Tools) -> Result<Destination, Problem> {
-        if self.kind.as_ref().is_some_and(|kind| !kind.eq_ignore_ascii_case(&current.kind)) {
-            return Err(Problem::member("/type", "cannot be changed; create another destination"));
-        }
-        let mut next = current.clone();
-        if let Some(name) = &self.name {
-            next.name.clone_from(name);
-        }
-        if let Some(status) = self.status.filter(|status| *status != current.status) {
-            next.status = status;
-            next.status_reason = None;
-        }
-        if let Some(settings) = &self.settings {
-            tools.destinations.validate(&current.kind, settings).map_err(refused)?;
-            next.settings.clone_from(settings);
-        }
-        Ok(next)
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
@@ -350,11 +272,47 @@ pub(super) mod tests {
         assert_eq!(patched(json!({"status": "paused"})).as_ref(), Ok(&current));
         let next = patched(json!({"status": "ACTIVE"})).expect("it is right");
         assert_eq!((next.status, next.status_reason), (DestinationStatus::Active, None));
-        assert_eq!(pointers(patched(json!({"type": "smtp"}))), ["/type"]);
+        assert_eq!(pointers(patched(json!({"type": "smtp"}))), ["/settings"]);
+        assert_eq!(pointers(patched(json!({"type": "smtp", "settings": {}}))), ["/type"]);
         assert_eq!(pointers(patched(json!({"settings": {"url": "x"}}))), ["/settings/url"]);
         assert_eq!(pointers(patched(json!({"signing_secret": PLANTED}))), ["/signing_secret"]);
         let sent_back = json!({"settings": {"url": "https://x", "headers": {"authorization": "***"}}});
         assert_eq!(pointers(patched(sent_back)), ["/settings"]);
+    }
+
+    #[test]
+    fn credentials_are_sealed_for_their_destination_and_shown_by_name() {
+        let (made, _) = draft(with("credentials", json!({"token": "planted-token"}))).expect("it is right");
+        let sealed = made.credentials.clone().expect("they are stored");
+        let opened = tools().sealer.open(Owner::DestinationCredentials(DestinationId(5)), &sealed);
+        assert_eq!(opened, Ok(Secret::new(r#"{"token":"planted-token"}"#)));
+        let view = serde_json::to_value(made.view(&tools())).expect("JSON");
+        assert_eq!(view["credentials"], json!({"token": "***"}));
+
+        let patched = |body| Patch::read(body).and_then(|patch| patch.applied_to(&made, &tools()));
+        assert_eq!(patched(json!({"name": "b"})).expect("it is right").credentials, made.credentials);
+        assert_eq!(patched(json!({"credentials": null})).expect("it is right").credentials, None);
+        assert_eq!(pointers(patched(json!({"credentials": {"tokn": "x"}}))), ["/credentials/tokn"]);
+        assert_eq!(pointers(patched(json!({"credentials": {"token": "***"}}))), ["/credentials"]);
+        let settings = json!({"settings": {"url": "https://other.example"}});
+        assert_eq!(patched(settings).expect("the stored ones go with it").credentials, made.credentials);
+
+        let mut moved = made.clone();
+        moved.id = DestinationId(6);
+        let view = serde_json::to_value(moved.view(&tools())).expect("JSON");
+        assert!(view["credentials"].is_null() && view["credentials_problem"].is_string(), "{view}");
+        let settings = Patch::read(json!({"settings": {"url": "https://x"}})).expect("it is in form");
+        assert_eq!(pointers(settings.applied_to(&moved, &tools())), ["/credentials"]);
+    }
+
+    #[test]
+    fn limits_are_part_of_a_destination() {
+        let (made, _) = draft(with("limits", json!({"rate": {"per_second": 7}}))).expect("it is right");
+        let view = serde_json::to_value(made.view(&tools())).expect("JSON");
+        assert_eq!(view["limits"]["rate"], json!({"per_second": 7, "burst": null}));
+        let next = Patch::read(json!({"limits": null})).and_then(|patch| patch.applied_to(&made, &tools()));
+        assert_eq!(next.expect("it is right").limits, DestinationLimits::default());
+        assert_eq!(pointers(draft(with("limits", json!({"rate": 7})))), ["/limits/rate"]);
     }
 
     #[test]

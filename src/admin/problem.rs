@@ -24,6 +24,7 @@ pub(super) enum Code {
     HostNotAllowed,
     ValidationFailed,
     RateLimited,
+    Busy,
     Internal,
     Corrupt,
     Unavailable,
@@ -55,6 +56,7 @@ impl Code {
             Self::ValidationFailed => {
                 ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "Some members are not acceptable")
             }
+            Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "Too much of this is under way"),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many failed sign-ins"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong inside"),
             Self::Corrupt => ("corrupt", StatusCode::INTERNAL_SERVER_ERROR, "A stored event is damaged"),

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
         activity::{Activity, RecordedActivity},
-        config::{Change, Configuration, ResourceKey},
+        config::{Change, Configuration, Destination, ResourceKey},
         delivery::{DeadLetter, Position},
         event::{Event, Identity},
         ids::{EventId, IntegrationId, SubscriptionId},
@@ -24,13 +25,14 @@ use hookmill_actors::{
         state_store::{
             DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateStore,
         },
+        transport::{AttemptReport, Consignment, Timings, Verdict},
     },
 };
 use serde_json::{Map, Value};
 
 use super::{
     auth::{TokenCheck, TokenName},
-    tools::{DestinationRules, SecretTools, Tools},
+    tools::{DestinationRules, Keys, SecretTools, Tools},
 };
 
 pub(super) const TOKEN: &str = "hm_valid";
@@ -287,15 +289,44 @@ impl Providers for TwoProviders {
 
 struct HttpsOnly;
 
+#[async_trait]
 impl DestinationRules for HttpsOnly {
-    fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError> {
+    fn validate(
+        &self,
+        kind: &str,
+        settings: &Map<String, Value>,
+        credentials: Option<&Secret>,
+    ) -> Result<(), SettingsError> {
         if kind != "http" {
             return Err(SettingsError::new("type", "must be `http`"));
         }
         match settings.get("url").and_then(Value::as_str) {
-            Some(url) if url.starts_with("https://") => Ok(()),
-            _ => Err(SettingsError::new("url", "must begin with `https://`")),
+            Some(url) if url.starts_with("https://") => {}
+            _ => return Err(SettingsError::new("url", "must begin with `https://`")),
         }
+        let members: Map<String, Value> =
+            credentials.and_then(|it| serde_json::from_slice(it.expose()).ok()).unwrap_or_default();
+        match members.keys().find(|name| *name != "token") {
+            Some(other) => Err(SettingsError::new(format!("credentials.{other}"), "is not known")),
+            None => Ok(()),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        _destination: &Destination,
+        _keys: Keys,
+        consignment: Consignment,
+        _now_ms: u64,
+    ) -> Result<AttemptReport, SettingsError> {
+        let rendered = consignment.rendered.map(|rendered| format!("{:?}", rendered.headers));
+        Ok(AttemptReport {
+            verdict: Verdict::Retry { after: Some(Duration::from_secs(7)) },
+            status: Some(503),
+            error: rendered,
+            reply: Some(String::from_utf8_lossy(&consignment.event.arrival.body).into_owned()),
+            timings: Timings { connected: Some(Duration::from_micros(1_500)), answered: None },
+        })
     }
 }
 

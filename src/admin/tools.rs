@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookmill_actors::{
-    domain::secret::{Sealed, Secret},
+    domain::{
+        config::Destination,
+        secret::{Sealed, Secret},
+    },
     ports::{
         provider::{Provider, Providers, SettingsError},
         sealer::{Owner, Sealer},
+        transport::{AttemptReport, Consignment},
     },
 };
 use serde::Serialize;
@@ -19,9 +24,32 @@ use super::{
 };
 
 /// The destination registry, as the admin API sees it.
+#[async_trait]
 pub trait DestinationRules: Send + Sync {
-    /// Checks a destination's `type` and `settings`; a fault names its member.
-    fn validate(&self, kind: &str, settings: &Map<String, Value>) -> Result<(), SettingsError>;
+    /// Checks a destination's `type`, `settings` and `credentials`; a fault names its member.
+    fn validate(
+        &self,
+        kind: &str,
+        settings: &Map<String, Value>,
+        credentials: Option<&Secret>,
+    ) -> Result<(), SettingsError>;
+
+    /// One attempt, with a transport of its own.
+    async fn attempt(
+        &self,
+        destination: &Destination,
+        keys: Keys,
+        consignment: Consignment,
+        now_ms: u64,
+    ) -> Result<AttemptReport, SettingsError>;
+}
+
+/// A destination's secrets, opened.
+pub struct Keys {
+    /// What its deliveries are signed with.
+    pub signing_secret: Secret,
+    /// What it needs to sign in.
+    pub credentials: Option<Secret>,
 }
 
 /// Random bytes and fingerprints.

@@ -228,7 +228,8 @@ async fn running() -> Running {
     };
     let tree: TreeHandle = started(ports).await;
     let subscription_defaults = SubscriptionDefaults { in_flight_max: 64, retry: RetryPolicy::default() };
-    let api = Api { tree, tools, readiness: Arc::new(Vec::new), subscription_defaults };
+    let tests = Api::test_places();
+    let api = Api { tree, tools, readiness: Arc::new(Vec::new), subscription_defaults, tests };
     Running { app: router(routes(), api, gate, 256 * 1024), config, log }
 }
 

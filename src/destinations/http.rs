@@ -1,55 +1,54 @@
-//! Deliveries over HTTP: one signed POST of the event's exact bytes to one URL.
-//! Delivery actors make attempts through it. It owns one pool of connections for all destinations; a crash costs
-//! the attempts under way, which are made again.
+//! Deliveries over HTTP: one signed request with the event's exact bytes, or what its subscription made of them.
+//! Delivery actors make attempts through it. It owns pools of connections; a crash costs the attempts under way,
+//! which are made again.
 //!
-//! What is sent is in [`HttpTransport::request`]; what an answer means in [`reply`], a failure in [`failure`].
+//! What is sent is in [`HttpTransport::request`]; who we are to the destination in [`auth`]; what an answer means in
+//! [`reply`], a failure in [`failure`]; how it is reached in [`client`].
 
-mod failure;
+mod auth;
+pub(super) mod client;
+pub(super) mod failure;
 mod reply;
 mod settings;
-mod trace;
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use hookmill_actors::{
-    domain::{
-        headers::{HeaderBlock, Single},
-        limits::IN_FLIGHT_MAX,
-        secret::Secret,
-    },
+    domain::secret::Secret,
     ports::{
         provider::SettingsError,
-        transport::{AttemptReport, Consignment, Transport},
+        transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
 };
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Uri,
-    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT},
 };
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
-use rustls::{ClientConfig, crypto::ring};
+use rustls::ClientConfig;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::settings::HttpDefaults;
 use self::{
-    settings::{HttpSettings, url_fault},
-    trace::{TRACEPARENT, Trace},
+    auth::{Auth, Signed},
+    client::{HttpClient, Route, common_tls},
+    settings::{HttpSettings, NAME},
 };
 use super::{
     Kind,
     egress::{
         Egress,
-        connector::{Bounded, CONNECT_TIMEOUT, Connector},
+        connector::{CONNECTING, Connecting, Connector},
     },
+    header_rules,
+    members::Credentials,
+    parcel::Parcel,
+    report,
     sign::{SIGNATURE_BYTES, Signer},
+    trace::TRACEPARENT,
 };
 
 /// The event's id, the same for every attempt and replay (Standard Webhooks).
@@ -71,63 +70,32 @@ const HEADERS_MAX: usize = 12;
 /// The text of [`HttpTransport::request`]: ids, timestamp, signature, trace.
 const TEXT_BYTES_MAX: usize = 192;
 
-/// Idle connections kept to one destination: as many as one subscription may use at once.
-const IDLE_CONNECTIONS_MAX: usize = IN_FLIGHT_MAX;
-const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The head of a reply, and what is read ahead of its body, bytes.
-const READ_BUFFER_MAX: usize = 64 << 10;
-/// What an HTTP/2 peer may send unasked, a reply and a connection, bytes.
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
-/// All deliveries to an HTTP/2 destination share a connection, which no single timeout closes: when the network
-/// has silently lost it, only pings find out.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-type HttpClient = Client<Bounded<HttpsConnector<Connector>>, Full<Bytes>>;
-
 /// The kind `http`.
 pub(super) struct Http {
     egress: Arc<Egress>,
     defaults: HttpDefaults,
-    client: HttpClient,
+    connector: Connector,
+    /// For destinations that bring no TLS of their own.
+    tls: ClientConfig,
+    /// For destinations that are reached as most are.
+    shared: HttpClient,
 }
 
 impl Http {
-    /// Trusts the authorities that Mozilla's browser trusts.
-    pub(super) fn new(egress: Arc<Egress>, defaults: HttpDefaults) -> Self {
-        let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring has the default TLS versions")
-            .with_webpki_roots()
-            .with_no_client_auth();
-        Self::with_tls(egress, defaults, tls)
+    pub(super) fn new(egress: Arc<Egress>, connector: Connector, defaults: HttpDefaults) -> Self {
+        Self::with_tls(egress, connector, defaults, common_tls())
     }
 
-    fn with_tls(egress: Arc<Egress>, defaults: HttpDefaults, tls: ClientConfig) -> Self {
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(Connector::new(Arc::clone(&egress)));
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(READ_BUFFER_MAX)
-            .http2_initial_stream_window_size(STREAM_WINDOW)
-            .http2_initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(Bounded::new(connector));
-        Self { egress, defaults, client }
+    fn with_tls(egress: Arc<Egress>, connector: Connector, defaults: HttpDefaults, tls: ClientConfig) -> Self {
+        let shared = client::client(Route::new(connector.clone(), None), tls.clone());
+        Self { egress, defaults, connector, tls, shared }
     }
 
-    fn settings(&self, settings: &Map<String, Value>) -> Result<HttpSettings, SettingsError> {
-        let settings = HttpSettings::parse(settings, self.defaults)?;
-        if let Some(target) = settings.literal_target() {
-            self.egress.check(target).map_err(|denied| url_fault(denied.to_string()))?;
+    fn settings(&self, settings: &Map<String, Value>, credentials: Credentials) -> Result<HttpSettings, SettingsError> {
+        let settings = HttpSettings::parse(settings, credentials, self.defaults)?;
+        // The destination's own too when a proxy stands before it: what is denied is denied through it as well.
+        for (member, server) in settings.servers() {
+            server.check(member, &self.egress)?;
         }
         Ok(settings)
     }
@@ -135,27 +103,40 @@ impl Http {
 
 impl Kind for Http {
     fn name(&self) -> &'static str {
-        "http"
+        NAME
     }
 
-    fn validate(&self, settings: &Map<String, Value>) -> Result<(), SettingsError> {
-        self.settings(settings).map(drop)
+    fn validate(&self, settings: &Map<String, Value>, credentials: Credentials) -> Result<(), SettingsError> {
+        self.settings(settings, credentials).map(drop)
     }
 
-    fn build(&self, settings: &Map<String, Value>, secret: &Secret) -> Result<Arc<dyn Transport>, SettingsError> {
-        let settings = self.settings(settings)?;
-        let signer = Signer::new(secret)?;
-        Ok(Arc::new(HttpTransport::new(self.client.clone(), settings, signer)))
+    fn build(
+        &self,
+        settings: &Map<String, Value>,
+        credentials: Credentials,
+        signing_secret: &Secret,
+    ) -> Result<Arc<dyn Transport>, SettingsError> {
+        let mut settings = self.settings(settings, credentials)?;
+        let signer = Signer::new(signing_secret)?;
+        let client = if settings.peer.is_common() {
+            self.shared.clone()
+        } else {
+            let tls = settings.peer.tls.take().unwrap_or_else(|| self.tls.clone());
+            client::client(Route::new(self.connector.clone(), settings.peer.proxy.clone()), tls)
+        };
+        Ok(Arc::new(HttpTransport::new(client, settings, signer)))
     }
 }
 
 /// One destination.
 struct HttpTransport {
     client: HttpClient,
+    method: Method,
     uri: Uri,
-    /// Made once for `http`. An `https` connection may turn out to be HTTP/2, which has `:authority` instead, so
-    /// there the client decides.
-    host: Option<HeaderValue>,
+    /// What is the same in every request. A `host` is only in it for `http`: an `https` connection may turn out to
+    /// be HTTP/2, which has `:authority` instead, so there the client decides.
+    fixed: HeaderMap,
+    auth: Auth,
     signer: Signer,
     timeout: Duration,
     connect_timeout: Duration,
@@ -163,19 +144,27 @@ struct HttpTransport {
 
 impl HttpTransport {
     fn new(client: HttpClient, settings: HttpSettings, signer: Signer) -> Self {
-        let HttpSettings { uri, timeout, connect_timeout } = settings;
-        let host = match (uri.scheme_str(), uri.authority()) {
-            (Some("http"), Some(authority)) => HeaderValue::from_str(authority.as_str()).ok(),
-            _ => None,
-        };
-        Self { client, uri, host, signer, timeout, connect_timeout }
+        let HttpSettings { uri, method, headers, auth, peer, timeout, connect_timeout } = settings;
+        let mut fixed = HeaderMap::new();
+        fixed.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
+        if uri.scheme_str() == Some("http") {
+            if let Some(host) = uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok()) {
+                fixed.insert(HOST, host);
+            }
+            // Of `https` the proxy sees no request but the tunnel's.
+            if let Some(authorization) = peer.proxy.and_then(|proxy| proxy.authorization) {
+                fixed.insert(PROXY_AUTHORIZATION, authorization);
+            }
+        }
+        fixed.extend(headers);
+        Self { client, method, uri, fixed, auth, signer, timeout, connect_timeout }
     }
 
     /// The request of one attempt. Its changing header values are slices of one buffer. Of the arrival's headers
-    /// only the content type goes on, and the trace in its own form.
-    fn request(&self, consignment: &Consignment, now_ms: u64) -> Request<Full<Bytes>> {
+    /// only the content type goes on, and the trace in its own form. The words say why none can be made.
+    fn request(&self, parcel: &Parcel<'_>, now_ms: u64) -> Result<Request<Full<Bytes>>, String> {
+        let consignment = parcel.consignment;
         let event = &consignment.event;
-        let arrival = &event.arrival;
 
         // `id.timestamp` stands at the beginning because that is how it is signed.
         let mut text = BytesMut::with_capacity(TEXT_BYTES_MAX);
@@ -183,58 +172,71 @@ impl HttpTransport {
         let id = text.len();
         write_text(&mut text, format_args!(".{}", now_ms / 1000));
         let timestamp = text.len();
-        let signature = self.signer.sign(&text, &arrival.body);
+        let signature = self.signer.sign(&text, parcel.body);
         text.extend_from_slice(&signature);
-        let trace = Trace::of(event.id, &arrival.headers);
-        let span = fastrand::u64(1..);
-        write_text(&mut text, format_args!("00-{:032x}-{span:016x}-{:02x}", trace.id, trace.flags));
+        write_text(&mut text, format_args!("{}", parcel.trace()));
         let text = text.freeze();
 
-        let mut headers = HeaderMap::with_capacity(HEADERS_MAX);
-        if let Some(host) = &self.host {
-            headers.insert(HOST, host.clone());
+        let mut headers = HeaderMap::with_capacity(HEADERS_MAX + self.fixed.len() + parcel.headers.len());
+        for (name, value) in &self.fixed {
+            headers.insert(name, value.clone());
         }
-        headers.insert(CONTENT_TYPE, content_type(&arrival.headers));
-        headers.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
+        headers.insert(CONTENT_TYPE, parcel.content_type());
+        for (given, value) in parcel.headers {
+            let (name, value) = header_rules::added(given, value)
+                .map_err(|problem| format!("the header `{}` {problem}", report::peers_words(given)))?;
+            headers.insert(name, value);
+        }
         headers.insert(WEBHOOK_ID, visible(text.slice(..id)));
         headers.insert(WEBHOOK_TIMESTAMP, visible(text.slice(id + 1..timestamp)));
         headers.insert(WEBHOOK_SIGNATURE, visible(text.slice(timestamp..timestamp + SIGNATURE_BYTES)));
         headers.insert(HeaderName::from_static(TRACEPARENT), visible(text.slice(timestamp + SIGNATURE_BYTES..)));
-        headers.insert(HOPS, number(u32::from(arrival.hops).saturating_add(1)));
+        headers.insert(HOPS, number(u32::from(event.arrival.hops).saturating_add(1)));
         headers.insert(ATTEMPT, number(consignment.attempt));
         if consignment.replay {
             headers.insert(REPLAY, HeaderValue::from_static("true"));
         }
+        let signed = Signed {
+            id: &text[..id],
+            timestamp: &text[id + 1..timestamp],
+            method: self.method.as_str().as_bytes(),
+            body: parcel.body,
+        };
+        self.auth.apply(&mut headers, signed);
 
-        let mut request = Request::new(Full::new(arrival.body.clone()));
-        *request.method_mut() = Method::POST;
+        let mut request = Request::new(Full::new(parcel.body.clone()));
+        *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
-        request
+        Ok(request)
     }
 }
 
 #[async_trait]
 impl Transport for HttpTransport {
     async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport {
-        let deadline = Instant::now() + self.timeout;
-        let answer = self.client.request(self.request(&consignment, now_ms));
-        match timeout_at(deadline, CONNECT_TIMEOUT.scope(self.connect_timeout, answer)).await {
-            Ok(Ok(response)) => reply::judge(response, deadline, now_ms).await,
-            Ok(Err(error)) => failure::report(&error),
-            Err(_) => failure::timed_out(self.timeout),
+        let request = match self.request(&Parcel::new(&consignment), now_ms) {
+            Ok(request) => request,
+            Err(words) => return report::failed(Verdict::Refused, words, Timings::default()),
+        };
+        let began = Instant::now();
+        let deadline = began + self.timeout;
+        let exchange = async {
+            let answer = timeout_at(deadline, self.client.request(request)).await;
+            (answer, CONNECTING.with(Connecting::opened))
+        };
+        let (answer, opened) = CONNECTING.scope(Connecting::within(self.connect_timeout), exchange).await;
+        let mut timings = Timings { connected: opened.map(|at| at - began), answered: None };
+        match answer {
+            Ok(Ok(response)) => {
+                timings.answered = Some(began.elapsed());
+                // Nothing was opened for it, so an idle connection was there from the beginning.
+                timings.connected.get_or_insert_default();
+                reply::judge(response, timings, deadline, now_ms).await
+            }
+            Ok(Err(error)) => failure::report(&error, timings),
+            Err(_) => report::timed_out(self.timeout, timings),
         }
-    }
-}
-
-/// As it arrived, byte for byte, where it arrived once.
-fn content_type(headers: &HeaderBlock) -> HeaderValue {
-    const UNKNOWN: HeaderValue = HeaderValue::from_static("application/octet-stream");
-    match headers.single("content-type") {
-        // Nearly all of them: spares a copy.
-        Single::Value(b"application/json") => HeaderValue::from_static("application/json"),
-        Single::Value(value) => HeaderValue::from_bytes(value).unwrap_or(UNKNOWN),
-        Single::Absent | Single::Repeated => UNKNOWN,
     }
 }
 

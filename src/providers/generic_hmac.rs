@@ -14,18 +14,15 @@ use hyper::header::HeaderName;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use self::{
-    handshake::Handshake,
-    template::{Fill, Part, Template},
-};
+use self::handshake::Handshake;
 use super::{
     members::Members,
     payload,
     signature::{self, Algorithm, Encoding, Key, Signatures, TOLERANCE_S_DEFAULT, TimestampUnit, Tolerance},
+    template::{Fill, Part, Template},
 };
 
 mod handshake;
-mod template;
 
 /// The registry's entry.
 pub(super) const PROVIDER: &dyn Provider = &GenericHmac;

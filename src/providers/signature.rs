@@ -31,7 +31,7 @@ const TOLERANCE_S_MAX: u64 = 86_400;
 /// The hash below an HMAC (RFC 2104).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Algorithm {
+pub(crate) enum Algorithm {
     /// For providers that offer nothing better.
     Sha1,
     Sha256,
@@ -53,7 +53,7 @@ impl Algorithm {
 
 /// A digest on the stack, made here or read from a header.
 #[derive(Clone, Copy)]
-pub(super) struct Digest {
+pub(crate) struct Digest {
     bytes: [u8; DIGEST_BYTES_MAX],
     len: usize,
 }
@@ -66,7 +66,7 @@ impl Digest {
     }
 
     /// The bytes of the digest.
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
@@ -78,7 +78,7 @@ impl Digest {
 
 /// A keyed hash, its key expanded; every message starts from a copy of it.
 #[derive(Clone)]
-pub(super) enum Key {
+pub(crate) enum Key {
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
@@ -87,7 +87,7 @@ pub(super) enum Key {
 
 impl Key {
     /// Expands a key of any length.
-    pub(super) fn new(algorithm: Algorithm, key: &[u8]) -> Self {
+    pub(crate) fn new(algorithm: Algorithm, key: &[u8]) -> Self {
         fn expand<M: KeyInit>(key: &[u8]) -> M {
             M::new_from_slice(key).expect("an HMAC takes a key of any length")
         }
@@ -100,7 +100,7 @@ impl Key {
     }
 
     /// The digest of the parts, one after the other.
-    pub(super) fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    pub(crate) fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
         fn run<'a>(mut mac: impl Mac, parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
             for part in parts {
                 mac.update(part);
@@ -172,7 +172,7 @@ impl Signatures {
 /// How bytes are written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     /// Either case is read, lower case is written.
     Hex,
     /// The standard alphabet, padded (RFC 4648, section 4).
@@ -213,7 +213,7 @@ impl Encoding {
     }
 
     /// Writes bytes as text.
-    pub(super) fn encode(self, bytes: &[u8]) -> String {
+    pub(crate) fn encode(self, bytes: &[u8]) -> String {
         match self {
             Self::Hex => hex::encode(bytes),
             Self::Base64 => BASE64.encode(bytes),

@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -261,6 +262,21 @@ pub struct ProgramSettings {
 impl Default for ProgramSettings {
     fn default() -> Self {
         Self { workers: 2, deadline: Duration::from_secs(1), memory_bytes: 256 * MIB as u64, output_bytes_max: MIB }
+    }
+}
+
+/// What destinations on this machine may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DestinationsSettings {
+    /// Folder that destinations of type `file` may write below; empty for none.
+    pub file_directory: PathBuf,
+}
+
+impl DestinationsSettings {
+    /// The folder, where there is one.
+    pub fn files(&self) -> Option<PathBuf> {
+        (!self.file_directory.as_os_str().is_empty()).then(|| self.file_directory.clone())
     }
 }
 

@@ -33,6 +33,12 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     if settings.data_dir.as_os_str().is_empty() {
         faults.add("data_dir", "is empty; name a folder such as `./hookmill-data`");
     }
+    if settings.destinations.files().is_some_and(|folder| folder.is_relative()) {
+        faults.add("destinations.file_directory", "must be an absolute path, or empty");
+    }
+    if settings.destinations.files().is_some_and(|folder| folder.starts_with(&settings.data_dir)) {
+        faults.add("destinations.file_directory", "must not lie within `data_dir`, whose files are hookmill's own");
+    }
     check_ingress(&settings.ingress, faults);
     check_admin(&settings.admin, &settings.ingress, faults);
     check_log(&settings.log, &settings.ingress, faults);

@@ -5,6 +5,7 @@
 mod cli;
 mod dedup;
 mod delivery;
+mod destinations;
 mod durability;
 mod harness;
 mod safety;

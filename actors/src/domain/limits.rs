@@ -19,7 +19,7 @@ pub const INTAKE_UNRECORDED_MAX: usize = 2_048;
 /// Attempts remembered with a delivery, oldest dropped: the record must stay a small value.
 pub const ATTEMPTS_KEPT: usize = 12;
 /// Bytes of a destination's reply kept with an attempt.
-pub const REPLY_EXCERPT_BYTES: usize = 256;
+pub const REPLY_EXCERPT_BYTES: usize = 1_024;
 /// Bytes of a provider's event type or id that are kept.
 pub const IDENTITY_BYTES_MAX: usize = 128;
 /// Deliveries of one subscription that wait behind failed ones of their order key, outside memory; at the bound the

@@ -3,6 +3,7 @@
 //! The HTTP client's pool calls it when no idle connection is left.
 
 use std::{
+    cell::Cell,
     error::Error,
     future::Future,
     io,
@@ -16,7 +17,10 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::TcpStream,
+    time::{self, Instant},
+};
 use tower::{Service, ServiceExt};
 
 use super::{Denied, Egress, resolver::Resolver};
@@ -27,9 +31,27 @@ const STAGGER: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT_FALLBACK: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// How long opening a connection may take in the attempt under way. The pool is shared by all destinations
-    /// and hands a connector nothing but the URI; it calls it in the task that asks for the connection.
-    pub(in crate::destinations) static CONNECT_TIMEOUT: Duration;
+    /// The attempt under way. The pool is shared by all destinations and hands a connector nothing but the URI; it
+    /// calls it in the task that asks for the connection.
+    pub(in crate::destinations) static CONNECTING: Connecting;
+}
+
+/// What an attempt wants of a connection that is opened for it, and when it was.
+pub(in crate::destinations) struct Connecting {
+    limit: Duration,
+    opened: Cell<Option<Instant>>,
+}
+
+impl Connecting {
+    /// `limit` is how long opening may take.
+    pub(in crate::destinations) fn within(limit: Duration) -> Self {
+        Self { limit, opened: Cell::new(None) }
+    }
+
+    /// When a connection was opened for the attempt; `None` while it waits, or where an idle one was taken.
+    pub(in crate::destinations) fn opened(&self) -> Option<Instant> {
+        self.opened.get()
+    }
 }
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -49,6 +71,9 @@ pub(in crate::destinations) enum ConnectError {
     Unresolved(Arc<io::Error>),
     #[error("no connection within {} ms", .0.as_millis())]
     Timeout(Duration),
+    /// The proxy's fault, or its answer.
+    #[error("the proxy opened no tunnel: {0}")]
+    Proxy(String),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -86,11 +111,16 @@ impl Connector {
         Self { egress, resolver: Resolver::new() }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
-        let targets = self.targets(uri.host().unwrap_or_default(), port_of(&uri)).await?;
+    /// A connection to that host, an IPv6 address in brackets. Bounding its time is the caller's.
+    pub(in crate::destinations) async fn open(&self, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+        let targets = self.targets(host, port).await?;
         let stream = connect_first(&targets).await?;
         stream.set_nodelay(true)?;
-        Ok(TokioIo::new(stream))
+        Ok(stream)
+    }
+
+    async fn connect(self, uri: Uri) -> Result<TokioIo<TcpStream>, ConnectError> {
+        self.open(uri.host().unwrap_or_default(), port_of(&uri)).await.map(TokioIo::new)
     }
 
     async fn targets(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -139,7 +169,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Bounds the opening of a connection, name resolution and TLS included, by [`CONNECT_TIMEOUT`].
+/// Bounds the opening of a connection, name resolution and TLS included, as [`CONNECTING`] says.
 /// The pool clones its connector for every request, used or not, so that a clone is one count here.
 pub(in crate::destinations) struct Bounded<C>(Arc<C>);
 
@@ -169,10 +199,14 @@ where
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let limit = CONNECT_TIMEOUT.try_with(|limit| *limit).unwrap_or(CONNECT_TIMEOUT_FALLBACK);
+        let limit = CONNECTING.try_with(|attempt| attempt.limit).unwrap_or(CONNECT_TIMEOUT_FALLBACK);
         let connecting = C::clone(&self.0).oneshot(uri);
         Box::pin(async move {
-            time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(ConnectError::Timeout(limit).into()))
+            let opened =
+                time::timeout(limit, connecting).await.unwrap_or_else(|_| Err(ConnectError::Timeout(limit).into()))?;
+            // Outside of an attempt nobody asks when.
+            let _ = CONNECTING.try_with(|attempt| attempt.opened.set(Some(Instant::now())));
+            Ok(opened)
         })
     }
 }

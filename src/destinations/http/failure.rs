@@ -1,33 +1,26 @@
 //! Failures without an answer, in plain words: what the operator reads in the delivery's attempts.
 
-use std::{error::Error, io, iter, time::Duration};
+use std::{error::Error, io, iter};
 
 use hookmill_actors::ports::transport::{AttemptReport, Timings, Verdict};
 use hyper_util::client::legacy;
 
-use super::super::egress::connector::ConnectError;
-
-/// Bytes of an error that are kept: twelve attempts make one stored record, which must stay small.
-const ERROR_BYTES_MAX: usize = 200;
+use super::super::{
+    egress::connector::ConnectError,
+    report::{RETRY, failed},
+};
 
 /// The report of an attempt that got no answer because of `error`.
-pub(super) fn report(error: &legacy::Error) -> AttemptReport {
-    let (verdict, words) = causes(error)
+pub(super) fn report(error: &legacy::Error, timings: Timings) -> AttemptReport {
+    let (verdict, words) = of(error);
+    failed(verdict, words, timings)
+}
+
+/// What an error means, and its words.
+pub(in crate::destinations) fn of(error: &(dyn Error + 'static)) -> (Verdict, String) {
+    causes(error)
         .find_map(known)
-        .unwrap_or_else(|| (RETRY, format!("the exchange failed: {}", causes(error).last().unwrap_or(error))));
-    unanswered(verdict, words)
-}
-
-/// The report of an attempt whose total time ran out.
-pub(super) fn timed_out(limit: Duration) -> AttemptReport {
-    unanswered(RETRY, format!("no answer within {} ms", limit.as_millis()))
-}
-
-const RETRY: Verdict = Verdict::Retry { after: None };
-
-fn unanswered(verdict: Verdict, mut words: String) -> AttemptReport {
-    words.truncate(words.floor_char_boundary(ERROR_BYTES_MAX));
-    AttemptReport { verdict, status: None, error: Some(words), reply: None, timings: Timings::default() }
+        .unwrap_or_else(|| (RETRY, format!("the exchange failed: {}", causes(error).last().unwrap_or(error))))
 }
 
 /// An error and what caused it, outermost first. An `io::Error` that only wraps another error skips it in

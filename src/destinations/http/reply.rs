@@ -23,7 +23,12 @@ const REPLY_BYTES_MAX: u64 = 64 << 10;
 const REPLY_BODY_WAIT: Duration = Duration::from_secs(2);
 
 /// Judges by the status and reads the body until `deadline` at most. `now_ms` is for a `Retry-After` date.
-pub(super) async fn judge(response: Response<Incoming>, deadline: Instant, now_ms: u64) -> AttemptReport {
+pub(super) async fn judge(
+    response: Response<Incoming>,
+    timings: Timings,
+    deadline: Instant,
+    now_ms: u64,
+) -> AttemptReport {
     let (head, body) = response.into_parts();
     let (verdict, error) = match head.status {
         status if status.is_success() => (Verdict::Delivered, None),
@@ -40,7 +45,7 @@ pub(super) async fn judge(response: Response<Incoming>, deadline: Instant, now_m
         status: Some(head.status.as_u16()),
         error,
         reply: (!beginning.is_empty()).then(|| excerpt(&beginning)),
-        timings: Timings::default(),
+        timings,
     }
 }
 

@@ -1,24 +1,42 @@
-//! The settings of an `http` destination: one reading of them, for the admin API and for the transport. Pure.
+//! The settings of an `http` destination: one reading of them, for the admin API and for the transport. No I/O.
 
-use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
+use std::time::Duration;
 
-use hookmill_actors::ports::provider::SettingsError;
-use hyper::Uri;
+use hookmill_actors::{domain::secret::Secret, ports::provider::SettingsError};
+use hyper::{
+    Method, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT},
+};
 use serde_json::{Map, Value};
 
-use super::super::egress::connector::{literal_address, port_of};
+use super::{
+    super::{
+        header_rules,
+        members::{Credentials, Members},
+        url::{self, Scheme, Server},
+    },
+    auth::Auth,
+    client::{PROXY_CREDENTIALS, Peer},
+};
 
-/// The longest URL, bytes.
-const URL_BYTES_MAX: usize = 2048;
-/// The longest host name that DNS can hold, bytes.
-const HOST_BYTES_MAX: usize = 253;
-/// What the timeouts may be, milliseconds.
-const TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=120_000;
+/// The kind's name.
+pub(super) const NAME: &str = "http";
 
 const URL: &str = "url";
-const TIMEOUT: &str = "timeout_ms";
-const CONNECT_TIMEOUT: &str = "connect_timeout_ms";
-const MEMBERS: [&str; 3] = [URL, TIMEOUT, CONNECT_TIMEOUT];
+const PROXY: &str = "proxy";
+const HEADERS: &str = "headers";
+const CA: &str = "ca";
+const MEMBERS: [&str; 8] = [URL, "method", HEADERS, "auth", CA, PROXY, "timeout_ms", "connect_timeout_ms"];
+const METHODS: [(&str, u8); 3] = [("POST", 0), ("PUT", 1), ("PATCH", 2)];
+const SCHEMES: [Scheme; 2] = [("http", 80), ("https", 443)];
+/// A proxy is spoken to in plain HTTP; what goes through a tunnel is TLS all the same.
+const PROXY_SCHEMES: [Scheme; 1] = [("http", 80)];
+
+/// Headers that a destination adds at most, and bytes of one value.
+const HEADERS_MAX: usize = 32;
+const HEADER_BYTES_MAX: usize = 1024;
+/// A few certificates.
+const CA_BYTES_MAX: usize = 12 << 10;
 
 /// What holds for destinations that do not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,201 +53,141 @@ impl Default for HttpDefaults {
     }
 }
 
-/// Settings that hold.
-#[derive(Debug, PartialEq, Eq)]
+/// Settings that hold, with the credentials they need.
 pub(super) struct HttpSettings {
     /// Absolute, `http` or `https`, with a host.
     pub(super) uri: Uri,
+    pub(super) method: Method,
+    /// Sent with every request.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) auth: Auth,
+    /// How the other side is reached, where that is special.
+    pub(super) peer: Peer,
     pub(super) timeout: Duration,
     pub(super) connect_timeout: Duration,
 }
 
 impl HttpSettings {
     /// Reads them; an unknown member is an error. The texts never repeat the URL: its query may hold a token.
-    pub(super) fn parse(settings: &Map<String, Value>, defaults: HttpDefaults) -> Result<Self, SettingsError> {
-        if let Some(unknown) = settings.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-            let name: String = unknown.chars().take(64).collect();
-            return Err(SettingsError::new(
-                name,
-                format!("an http destination has no such setting; it has {}", MEMBERS.join(", ")),
-            ));
+    pub(super) fn parse(
+        settings: &Map<String, Value>,
+        mut credentials: Credentials,
+        defaults: HttpDefaults,
+    ) -> Result<Self, SettingsError> {
+        let members = Members::new(NAME, settings, &MEMBERS)?;
+        let text =
+            members.required(URL, 0..=usize::MAX, "the address to post to, such as https://example.com/hooks")?;
+        let uri = url::parse(URL, text, &SCHEMES)?;
+        let method = match members.choice("method", &METHODS)? {
+            None | Some(0) => Method::POST,
+            Some(1) => Method::PUT,
+            Some(_) => Method::PATCH,
+        };
+        let this = Self {
+            method,
+            headers: headers(&members)?,
+            auth: Auth::parse(&members, &mut credentials, &uri)?,
+            peer: peer(&members, &mut credentials, &uri)?,
+            timeout: members.timeout("timeout_ms", defaults.timeout)?,
+            connect_timeout: members.timeout("connect_timeout_ms", defaults.connect_timeout)?,
+            uri,
+        };
+        credentials.finish(NAME)?;
+        if let Some((name, _)) = this.headers.iter().find(|(name, _)| this.auth.header() == Some(name)) {
+            return Err(members.fault(&format!("{HEADERS}.{name}"), "is set by `auth`; leave it out"));
         }
-        Ok(Self {
-            uri: parse_url(settings.get(URL))?,
-            timeout: parse_timeout(settings, TIMEOUT, defaults.timeout)?,
-            connect_timeout: parse_timeout(settings, CONNECT_TIMEOUT, defaults.connect_timeout)?,
-        })
+        Ok(this)
     }
 
-    /// The address and port to connect to, where the URL spells the address out.
-    pub(super) fn literal_target(&self) -> Option<SocketAddr> {
-        literal_address(self.uri.host()?).map(|address| SocketAddr::new(address, port_of(&self.uri)))
+    /// The servers it connects to, or has connected to, by the member that names each.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&'static str, Server)> {
+        let proxy = self.peer.proxy.as_ref().map(|proxy| (PROXY, Server::of(&proxy.uri, &PROXY_SCHEMES)));
+        std::iter::once((URL, Server::of(&self.uri, &SCHEMES))).chain(proxy)
     }
 }
 
-/// A fault of the URL.
-pub(super) fn url_fault(problem: impl Into<String>) -> SettingsError {
-    SettingsError::new(URL, problem)
+fn headers(members: &Members<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, SettingsError> {
+    let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    for (given, value) in members.texts(HEADERS, HEADERS_MAX)? {
+        let shown: String = given.chars().filter(|char| !char.is_control()).take(64).collect();
+        let fault = |problem: String| members.fault(&format!("{HEADERS}.{shown}"), problem);
+        let (name, value) = header_rules::added(given, value).map_err(fault)?;
+        if value.len() > HEADER_BYTES_MAX {
+            return Err(fault(format!("has {} bytes; at most {HEADER_BYTES_MAX} are allowed", value.len())));
+        }
+        if name == CONTENT_TYPE {
+            return Err(fault("comes from the event, or from the subscription's transformation; leave it out".into()));
+        }
+        if header_rules::is_secret(&name) {
+            let problem = "looks like a secret, which settings would show; use `auth` (`bearer`, `basic`, `api_key`) \
+                           and `credentials`";
+            return Err(fault(problem.into()));
+        }
+        if headers.iter().any(|(known, _)| *known == name) {
+            return Err(fault("is given twice, in different spellings".into()));
+        }
+        headers.push((name, value));
+    }
+    Ok(headers)
 }
 
-fn parse_timeout(
-    settings: &Map<String, Value>,
-    member: &'static str,
-    default: Duration,
-) -> Result<Duration, SettingsError> {
-    let Some(value) = settings.get(member) else { return Ok(default) };
-    value.as_u64().filter(|millis| TIMEOUT_MS.contains(millis)).map(Duration::from_millis).ok_or_else(|| {
-        let (min, max) = (TIMEOUT_MS.start(), TIMEOUT_MS.end());
-        SettingsError::new(member, format!("must be a whole number of milliseconds from {min} to {max}"))
-    })
-}
-
-fn parse_url(value: Option<&Value>) -> Result<Uri, SettingsError> {
-    let text = match value {
-        Some(Value::String(text)) => text,
-        Some(_) => return Err(url_fault("must be a string")),
-        None => return Err(url_fault("is missing; give the address to post to, such as https://example.com/hooks")),
+fn peer(members: &Members<'_>, credentials: &mut Credentials, uri: &Uri) -> Result<Peer, SettingsError> {
+    let ca = members.raw(CA, 1..=CA_BYTES_MAX)?;
+    let (user, password) = PROXY_CREDENTIALS;
+    let proxy = match members.text(PROXY, 1..=usize::MAX)? {
+        Some(text) => {
+            let proxy = url::parse(PROXY, text, &PROXY_SCHEMES)?;
+            if proxy.path() != "/" || proxy.query().is_some() {
+                return Err(members.fault(PROXY, "has a path or a query; give scheme, host and port only"));
+            }
+            let user = credentials.take(user, 1..=255)?;
+            let password = credentials.take(password, 1..=255)?;
+            Some((proxy, user, password))
+        }
+        None => None,
     };
-    if text.len() > URL_BYTES_MAX {
-        return Err(url_fault(format!("has {} bytes; at most {URL_BYTES_MAX} are allowed", text.len())));
-    }
-    if !text.starts_with("http://") && !text.starts_with("https://") {
-        return Err(url_fault("must begin with `http://` or `https://`"));
-    }
-    if text.contains('#') {
-        return Err(url_fault("has a fragment (`#...`), which is never sent; leave it out"));
-    }
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(url_fault("has a space, a control or a non-ASCII character; percent-encode it, or use punycode"));
-    }
-    let uri: Uri = text.parse().map_err(|error| url_fault(format!("is not a URL: {error}")))?;
-    let authority = uri.authority().ok_or_else(|| url_fault("has no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(url_fault("has a user name or password before `@`, which is not supported; leave it out"));
-    }
-    check_host(authority.host())?;
-    if port_text(&uri).is_some_and(|port| port.parse::<NonZeroU16>().is_err()) {
-        return Err(url_fault("has a port that is no number from 1 to 65535"));
-    }
-    Ok(uri)
+    Peer::new(uri, ca, credentials, proxy)
 }
 
-/// What follows the host and its colon. `Uri::port` is silent about a port that is no number.
-fn port_text(uri: &Uri) -> Option<&str> {
-    let authority = uri.authority()?;
-    authority.as_str().strip_prefix(authority.host())?.strip_prefix(':')
+/// A header's value that holds a secret: marked, so that nothing prints it.
+pub(super) fn secret_value(text: &[u8], member: &'static str) -> Result<HeaderValue, SettingsError> {
+    let mut value = HeaderValue::from_bytes(text).map_err(|_| {
+        super::super::members::fault_of(member, "holds a character that no header may hold, such as a line end")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
-fn check_host(host: &str) -> Result<(), SettingsError> {
-    if host.is_empty() {
-        return Err(url_fault("has no host"));
+/// A header that `auth` may set.
+pub(super) fn auth_header(
+    members: &Members<'_>,
+    member: &str,
+    default: Option<&HeaderName>,
+) -> Result<HeaderName, SettingsError> {
+    let Some(text) = members.text(member, 1..=128)? else {
+        return default.cloned().ok_or_else(|| members.fault(member, "is missing; give the header's name"));
+    };
+    match header_rules::added(text, "") {
+        Ok((name, _)) if name == CONTENT_TYPE || name == USER_AGENT => {
+            Err(members.fault(member, "is a header of another meaning"))
+        }
+        Ok((name, _)) => Ok(name),
+        Err(problem) => Err(members.fault(member, problem)),
     }
-    if literal_address(host).is_some() {
-        return Ok(());
-    }
-    if host.starts_with('[') {
-        return Err(url_fault("has brackets around what is no IPv6 address"));
-    }
-    if host.len() > HOST_BYTES_MAX {
-        return Err(url_fault(format!("has a host of {} bytes; at most {HOST_BYTES_MAX} are allowed", host.len())));
-    }
-    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
-        return Err(url_fault("has a host with characters other than letters, digits, `-`, `.` and `_`"));
-    }
-    if is_odd_ipv4(host) {
-        return Err(url_fault("has a number for a host; write an IPv4 address as four decimal numbers"));
-    }
-    Ok(())
 }
 
-/// Whether resolvers and browsers would read the host as an IPv4 address in one of its loose spellings: its last
-/// label is a number (WHATWG URL, "ends in a number").
-fn is_odd_ipv4(host: &str) -> bool {
-    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default();
-    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
-    match hexadecimal {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit()),
-    }
+/// `Basic` credentials (RFC 7617).
+pub(super) fn basic(user: &Secret, password: &Secret) -> Vec<u8> {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut pair = zeroize::Zeroizing::new(Vec::with_capacity(user.expose().len() + password.expose().len() + 1));
+    pair.extend_from_slice(user.expose());
+    pair.push(b':');
+    pair.extend_from_slice(password.expose());
+    format!("Basic {}", STANDARD.encode(&*pair)).into_bytes()
 }
+
+/// The header of `bearer` and `basic`.
+pub(super) const AUTH_HEADER: HeaderName = AUTHORIZATION;
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn parse(settings: Value) -> Result<HttpSettings, SettingsError> {
-        let Value::Object(settings) = settings else { panic!("settings are an object") };
-        HttpSettings::parse(&settings, HttpDefaults::default())
-    }
-
-    #[test]
-    fn takes_urls_and_fills_in_defaults() {
-        for url in [
-            "https://example.com",
-            "http://example.com:8080/hooks/a?token=b&c",
-            "https://[2606:4700::1111]:8443/x",
-            "http://93.184.216.34/",
-            "https://xn--bcher-kva.example./",
-            "http://my_service:80/",
-        ] {
-            let settings = parse(json!({ "url": url })).unwrap_or_else(|error| panic!("{url}: {error}"));
-            assert_eq!(settings.timeout, Duration::from_secs(15));
-            assert_eq!(settings.connect_timeout, Duration::from_secs(5));
-        }
-        let settings = parse(json!({ "url": "https://1.2.3.4/", "timeout_ms": 100, "connect_timeout_ms": 120_000 }));
-        let settings = settings.unwrap();
-        assert_eq!((settings.timeout.as_millis(), settings.connect_timeout.as_millis()), (100, 120_000));
-        assert_eq!(settings.literal_target(), Some("1.2.3.4:443".parse().unwrap()));
-    }
-
-    #[test]
-    fn names_the_member_at_fault_and_what_would_be_right() {
-        let long = format!("http://a/{}", "x".repeat(2048));
-        let long_host = format!("http://{}.example/", "x".repeat(250));
-        let cases = [
-            (json!({}), "url", "missing"),
-            (json!({ "url": 5 }), "url", "string"),
-            (json!({ "url": long }), "url", "2048"),
-            (json!({ "url": long_host }), "url", "253"),
-            (json!({ "url": "ftp://a/" }), "url", "`http://` or `https://`"),
-            (json!({ "url": "/hooks" }), "url", "`http://` or `https://`"),
-            (json!({ "url": "http://" }), "url", "not a URL"),
-            (json!({ "url": "http:///x" }), "url", "not a URL"),
-            (json!({ "url": "http://:80/" }), "url", "no host"),
-            (json!({ "url": "http://a/#b" }), "url", "fragment"),
-            (json!({ "url": "http://u:p@a/" }), "url", "before `@`"),
-            (json!({ "url": "http://u@a/" }), "url", "before `@`"),
-            (json!({ "url": "http://a b/" }), "url", "percent-encode"),
-            (json!({ "url": "http://a/\r\nx: y" }), "url", "percent-encode"),
-            (json!({ "url": "http://bücher.example/" }), "url", "punycode"),
-            (json!({ "url": "http://2130706433/" }), "url", "four decimal numbers"),
-            (json!({ "url": "http://0x7f000001/" }), "url", "four decimal numbers"),
-            (json!({ "url": "http://0x7f.1/" }), "url", "four decimal numbers"),
-            (json!({ "url": "http://127.0.0.1./" }), "url", "four decimal numbers"),
-            (json!({ "url": "http://[fe80::1%25eth0]/" }), "url", ""),
-            (json!({ "url": "http://a%2eb/" }), "url", ""),
-            (json!({ "url": "http://a:0/" }), "url", "1 to 65535"),
-            (json!({ "url": "http://a:/" }), "url", "1 to 65535"),
-            (json!({ "url": "http://a:70000/" }), "url", ""),
-            (json!({ "url": "http://a/", "timeout_ms": 99 }), "timeout_ms", "100 to 120000"),
-            (json!({ "url": "http://a/", "timeout_ms": "5s" }), "timeout_ms", "100 to 120000"),
-            (json!({ "url": "http://a/", "connect_timeout_ms": 120_001 }), "connect_timeout_ms", "100 to 120000"),
-            (json!({ "url": "http://a/", "connect_timeout_ms": -1 }), "connect_timeout_ms", "100 to 120000"),
-            (json!({ "url": "http://a/", "headers": {} }), "headers", "url, timeout_ms, connect_timeout_ms"),
-        ];
-        for (settings, field, problem) in cases {
-            let error = parse(settings.clone()).expect_err(&settings.to_string());
-            assert_eq!(error.field, field, "{settings}");
-            assert!(error.problem.contains(problem), "{settings}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_error_never_repeats_the_url() {
-        for url in ["http://a/?token=hush#x", "http://hush:hush@a/", "http://a /?hush"] {
-            assert!(!parse(json!({ "url": url })).unwrap_err().to_string().contains("hush"), "{url}");
-        }
-    }
-}
+mod tests;

@@ -15,14 +15,19 @@ use hmac::{Hmac, KeyInit, Mac};
 use hookmill_actors::{
     domain::{
         event::{Arrival, Event},
+        headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId},
+        limits::REPLY_EXCERPT_BYTES,
     },
-    ports::transport::{Timings, Verdict},
+    ports::transport::Verdict,
 };
 use http_body_util::BodyExt;
 use hyper::{Response, StatusCode, Version, body::Incoming, header::RETRY_AFTER, service::service_fn};
-use hyper_util::{rt::TokioIo, server::conn::auto};
-use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use rustls::{RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,7 +44,13 @@ const BODY: &[u8] = b"{\"a\": \"\xff\x00 not quite JSON\"}\r\n";
 // The destination.
 
 fn http(own: &[SocketAddr]) -> Http {
-    Http::new(Arc::new(loopback(own)), HttpDefaults::default())
+    with_egress(loopback(own), None)
+}
+
+fn with_egress(egress: Egress, tls: Option<ClientConfig>) -> Http {
+    let egress = Arc::new(egress);
+    let connector = Connector::new(Arc::clone(&egress));
+    Http::with_tls(egress, connector, HttpDefaults::default(), tls.unwrap_or_else(common_tls))
 }
 
 fn loopback(own: &[SocketAddr]) -> Egress {
@@ -50,7 +61,7 @@ fn loopback(own: &[SocketAddr]) -> Egress {
 fn transport(http: &Http, settings: Value) -> Arc<dyn Transport> {
     let Value::Object(settings) = settings else { panic!("settings are an object") };
     let secret = Secret::new(format!("whsec_{}", STANDARD.encode(KEY)));
-    http.build(&settings, &secret).unwrap_or_else(|error| panic!("{error}"))
+    http.build(&settings, Credentials::default(), &secret).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn consignment(headers: &[(&str, &str)]) -> Consignment {
@@ -223,15 +234,11 @@ async fn the_request_is_the_event_signed() {
     sent.attempt = 3;
     sent.replay = true;
     let report = transport.attempt(sent.clone(), NOW_MS).await;
+    let timings = report.timings;
+    assert!(timings.connected.unwrap() <= timings.answered.unwrap(), "{timings:?}");
     assert_eq!(
         report,
-        AttemptReport {
-            verdict: Verdict::Delivered,
-            status: Some(204),
-            error: None,
-            reply: None,
-            timings: Timings::default()
-        }
+        AttemptReport { verdict: Verdict::Delivered, status: Some(204), error: None, reply: None, timings }
     );
 
     let seen = peer.seen().remove(0);
@@ -394,7 +401,7 @@ async fn an_endless_failure_is_read_no_further_than_its_bound() {
     .await;
     let report = attempt(&url).await;
     assert_eq!((report.verdict, report.status), (RETRY, Some(500)));
-    assert_eq!(report.reply.unwrap(), "x".repeat(256));
+    assert_eq!(report.reply.unwrap(), "x".repeat(REPLY_EXCERPT_BYTES));
     // The connection was dropped: the peer ends, having written little more than the sockets' buffers hold.
     assert!(total.recv().await.unwrap() < 16 << 20);
 }
@@ -447,7 +454,7 @@ async fn opening_a_connection_has_a_time_of_its_own() {
 #[tokio::test]
 async fn a_name_that_leads_inside_waits_and_names_the_setting() {
     let (address, peer) = Peer::start(None, || reply(200, &[], "")).await;
-    let http = Http::new(Arc::default(), HttpDefaults::default());
+    let http = with_egress(Egress::default(), None);
     let transport = transport(&http, json!({ "url": format!("http://localhost:{}/", address.port()) }));
     let report = transport.attempt(consignment(&[]), NOW_MS).await;
     assert_eq!(report.verdict, RETRY);
@@ -472,7 +479,7 @@ fn a_denied_address_is_refused_with_the_settings() {
     let http = http(&[own]);
     let problem = |url: &str| {
         let Value::Object(settings) = json!({ "url": url }) else { unreachable!() };
-        http.validate(&settings).map_err(|error| error.to_string())
+        http.validate(&settings, Credentials::default()).map_err(|error| error.to_string())
     };
     assert_eq!(problem("http://127.0.0.1:8081/"), Ok(()));
     assert_eq!(problem("https://intern.example/"), Ok(()), "names are judged when they are connected to");
@@ -521,7 +528,7 @@ async fn an_untrusted_certificate_is_refused() {
     assert_eq!(report.verdict, RETRY);
     assert!(error_of(&report).starts_with("certificate not trusted: "), "{report:?}");
 
-    let trusting = Http::with_tls(Arc::new(loopback(&[])), HttpDefaults::default(), client);
+    let trusting = with_egress(loopback(&[]), Some(client));
     let wrong_name = transport(&trusting, json!({ "url": format!("https://{address}/") }));
     let report = wrong_name.attempt(consignment(&[]), NOW_MS).await;
     assert!(error_of(&report).starts_with("certificate not trusted: certificate not valid for name"), "{report:?}");
@@ -533,7 +540,7 @@ async fn https_speaks_what_was_negotiated() {
     for (alpn, version) in [(&[b"h2".as_slice(), b"http/1.1"][..], Version::HTTP_2), (&[], Version::HTTP_11)] {
         let (server, client) = tls(alpn);
         let (address, peer) = Peer::start(Some(server), || reply(200, &[], "ok")).await;
-        let http = Http::with_tls(Arc::new(loopback(&[])), HttpDefaults::default(), client);
+        let http = with_egress(loopback(&[]), Some(client));
         let transport = transport(&http, json!({ "url": format!("https://localhost:{}/in", address.port()) }));
         for _ in 0..2 {
             let report = transport.attempt(consignment(&[]), NOW_MS).await;

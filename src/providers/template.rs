@@ -7,13 +7,13 @@ const TEMPLATE_BYTES_MAX: usize = 512;
 const PARTS_MAX: usize = 16;
 
 /// A compiled template; holds `{body}` exactly once.
-pub(super) struct Template {
+pub(crate) struct Template {
     parts: Vec<Part>,
 }
 
 /// One piece of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Literal(Box<[u8]>),
     Body,
     Timestamp,
@@ -27,18 +27,18 @@ pub(super) enum Part {
 
 /// What a request puts into a template.
 #[derive(Clone, Copy)]
-pub(super) struct Fill<'a> {
-    pub(super) body: &'a [u8],
-    pub(super) timestamp: &'a [u8],
-    pub(super) id: &'a [u8],
-    pub(super) public_url: &'a [u8],
-    pub(super) target: &'a [u8],
-    pub(super) method: &'a [u8],
+pub(crate) struct Fill<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) timestamp: &'a [u8],
+    pub(crate) id: &'a [u8],
+    pub(crate) public_url: &'a [u8],
+    pub(crate) target: &'a [u8],
+    pub(crate) method: &'a [u8],
 }
 
 impl<'a> Fill<'a> {
     /// What a request holds itself; timestamp and id are in headers that settings name.
-    pub(super) fn of_request(request: &InboundRequest<'a>, public_url: &'a [u8]) -> Self {
+    pub(crate) fn of_request(request: &InboundRequest<'a>, public_url: &'a [u8]) -> Self {
         Self {
             public_url,
             target: request.target.as_bytes(),
@@ -48,7 +48,7 @@ impl<'a> Fill<'a> {
     }
 
     /// A `POST` that is yet to be sent, so that its target is unknown.
-    pub(super) fn of_post(body: &'a [u8]) -> Self {
+    pub(crate) fn of_post(body: &'a [u8]) -> Self {
         Self { body, timestamp: b"", id: b"", public_url: b"", target: b"", method: b"POST" }
     }
 
@@ -69,7 +69,7 @@ impl<'a> Fill<'a> {
 
 impl Template {
     /// Compiles a template, or says what is wrong with it. A brace that opens no name is itself.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > TEMPLATE_BYTES_MAX {
             return Err(format!("is {} bytes long; at most {TEMPLATE_BYTES_MAX} may be", text.len()));
         }
@@ -112,13 +112,13 @@ impl Template {
     }
 
     /// Whether the part is in it.
-    pub(super) fn has(&self, part: &Part) -> bool {
+    pub(crate) fn has(&self, part: &Part) -> bool {
         self.parts.contains(part)
     }
 
     /// Whether an id holds the punctuation that ends it here. `a.1` at time `2` and `a` at time `1` would be
     /// signed alike, so such an id proves nothing. Letters, digits, `-` and `_` are taken for parts of ids.
-    pub(super) fn splits_id(&self, id: &[u8]) -> bool {
+    pub(crate) fn splits_id(&self, id: &[u8]) -> bool {
         self.parts.windows(2).any(|pair| match pair {
             [Part::Id, Part::Literal(end)] => {
                 let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -129,7 +129,7 @@ impl Template {
     }
 
     /// The signed text, piece by piece.
-    pub(super) fn slices<'a>(&'a self, fill: Fill<'a>) -> impl Iterator<Item = &'a [u8]> + Clone {
+    pub(crate) fn slices<'a>(&'a self, fill: Fill<'a>) -> impl Iterator<Item = &'a [u8]> + Clone {
         self.parts.iter().flat_map(move |part| fill.pieces(part))
     }
 }

@@ -47,6 +47,14 @@ impl Trace {
     }
 }
 
+/// As a header of a request that continues the trace; each time with another span.
+impl std::fmt::Display for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, flags } = self;
+        write!(f, "00-{id:032x}-{span:016x}-{flags:02x}", span = fastrand::u64(1..))
+    }
+}
+
 fn lower_hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |number: u128, digit| {
         let value = match digit {
