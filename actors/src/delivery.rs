@@ -101,6 +101,15 @@ impl Pending {
         self.record.as_ref().is_some_and(|record| record.crashes >= SUSPECT_CRASHES)
     }
 
+    /// How many suspects may be under way with it, itself included.
+    fn suspects_together(&self) -> usize {
+        match self.record.as_ref().map_or(0, |record| record.crashes) {
+            ..=SUSPECT_CRASHES => 16,
+            crashes if crashes == SUSPECT_CRASHES + 1 => 4,
+            _ => 1,
+        }
+    }
+
     fn bytes(&self) -> usize {
         self.event.arrival.body.len()
     }
@@ -151,6 +160,7 @@ pub(crate) struct DeliveryState {
     in_flight: usize,
     /// One that may take hookmill down is under way: nothing else is.
     alone: bool,
+    suspects: usize,
     reading: bool,
     announced: bool,
     /// While it rests: how far the integration has come is asked for once, when something expires.

@@ -120,9 +120,11 @@ impl DeliveryState {
         }
     }
 
-    /// A suspect is attempted with nothing else under way, so that a crash says who caused it.
+    /// The more crashes a suspect has seen, the fewer go beside it, at last nothing: so a crash says who caused it, and
+    /// what was only near it does not wait long.
     fn must_wait(&self, pending: &Pending) -> bool {
-        self.alone || (pending.suspect() && self.in_flight > 0)
+        let together = pending.suspects_together();
+        self.alone || (pending.suspect() && (self.suspects >= together || (together == 1 && self.in_flight > 0)))
     }
 
     /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
@@ -198,7 +200,8 @@ impl DeliveryState {
 
     /// Notes, before the attempt, that a suspect is about to be made.
     fn note_suspect(&mut self, me: &Post<DeliveryMsg>, pending: &mut Pending) -> Result<Committing<()>, LogError> {
-        self.alone = true;
+        self.alone = pending.suspects_together() == 1;
+        self.suspects += 1;
         // What was noted of it before comes first.
         self.commit(me);
         let record = pending.record.get_or_insert_with(|| DeliveryRecord::new(self.plan.version()));

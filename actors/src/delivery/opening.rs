@@ -54,6 +54,7 @@ impl DeliveryState {
             held_bytes: 0,
             in_flight: 0,
             alone: false,
+            suspects: 0,
             reading: false,
             announced: false,
             ask_intake: false,

@@ -35,6 +35,7 @@ impl DeliveryState {
         self.due_in_flight -= usize::from(pending.due);
         if pending.suspect() {
             self.alone = false;
+            self.suspects -= 1;
         }
         self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         let Pending { event, lane, record, due } = pending;

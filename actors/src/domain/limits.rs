@@ -27,7 +27,8 @@ pub const IDENTITY_BYTES_MAX: usize = 128;
 pub const PARKED_MAX: usize = 10_000;
 /// Order keys of one subscription that something is under way, failed or parked in, at most; beyond it nothing is parked.
 pub const LANES_MAX: usize = 1_024;
-/// Starts that found a delivery unsettled, from which on it is attempted alone, with a durable note before.
+/// Starts that found a delivery unsettled, from which on it is attempted with few others, at last alone, and with a
+/// durable note before.
 pub const SUSPECT_CRASHES: u8 = 3;
-/// An attempt alone that took hookmill down, counted with the starts above: at this many it is given up.
+/// Attempts so noted that were under way when hookmill went down, counted with those starts: at this many it is given up.
 pub const POISON_CRASHES: u8 = 8;
