@@ -20,6 +20,7 @@ use anyhow::Context;
 use hookmill_actors::{
     domain::secret::Secret,
     ports::provider::SettingsError,
+    replay::DeadLetterRetention,
     router::CommitBoard,
     scheduler::Retention,
     snapshot::Compiler,
@@ -231,6 +232,7 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             backlog_bytes_max: settings.log.backlog_bytes_max(),
             dedup_keys_max: settings.log.dedup_keys_max,
         },
+        dead_letters: DeadLetterRetention(settings.retention.dead_letters),
     }
 }
 

@@ -22,7 +22,7 @@ pub use self::{
     layers::{Effective, process_environment},
     sections::{
         AdminSettings, DeliverySettings, EgressSettings, IngressSettings, LogFormat, LogLevel, LogSettings,
-        ProgramSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
+        ProgramSettings, RetentionSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
     },
 };
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub retry: RetrySettings,
     /// Programs that operators write.
     pub programs: ProgramSettings,
+    /// How long what is done with is kept.
+    pub retention: RetentionSettings,
     /// What destinations may be.
     pub egress: EgressSettings,
     /// What happens when a part crashes.
@@ -91,6 +93,7 @@ impl Default for Settings {
             delivery: DeliverySettings::default(),
             retry: RetrySettings::default(),
             programs: ProgramSettings::default(),
+            retention: RetentionSettings::default(),
             egress: EgressSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),

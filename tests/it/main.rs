@@ -7,5 +7,6 @@ mod dedup;
 mod delivery;
 mod durability;
 mod harness;
+mod replaying;
 mod safety;
 mod space;

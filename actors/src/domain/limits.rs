@@ -19,7 +19,7 @@ pub const INTAKE_UNRECORDED_MAX: usize = 2_048;
 /// Attempts remembered with a delivery, oldest dropped: the record must stay a small value.
 pub const ATTEMPTS_KEPT: usize = 12;
 /// Bytes of a destination's reply kept with an attempt.
-pub const REPLY_EXCERPT_BYTES: usize = 256;
+pub const REPLY_EXCERPT_BYTES: usize = 1_024;
 /// Bytes of a provider's event type or id that are kept.
 pub const IDENTITY_BYTES_MAX: usize = 128;
 /// Deliveries of one subscription that wait behind failed ones of their order key, outside memory; at the bound the
@@ -31,3 +31,9 @@ pub const LANES_MAX: usize = 1_024;
 pub const SUSPECT_CRASHES: u8 = 3;
 /// An attempt alone that took hookmill down, counted with the starts above: at this many it is given up.
 pub const POISON_CRASHES: u8 = 8;
+/// Bulk replays that are remembered; the oldest that ended goes for a new one.
+pub const REPLAYS_MAX: usize = 1_000;
+/// Bulk replays that count or deliver at once.
+pub const REPLAYS_ACTIVE_MAX: usize = 8;
+/// Deliveries a second of one bulk replay, at most.
+pub const REPLAY_RATE_MAX: u32 = 5_000;

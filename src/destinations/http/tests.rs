@@ -16,6 +16,7 @@ use hookmill_actors::{
     domain::{
         event::{Arrival, Event},
         ids::{EndpointId, EventId, IntegrationId},
+        limits::REPLY_EXCERPT_BYTES,
     },
     ports::transport::{Timings, Verdict},
 };
@@ -394,7 +395,7 @@ async fn an_endless_failure_is_read_no_further_than_its_bound() {
     .await;
     let report = attempt(&url).await;
     assert_eq!((report.verdict, report.status), (RETRY, Some(500)));
-    assert_eq!(report.reply.unwrap(), "x".repeat(256));
+    assert_eq!(report.reply.unwrap(), "x".repeat(REPLY_EXCERPT_BYTES));
     // The connection was dropped: the peer ends, having written little more than the sockets' buffers hold.
     assert!(total.recv().await.unwrap() < 16 << 20);
 }
