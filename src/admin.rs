@@ -18,6 +18,7 @@ mod metrics;
 mod paging;
 mod problem;
 mod redact;
+mod replays;
 mod resource;
 mod serve;
 mod setup;
@@ -217,9 +218,15 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/api/v1/events", get(events::list)),
         ("/api/v1/events/{id}", get(events::one)),
         ("/api/v1/events/{id}/body", get(events::body)),
+        ("/api/v1/events/{id}/replay", post(events::replay)),
         ("/api/v1/deadletters", get(deadletters::list)),
+        ("/api/v1/deadletters/discard", post(deadletters::discard_many)),
         ("/api/v1/deadletters/{subscription_id}/{event_id}", get(deadletters::one)),
         ("/api/v1/deadletters/{subscription_id}/{event_id}/replay", post(deadletters::replay)),
+        ("/api/v1/deadletters/{subscription_id}/{event_id}/discard", post(deadletters::discard)),
+        ("/api/v1/replays", get(replays::list).post(replays::create)),
+        ("/api/v1/replays/{id}", get(replays::one)),
+        ("/api/v1/replays/{id}/{command}", post(replays::command)),
         ("/api/v1/metrics", get(metrics::report)),
         ("/api/v1/activities", get(metrics::activities)),
     ]

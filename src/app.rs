@@ -24,6 +24,7 @@ use hookmill_actors::{
         provider::SettingsError,
         transport::{AttemptReport, Consignment, Transports},
     },
+    replay::DeadLetterRetention,
     router::CommitBoard,
     scheduler::Retention,
     snapshot::Compiler,
@@ -238,6 +239,7 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             backlog_bytes_max: settings.log.backlog_bytes_max(),
             dedup_keys_max: settings.log.dedup_keys_max,
         },
+        dead_letters: DeadLetterRetention(settings.retention.dead_letters),
     }
 }
 

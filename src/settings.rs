@@ -22,7 +22,7 @@ pub use self::{
     layers::{Effective, process_environment},
     sections::{
         AdminSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings, LogFormat, LogLevel,
-        LogSettings, ProgramSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
+        LogSettings, ProgramSettings, RetentionSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
     },
 };
 
@@ -54,6 +54,8 @@ pub struct Settings {
     pub retry: RetrySettings,
     /// Programs that operators write.
     pub programs: ProgramSettings,
+    /// How long what is done with is kept.
+    pub retention: RetentionSettings,
     /// Where destinations may lie.
     pub egress: EgressSettings,
     /// What destinations on this machine may do.
@@ -93,6 +95,7 @@ impl Default for Settings {
             delivery: DeliverySettings::default(),
             retry: RetrySettings::default(),
             programs: ProgramSettings::default(),
+            retention: RetentionSettings::default(),
             egress: EgressSettings::default(),
             destinations: DestinationsSettings::default(),
             supervision: SupervisionSettings::default(),

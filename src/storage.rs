@@ -13,6 +13,7 @@ mod changes;
 mod commit;
 mod disk;
 mod index;
+mod jobs;
 mod keys;
 mod open_error;
 mod options;

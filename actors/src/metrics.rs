@@ -97,8 +97,12 @@ counters! {
     breaker_closed,
     /// Retries that waited for their destination's retry budget, counted each time.
     retry_budget_waits,
-    /// Dead letters sent again by an operator.
+    /// Deliveries sent again by an operator.
     replayed,
+    /// Dead letters taken away by an operator.
+    discarded,
+    /// Dead letters taken away by the end of their retention.
+    dead_letters_expired,
     /// Actors restarted after a crash.
     restarts,
     /// Deliveries that rest because their actor kept crashing.

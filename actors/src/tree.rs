@@ -8,20 +8,12 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     activity::ActivityActor,
     configuration::{ConfigActor, ConfigArgs, ConfigHandle},
-    domain::{
-        activity::{Activity, ActivityResult},
-        delivery::{DeliveryRecord, DeliveryStatus},
-        ids::{DestinationId, EventId, SubscriptionId},
-    },
+    domain::ids::DestinationId,
     flow::GateView,
     integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg},
     metrics::{Counters, MetricsActor, MetricsMsg, Report, add, gauges::SubscriptionView},
-    ports::{
-        clock::Clock,
-        config_store::ConfigStore,
-        event_log::{EventLog, LogError},
-        state_store::{DeliveryState, StateOp, StateStore},
-    },
+    ports::{clock::Clock, config_store::ConfigStore, event_log::EventLog, state_store::StateStore},
+    replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
     retry::RetryActor,
     router::{CommitBoard, RouterActor},
     scheduler::{Retention, SchedulerActor},
@@ -32,6 +24,8 @@ use crate::{
         wires::Wires,
     },
 };
+
+pub use crate::replay::ReplayError;
 
 pub mod mailbox;
 pub mod restart;
@@ -59,6 +53,8 @@ pub struct TreeOptions {
     pub restarts: RestartLimit,
     /// How long events are kept.
     pub retention: Retention,
+    /// How long dead letters are kept.
+    pub dead_letters: DeadLetterRetention,
 }
 
 /// The tree did not come up.
@@ -101,30 +97,11 @@ impl Tree {
     }
 }
 
-/// Why a dead letter was not replayed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayError {
-    /// There is no such dead letter.
-    #[error("no dead letter of event {event} for subscription {subscription}")]
-    NotFound {
-        /// Which.
-        event: EventId,
-        /// Whose.
-        subscription: SubscriptionId,
-    },
-    /// Its subscription was deleted.
-    #[error("subscription {0} does not exist any more; its dead letters can only be looked at")]
-    SubscriptionGone(SubscriptionId),
-    /// The log failed.
-    #[error(transparent)]
-    Log(#[from] LogError),
-}
-
 /// How the outside talks to a running tree.
 #[derive(Clone)]
 pub struct TreeHandle {
     ports: Ports,
-    wires: Wires,
+    pub(crate) wires: Wires,
 }
 
 impl TreeHandle {
@@ -178,42 +155,9 @@ impl TreeHandle {
             ("router", self.wires.router.is_alive()),
             ("integrations", self.wires.integrations.is_alive()),
             ("retry", self.wires.retry.is_alive()),
+            ("replay", self.wires.replays.is_alive()),
         ];
         parts.iter().filter(|(_, alive)| !alive).map(|(part, _)| format!("the {part} actor is not running")).collect()
-    }
-
-    /// Sends a dead letter again: it leaves the dead letter for the due queue, under the same `webhook-id`, with a
-    /// fresh set of attempts. Durable when this returns.
-    pub async fn replay(&self, author: &str, subscription: SubscriptionId, event: EventId) -> Result<(), ReplayError> {
-        let Ports { log, state, clock, .. } = &self.ports;
-        if state.dead_letter(subscription, event).await?.is_none() {
-            return Err(ReplayError::NotFound { event, subscription });
-        }
-        if !self.config().current().configuration.subscriptions.contains_key(&subscription) {
-            return Err(ReplayError::SubscriptionGone(subscription));
-        }
-        let mut record = match state.delivery(subscription, event).await? {
-            DeliveryState::Record(record) => record,
-            // The letter says that it is dead; its story is all that is missing.
-            DeliveryState::Delivered | DeliveryState::Unknown => DeliveryRecord::new(self.config().current().version()),
-        };
-        let now_ms = clock.now_ms();
-        record.status = DeliveryStatus::Retrying;
-        record.attempts = 0;
-        record.due_ms = Some(now_ms);
-        record.replay = true;
-        log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
-        add(&self.wires.counters.replayed, 1);
-        self.wires.retry.schedule(subscription, now_ms);
-        self.wires.record(Activity {
-            at_ms: now_ms,
-            actor: author.to_owned(),
-            action: "dead_letter.replayed".to_owned(),
-            subject: format!("event {event} for subscription {subscription}"),
-            result: ActivityResult::Ok,
-            detail: String::new(),
-        });
-        Ok(())
     }
 }
 
@@ -232,11 +176,20 @@ enum Part {
     Retry,
     Router,
     Integrations,
+    Replays,
     Scheduler,
 }
 
-const PARTS: [Part; 7] =
-    [Part::Activity, Part::Metrics, Part::Config, Part::Retry, Part::Router, Part::Integrations, Part::Scheduler];
+const PARTS: [Part; 8] = [
+    Part::Activity,
+    Part::Metrics,
+    Part::Config,
+    Part::Retry,
+    Part::Router,
+    Part::Integrations,
+    Part::Replays,
+    Part::Scheduler,
+];
 
 struct RootActor;
 
@@ -311,6 +264,9 @@ impl RootState {
             Part::Router => linked(RouterActor, wires, root).await?,
             Part::Integrations => {
                 linked(IntegrationsActor, IntegrationsArgs { ports, wires, limit: options.restarts }, root).await?
+            }
+            Part::Replays => {
+                linked(ReplayActor, ReplayArgs { ports, wires, retention: options.dead_letters }, root).await?
             }
             Part::Scheduler => linked(SchedulerActor, (ports, wires, options.retention), root).await?,
         };

@@ -1,21 +1,24 @@
 //! The dead letter: `/api/v1/deadletters`. What needs an operator, and the way to send it again.
 
 use axum::{extract::State, http::StatusCode, response::Response};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookmill_actors::{
     domain::{
         config::Configuration,
         delivery::{DeadLetter, DeadReason},
-        ids::{EventId, SubscriptionId},
+        ids::{EventId, IntegrationId, SubscriptionId},
+        replay::DeadLetterFilter,
     },
-    ports::{event_log::LogError, state_store::StateStore},
+    replay::{Discarded, Letters, letters},
 };
 use serde::Serialize;
 
 use super::{
     Api,
     auth::Author,
+    fields::{line, moment, number, one_of, string},
     form::Form,
-    json::{OptionalJson, quoted},
+    json::{Json, OptionalJson, quoted},
     paging::{Params, Slice},
     problem::{Code, Problem},
     resource::{Segments, json, time},
@@ -37,16 +40,50 @@ struct View {
     event_url: String,
 }
 
-/// `GET /api/v1/deadletters`: by subscription and event, after `after`.
+/// Why a dead letter is there, by name.
+pub(super) const REASONS: [(&str, DeadReason); 8] = [
+    ("attempts_exhausted", DeadReason::AttemptsExhausted),
+    ("refused", DeadReason::Refused),
+    ("expired", DeadReason::Expired),
+    ("corrupt", DeadReason::Corrupt),
+    ("filter_failed", DeadReason::FilterFailed),
+    ("transform_failed", DeadReason::TransformFailed),
+    ("provider_failed", DeadReason::ProviderFailed),
+    ("poison", DeadReason::Poison),
+];
+/// Characters of the reason that an operator gives for a discard.
+const REASON_CHARS_MAX: usize = 300;
+
+/// `GET /api/v1/deadletters`: by subscription and event, after `after`. A page may be empty and yet have a `next`: one
+/// request looks at a bounded number of letters.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
-    let subscription = params.parsed("subscription_id", "a number")?.map(SubscriptionId);
+    let filter = DeadLetterFilter {
+        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
+        subscription: params.parsed("subscription_id", "a number")?.map(SubscriptionId),
+        reason: params.one_of("reason", &REASONS)?,
+        from_ms: params.moment("from")?,
+        to_ms: params.moment("to")?,
+    };
     let after = params.text("after")?.map(|text| Place::parse(&text)).transpose()?;
     params.finish()?;
-    let (letters, next) = slice(&*api.tree.ports().state, subscription, after, limit).await?;
+    let Letters { letters, next } =
+        letters(&*api.tree.ports().state, &filter, after.map(|Place(whose, event)| (whose, event)), limit).await?;
     let snapshot = api.tree.config().current();
     let items = letters.into_iter().map(|letter| view(letter, &snapshot.configuration)).collect();
-    Ok(json(StatusCode::OK, &Slice { items, limit, next: next.map(|place| place.to_string()) }))
+    let next = next.map(|(subscription, event)| Place(subscription, event).to_string());
+    Ok(json(StatusCode::OK, &Slice { items, limit, next }))
+}
+
+/// Reads which dead letters are meant, as a member of a body.
+pub(super) fn filter(form: &mut Form) -> DeadLetterFilter {
+    DeadLetterFilter {
+        integration: form.optional(&["integration_id"], number(1..=u32::MAX)).map(IntegrationId),
+        subscription: form.optional(&["subscription_id"], number(1..=u32::MAX)).map(SubscriptionId),
+        reason: form.optional(&["reason"], one_of(&REASONS)),
+        from_ms: form.optional(&["from"], moment),
+        to_ms: form.optional(&["to"], moment),
+    }
 }
 
 /// `GET /api/v1/deadletters/{subscription_id}/{event_id}`
@@ -82,50 +119,80 @@ pub(super) async fn replay(
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: event }))
 }
 
-/// A place in the order of dead letters: `3:019ab3f0-...`.
+#[derive(Serialize)]
+struct DiscardedView {
+    status: &'static str,
+    subscription_id: SubscriptionId,
+    event_id: EventId,
+}
+
+/// `POST /api/v1/deadletters/{subscription_id}/{event_id}/discard`: it will not be delivered, for the reason given.
+pub(super) async fn discard(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments((subscription, event)): Segments<(SubscriptionId, EventId)>,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let mut form = Form::new(body)?;
+    let reason = form.required(&["reason"], line(1..=REASON_CHARS_MAX));
+    let reason = form.finish(|| reason)?;
+    api.tree.discard(&author, subscription, event, &reason).await?;
+    Ok(json(StatusCode::OK, &DiscardedView { status: "discarded", subscription_id: subscription, event_id: event }))
+}
+
+#[derive(Serialize)]
+struct DiscardedMany {
+    discarded: u64,
+    /// For `after` of the next call; `null` when nothing is left.
+    next: Option<String>,
+}
+
+/// `POST /api/v1/deadletters/discard`: those that `query` means, a bounded number a call; called again with `after`
+/// until `next` is `null`.
+pub(super) async fn discard_many(
+    State(api): State<Api>,
+    Author(author): Author,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let mut form = Form::new(body)?;
+    let reason = form.required(&["reason"], line(1..=REASON_CHARS_MAX));
+    let after = form.optional(&["after"], |value| Place::read(&string(value)?));
+    let filter = form.nested("query", filter);
+    if filter.is_none() {
+        form.fault("query", "is missing or no object; write `{}` for every dead letter there is");
+    }
+    let (reason, filter) = form.finish(|| reason.zip(filter))?;
+    let after = after.map(|Place(subscription, event)| (subscription, event));
+    let Discarded { discarded, next } = api.tree.discard_many(&author, filter, after, &reason).await?;
+    let next = next.map(|(subscription, event)| Place(subscription, event).to_string());
+    Ok(json(StatusCode::OK, &DiscardedMany { discarded, next }))
+}
+
+/// A place in the order of dead letters; opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place(SubscriptionId, EventId);
 
 impl Place {
     fn parse(text: &str) -> Result<Self, Problem> {
-        let parts = text.split_once(':').and_then(|(subscription, event)| {
-            Some(Self(SubscriptionId(subscription.parse().ok()?), event.parse().ok()?))
+        Self::read(text)
+            .map_err(|detail| Problem::new(Code::InvalidRequest, format!("query parameter `after` {detail}")))
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).unwrap_or_default();
+        let parts = bytes.split_first_chunk::<4>().and_then(|(subscription, event)| {
+            let event = EventId::from_bytes(event.try_into().ok()?);
+            Some(Self(SubscriptionId(u32::from_be_bytes(*subscription)), event))
         });
-        parts.ok_or_else(|| {
-            let detail =
-                format!("query parameter `after` must be the `next` of an earlier reply; it is `{}`", quoted(text));
-            Problem::new(Code::InvalidRequest, detail)
-        })
+        parts.ok_or_else(|| format!("must be the `next` of an earlier reply; it is `{}`", quoted(text)))
     }
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.0, self.1)
+        let bytes = [self.0.0.to_be_bytes().as_slice(), self.1.to_bytes().as_slice()].concat();
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
-}
-
-/// A part of the list, and where the following part begins.
-async fn slice(
-    state: &dyn StateStore,
-    subscription: Option<SubscriptionId>,
-    after: Option<Place>,
-    limit: usize,
-) -> Result<(Vec<DeadLetter>, Option<Place>), LogError> {
-    let first = subscription.map(|subscription| Place(subscription, EventId::ZERO));
-    let after = match (first, after) {
-        // A cursor of another subscription's list is behind or beyond this one's.
-        (Some(first), Some(after)) if after.0 < first.0 => Some(first),
-        (first, after) => after.or(first),
-    };
-    let mut letters = state.dead_letters(after.map(|place| (place.0, place.1)), limit).await?;
-    let read = letters.len();
-    if let Some(subscription) = subscription {
-        letters.retain(|letter| letter.subscription == subscription);
-    }
-    let is_last = read < limit || letters.len() < read;
-    let next = letters.last().map(|letter| Place(letter.subscription, letter.event));
-    Ok((letters, if is_last { None } else { next }))
 }
 
 fn view(letter: DeadLetter, configuration: &Configuration) -> View {
@@ -174,16 +241,16 @@ mod tests {
 
     async fn walk(subscription: Option<u32>, limit: usize) -> Vec<Vec<u32>> {
         let state = state();
+        let filter = DeadLetterFilter { subscription: subscription.map(SubscriptionId), ..DeadLetterFilter::default() };
         let mut after = None;
         let mut pages = Vec::new();
         loop {
-            let (letters, next) =
-                slice(&state, subscription.map(SubscriptionId), after, limit).await.expect("in memory");
+            let Letters { letters, next } = letters(&state, &filter, after, limit).await.expect("in memory");
             pages.push(letters.iter().map(|letter| letter.subscription.0).collect());
-            match next {
-                Some(next) => after = Some(Place::parse(&next.to_string()).expect("it was made here")),
-                None => return pages,
-            }
+            let Some(next) = next else { return pages };
+            let Place(subscription, event) =
+                Place::parse(&Place(next.0, next.1).to_string()).expect("it was made here");
+            after = Some((subscription, event));
         }
     }
 
@@ -198,17 +265,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_foreign_cursor_lists_nothing_of_others() {
-        let place = |subscription| Some(Place(SubscriptionId(subscription), EventId::ZERO));
+        let filter = DeadLetterFilter { subscription: Some(SubscriptionId(2)), ..DeadLetterFilter::default() };
         for (cursor, found) in [(1, 3), (2, 3), (3, 0)] {
-            let (letters, _) = slice(&state(), Some(SubscriptionId(2)), place(cursor), 10).await.expect("in memory");
+            let after = Some((SubscriptionId(cursor), EventId::ZERO));
+            let Letters { letters, .. } = letters(&state(), &filter, after, 10).await.expect("in memory");
             assert_eq!(letters.len(), found, "{cursor}");
         }
     }
 
+    #[tokio::test]
+    async fn one_request_looks_at_a_bounded_number_and_says_where_to_go_on() {
+        let many = (0..3_000).map(|n| letter(1, n)).map(|it| ((it.subscription, it.event), it)).collect();
+        let state = MemoryState { dead: many, ..MemoryState::default() };
+        let none = DeadLetterFilter { reason: Some(DeadReason::Poison), ..DeadLetterFilter::default() };
+        let (mut after, mut pages) = (None, 0);
+        loop {
+            let Letters { letters, next } = letters(&state, &none, after, 10).await.expect("in memory");
+            assert!(letters.is_empty() && (next.is_none() || next > after), "{next:?} after {after:?}");
+            pages += 1;
+            match next {
+                Some(_) => after = next,
+                None => break,
+            }
+        }
+        assert!((2..=6).contains(&pages), "{pages} requests for 3,000 letters");
+    }
+
     #[test]
     fn a_cursor_is_what_a_reply_gave() {
-        for wrong in ["", "3", "3:", "x:019ab3f0-0000-7000-8000-000000010000", ":019ab3f0-0000-7000-8000-000000010000"]
-        {
+        for wrong in ["", "3", "3:", "AAAA", "3:019ab3f0-0000-7000-8000-000000010000", "AAAAAQAAAAAAAAAAAAAAAAAAAAAA"] {
             assert!(Place::parse(wrong).is_err(), "{wrong}");
         }
     }

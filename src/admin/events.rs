@@ -10,25 +10,31 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hookmill_actors::{
     domain::{
-        config::{Configuration, Endpoint},
-        delivery::{Attempt, DeliveryRecord, DeliveryStatus},
+        config::Endpoint,
         event::Event,
-        ids::{EventId, IntegrationId},
+        ids::{EventId, IntegrationId, SubscriptionId},
     },
     ports::{
         event_log::{EventLog, LogError},
-        state_store::{DeliveryState, Note, StateStore},
+        state_store::{Mark, Note, StateStore},
     },
 };
 use serde::Serialize;
 
+use self::story::Story;
 use super::{
     Api,
+    auth::Author,
+    fields::number,
+    form::Form,
+    json::Json,
     paging::{Params, Slice},
     problem::{Code, Problem},
     redact,
     resource::{Segments, json, time},
 };
+
+mod story;
 
 /// Larger bodies are not repeated within JSON; `body_url` has them.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
@@ -44,6 +50,8 @@ struct Item {
     received_at: String,
     event_type: Option<String>,
     provider_id: Option<String>,
+    /// The event that this one repeats.
+    duplicate_of: Option<EventId>,
     size: Option<usize>,
     /// Why no more is told.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,36 +74,14 @@ struct View {
     /// The body, where it is not UTF-8 and not large.
     body_base64: Option<String>,
     body_url: String,
-    deliveries: Vec<DeliveryView>,
+    #[serde(flatten)]
+    story: Story,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct HeaderView {
     name: String,
     value: String,
-}
-
-/// What became of an event for one subscription.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct DeliveryView {
-    subscription_id: u32,
-    subscription: String,
-    destination_id: u32,
-    status: DeliveryStatus,
-    attempts: u32,
-    /// Oldest first; empty where the first attempt succeeded.
-    latest_attempts: Vec<AttemptView>,
-    next_attempt_at: Option<String>,
-    replay: bool,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct AttemptView {
-    at: String,
-    duration_ms: u32,
-    status: Option<u16>,
-    error: Option<String>,
-    reply: Option<String>,
 }
 
 /// `GET /api/v1/events`: newest first, before `before`.
@@ -122,9 +108,31 @@ pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<EventId>)
     let event = ports.log.get(id).await?.ok_or_else(|| gone(id))?;
     let note = ports.state.note(id).await?;
     let snapshot = api.tree.config().current();
-    let deliveries = deliveries(&*ports.state, &snapshot.configuration, id).await?;
+    let story = story::of(&*ports.state, &snapshot.configuration, id, note.as_ref()).await?;
     let endpoint = snapshot.configuration.endpoints.get(&event.arrival.endpoint).map(AsRef::as_ref);
-    Ok(json(StatusCode::OK, &view(&event, note, endpoint, deliveries)))
+    Ok(json(StatusCode::OK, &view(&event, note, endpoint, story)))
+}
+
+#[derive(Serialize)]
+struct Queued {
+    status: &'static str,
+    subscription_id: SubscriptionId,
+    event_id: EventId,
+}
+
+/// `POST /api/v1/events/{id}/replay`: it is sent to that subscription, again or for the first time, under the same
+/// `webhook-id`.
+pub(super) async fn replay(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<EventId>,
+    Json(body): Json,
+) -> Result<Response, Problem> {
+    let mut form = Form::new(body)?;
+    let subscription = form.required(&["subscription_id"], number::<u32>(1..=u32::MAX));
+    let subscription = SubscriptionId(form.finish(|| subscription)?);
+    api.tree.replay_event(&author, subscription, id).await?;
+    Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: id }))
 }
 
 /// `GET /api/v1/events/{id}/body`: the exact bytes, to be kept, never to be shown by a browser.
@@ -170,7 +178,7 @@ fn whole_item(event: &Event, note: Option<Note>) -> Item {
 
 /// What is known without the event itself.
 fn noted(id: EventId, note: Option<Note>) -> Item {
-    let (event_type, provider_id) = note.map_or((None, None), |note| (note.event_type, note.provider_id));
+    let Note { event_type, provider_id, mark, .. } = note.unwrap_or_default();
     Item {
         id,
         integration_id: id.integration().0,
@@ -178,12 +186,16 @@ fn noted(id: EventId, note: Option<Note>) -> Item {
         received_at: time(id.millis()),
         event_type: event_type.map(String::from),
         provider_id: provider_id.map(String::from),
+        duplicate_of: match mark {
+            Some(Mark::DuplicateOf(first)) => Some(first),
+            Some(Mark::Unreadable(_)) | None => None,
+        },
         size: None,
         problem: None,
     }
 }
 
-fn view(event: &Event, note: Option<Note>, endpoint: Option<&Endpoint>, deliveries: Vec<DeliveryView>) -> View {
+fn view(event: &Event, note: Option<Note>, endpoint: Option<&Endpoint>, story: Story) -> View {
     let arrival = &event.arrival;
     let (body, body_base64) = match arrival.body.as_ref() {
         large if large.len() > INLINE_BYTES_MAX => (None, None),
@@ -203,7 +215,7 @@ fn view(event: &Event, note: Option<Note>, endpoint: Option<&Endpoint>, deliveri
         body,
         body_base64,
         body_url: format!("/api/v1/events/{}/body", event.id),
-        deliveries,
+        story,
     }
 }
 
@@ -224,62 +236,12 @@ fn headers(event: &Event, endpoint: Option<&Endpoint>) -> Vec<HeaderView> {
     event.arrival.headers.iter().map(shown).collect()
 }
 
-/// Where the event stands with each subscription of its integration. Those that began after it are left out.
-async fn deliveries(
-    state: &dyn StateStore,
-    configuration: &Configuration,
-    event: EventId,
-) -> Result<Vec<DeliveryView>, LogError> {
-    let mut found = Vec::new();
-    for subscription in configuration.subscriptions.values() {
-        if subscription.integration_id != event.integration() {
-            continue;
-        }
-        let record = match state.delivery(subscription.id, event).await? {
-            DeliveryState::Record(record) => record,
-            DeliveryState::Delivered => {
-                DeliveryRecord { status: DeliveryStatus::Delivered, attempts: 1, ..DeliveryRecord::new(0) }
-            }
-            DeliveryState::Unknown if event <= subscription.start_after => continue,
-            DeliveryState::Unknown => DeliveryRecord::new(0),
-        };
-        found.push(DeliveryView {
-            subscription_id: subscription.id.0,
-            subscription: subscription.name.clone(),
-            destination_id: subscription.destination_id.0,
-            status: record.status,
-            attempts: record.attempts,
-            latest_attempts: record.latest.into_iter().map(attempt).collect(),
-            next_attempt_at: record.due_ms.map(time),
-            replay: record.replay,
-        });
-    }
-    Ok(found)
-}
-
-fn attempt(attempt: Attempt) -> AttemptView {
-    AttemptView {
-        at: time(attempt.at_ms),
-        duration_ms: attempt.duration_ms,
-        status: attempt.status,
-        error: attempt.error,
-        reply: attempt.reply,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use hookmill_actors::domain::{
-        event::Arrival,
-        headers::HeaderBlock,
-        ids::{EndpointId, SubscriptionId},
-    };
+    use hookmill_actors::domain::{event::Arrival, headers::HeaderBlock, ids::EndpointId};
     use serde_json::json;
 
-    use super::{
-        super::{subscriptions::tests::subscription, testing::MemoryState},
-        *,
-    };
+    use super::*;
 
     fn id(sequence: u128, integration: u32) -> EventId {
         EventId::from_parts(sequence, IntegrationId(integration), 7)
@@ -303,7 +265,7 @@ mod tests {
     }
 
     fn shown(event: &Event) -> serde_json::Value {
-        serde_json::to_value(view(event, None, None, Vec::new())).expect("a view is JSON")
+        serde_json::to_value(view(event, None, None, Story::default())).expect("a view is JSON")
     }
 
     #[test]
@@ -374,40 +336,5 @@ mod tests {
         assert_eq!(headers[header::CONTENT_TYPE], "application/octet-stream");
         let disposition = format!("attachment; filename=\"{}.bin\"", id(5, 1));
         assert_eq!(headers[header::CONTENT_DISPOSITION], disposition.as_str());
-    }
-
-    #[tokio::test]
-    async fn each_subscription_of_the_integration_tells_where_it_stands() {
-        let event = id(50, 1);
-        let mut record = DeliveryRecord { status: DeliveryStatus::Retrying, due_ms: Some(0), ..DeliveryRecord::new(1) };
-        record.push(Attempt { at_ms: 0, duration_ms: 9, status: Some(500), error: Some("500".into()), reply: None });
-        let state = MemoryState {
-            deliveries: [
-                ((SubscriptionId(1), event), DeliveryState::Delivered),
-                ((SubscriptionId(2), event), DeliveryState::Record(record)),
-            ]
-            .into(),
-            ..MemoryState::default()
-        };
-        let mut configuration = Configuration::default();
-        for (number, integration, start_after) in [
-            (1, 1, EventId::ZERO),
-            (2, 1, EventId::ZERO),
-            (3, 1, EventId::ZERO), // nothing recorded: still to come
-            (4, 1, id(60, 1)),     // began later
-            (5, 2, EventId::ZERO), // another integration's
-        ] {
-            configuration
-                .subscriptions
-                .insert(SubscriptionId(number), subscription(number, integration, start_after).into());
-        }
-        let found = deliveries(&state, &configuration, event).await.expect("the state is in memory");
-        let told: Vec<_> = found.iter().map(|view| (view.subscription_id, view.status, view.attempts)).collect();
-        assert_eq!(
-            told,
-            [(1, DeliveryStatus::Delivered, 1), (2, DeliveryStatus::Retrying, 1), (3, DeliveryStatus::Pending, 0),]
-        );
-        assert_eq!(found[1].next_attempt_at.as_deref(), Some("1970-01-01T00:00:00Z"));
-        assert_eq!(found[1].latest_attempts[0].status, Some(500));
     }
 }

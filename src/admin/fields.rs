@@ -120,6 +120,17 @@ pub(super) fn object(bytes_max: usize, depth_max: usize) -> impl FnOnce(Value) -
     }
 }
 
+/// A moment as RFC 3339 text; milliseconds since 1970.
+pub(super) fn moment(value: Value) -> Result<u64, String> {
+    parse_moment(&string(value)?)
+}
+
+/// The same of a text.
+pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
+    let at = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
+    at.ok_or_else(|| format!("must be a time such as `2026-01-31T08:00:00Z`; it is `{}`", quoted(text)))
+}
+
 /// A name out of a table, in lower or upper case.
 pub(super) fn one_of<T: Copy>(table: &[(&'static str, T)]) -> impl FnOnce(Value) -> Result<T, String> {
     move |value| {

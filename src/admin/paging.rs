@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    fields::{listed, nearest, not_one_of},
+    fields::{listed, nearest, not_one_of, parse_moment},
     json::quoted,
     problem::{Code, Problem},
 };
@@ -55,6 +55,12 @@ impl Params {
             Ok(value) => Ok(Some(value)),
             Err(_) => Err(refused(name, &format!("must be {right}; it is `{}`", quoted(&text)))),
         }
+    }
+
+    /// A moment as RFC 3339 text; milliseconds since 1970.
+    pub(super) fn moment(&mut self, name: &'static str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        parse_moment(&text).map(Some).map_err(|detail| refused(name, &detail))
     }
 
     /// A name out of a table, in lower or upper case.

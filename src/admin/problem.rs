@@ -158,8 +158,19 @@ impl From<LogError> for Problem {
 impl From<ReplayError> for Problem {
     fn from(error: ReplayError) -> Self {
         match error {
-            ReplayError::NotFound { .. } => Self::new(Code::NotFound, error.to_string()),
-            ReplayError::SubscriptionGone(_) => Self::new(Code::Conflict, error.to_string()),
+            ReplayError::NotFound { .. } | ReplayError::EventGone(_) | ReplayError::NoJob(_) => {
+                Self::new(Code::NotFound, error.to_string())
+            }
+            ReplayError::SubscriptionGone(_)
+            | ReplayError::OnItsWay { .. }
+            | ReplayError::WrongStatus { .. }
+            | ReplayError::TooMany(_) => Self::new(Code::Conflict, error.to_string()),
+            ReplayError::OtherIntegration { .. } => Self::member("/subscription_id", error.to_string()),
+            ReplayError::Invalid { field: field @ ("target_subscription_id" | "rate_per_s"), detail } => {
+                Self::member(format!("/{field}"), detail)
+            }
+            ReplayError::Invalid { field, detail } => Self::member(format!("/query/{field}"), detail),
+            ReplayError::Unavailable => Self::new(Code::Unavailable, error.to_string()),
             ReplayError::Log(error) => error.into(),
         }
     }

@@ -13,7 +13,8 @@ use hookmill_actors::{
         config::{Change, Configuration, Destination, ResourceKey},
         delivery::{DeadLetter, Position},
         event::{Event, Identity},
-        ids::{EventId, IntegrationId, SubscriptionId},
+        ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
+        replay::ReplayJob,
         secret::{Sealed, Secret},
     },
     ports::{
@@ -148,6 +149,14 @@ impl StateStore for MemoryState {
 
     async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError> {
         Ok(self.dead.get(&(subscription, event)).cloned())
+    }
+
+    async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn job(&self, _id: ReplayId) -> Result<Option<ReplayJob>, LogError> {
+        Ok(None)
     }
 
     async fn counts(&self) -> Result<StateCounts, LogError> {

@@ -280,6 +280,21 @@ impl DestinationsSettings {
     }
 }
 
+/// How long what is done with is kept, beside the events (`log.retention`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// How long dead letters are kept.
+    #[serde(with = "humantime_serde")]
+    pub dead_letters: Duration,
+}
+
+impl Default for RetentionSettings {
+    fn default() -> Self {
+        Self { dead_letters: 30 * DAY }
+    }
+}
+
 /// What destinations may be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

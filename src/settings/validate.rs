@@ -45,6 +45,10 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_delivery(&settings.delivery, faults);
     check_retry(&settings.retry, faults);
     check_programs(&settings.programs, faults);
+    let dead_letters = settings.retention.dead_letters;
+    if dead_letters < Duration::from_hours(1) {
+        faults.add("retention.dead_letters", format!("is {}; at least 1h is needed", format_duration(dead_letters)));
+    }
     if settings.supervision.restarts_max == 0 {
         faults.add("supervision.restarts_max", "is 0; at least one restart must be allowed");
     }
@@ -260,7 +264,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 16] = [
+        let cases: [Case; 17] = [
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),
@@ -276,6 +280,7 @@ mod tests {
             (|s| s.log.retention = Duration::ZERO, "`log.retention`", "1m"),
             (|s| s.delivery.in_flight_max = 257, "`delivery.in_flight_max`", "1 to 256"),
             (|s| s.retry.schedule = vec![Duration::from_millis(1)], "`retry.schedule`", "whole seconds"),
+            (|s| s.retention.dead_letters = Duration::from_mins(59), "`retention.dead_letters`", "at least 1h"),
             (|s| s.supervision.restarts_max = 0, "`supervision.restarts_max`", "at least one"),
         ];
         for (change, key, right) in cases {

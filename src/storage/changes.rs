@@ -15,7 +15,7 @@ use hookmill_actors::{
 };
 
 use super::{
-    keys,
+    jobs, keys,
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
     values,
@@ -60,6 +60,8 @@ impl<'a> Changes<'a> {
             StateOp::Delivered { subscription, events } => self.delivered(*subscription, events)?,
             StateOp::Delivery { subscription, event, record } => self.delivery(*subscription, *event, record)?,
             StateOp::Dead(letter) => self.dead(letter)?,
+            StateOp::Job(job) => self.put(&keys::job(job.id), jobs::encode(job)),
+            StateOp::JobGone { id } => self.remove(&keys::job(*id)),
         }
         Ok(())
     }

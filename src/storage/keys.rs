@@ -6,6 +6,7 @@
 //! | `d` subscription, event | a delivery's record |
 //! | `e` event, subscription | nothing: the event is due, dead or parked for that subscription |
 //! | `i` integration | its intake position |
+//! | `j` number | a bulk replay |
 //! | `k` endpoint, last event | a batch of dedup keys |
 //! | `l` subscription, lane, event | a byte that says whether the event is parked: those held in the lane |
 //! | `m` integration, event | the event's mark |
@@ -16,7 +17,7 @@
 //! | `x` subscription, event | a dead letter |
 
 use hookmill_actors::{
-    domain::ids::{EventId, IntegrationId, SubscriptionId},
+    domain::ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
     ports::state_store::{Due, InLane},
 };
 
@@ -30,6 +31,7 @@ pub(super) const NOTES: u8 = b'n';
 pub(super) const DUE: u8 = b'q';
 pub(super) const RUN: u8 = b'r';
 pub(super) const DEAD: u8 = b'x';
+pub(super) const JOB: u8 = b'j';
 
 /// Bytes of a key of the form: letter, number, event.
 const OWNED_BYTES: usize = 1 + 4 + 16;
@@ -51,6 +53,10 @@ pub(super) fn owned(letter: u8, owner: u32, event: EventId) -> [u8; OWNED_BYTES]
     key[..5].copy_from_slice(&number(letter, owner));
     key[5..].copy_from_slice(&event.to_bytes());
     key
+}
+
+pub(super) fn job(id: ReplayId) -> [u8; 5] {
+    number(JOB, id.0)
 }
 
 /// The owner and the event of an [`owned`] key.

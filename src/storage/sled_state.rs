@@ -19,7 +19,8 @@ use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
         delivery::{DeadLetter, Position},
-        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
+        replay::ReplayJob,
     },
     ports::{
         event_log::LogError,
@@ -32,7 +33,7 @@ use hookmill_actors::{
 use super::{
     LogPlace, StateView,
     changes::{Changes, CountChanges, Written, malformed},
-    keys,
+    jobs, keys,
     seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
     values,
@@ -184,6 +185,24 @@ impl StateStore for SledState {
         let key = keys::owned(keys::DEAD, subscription.0, event);
         let Some(value) = self.0.get(&key)? else { return Ok(None) };
         values::decode_dead_letter(&value).map(Some).ok_or_else(|| malformed(&key))
+    }
+
+    async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
+        self.scan(|shared| {
+            shared.db.check()?;
+            let found = shared.tree.scan_prefix([keys::JOB]).map(|item| {
+                let (key, value) = shared.db.guard(item)?;
+                jobs::decode(&value).ok_or_else(|| malformed(&key))
+            });
+            found.collect()
+        })
+        .await
+    }
+
+    async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {
+        let key = keys::job(id);
+        let Some(value) = self.0.get(&key)? else { return Ok(None) };
+        jobs::decode(&value).map(Some).ok_or_else(|| malformed(&key))
     }
 
     async fn counts(&self) -> Result<StateCounts, LogError> {

@@ -8,5 +8,6 @@ mod delivery;
 mod destinations;
 mod durability;
 mod harness;
+mod replaying;
 mod safety;
 mod space;

@@ -169,6 +169,10 @@ number_id!(
     /// A subscription.
     SubscriptionId
 );
+number_id!(
+    /// A bulk replay.
+    ReplayId
+);
 
 #[cfg(test)]
 mod tests {

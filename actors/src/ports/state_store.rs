@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::event_log::LogError;
 use crate::domain::{
     delivery::{DeadLetter, DeliveryRecord, Position},
-    ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+    ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
+    replay::ReplayJob,
 };
 
 /// What intake noted of an event.
@@ -106,6 +107,13 @@ pub enum StateOp {
     },
     /// A delivery enters the dead letter. Comes with the `Delivery` that says so.
     Dead(DeadLetter),
+    /// Where a bulk replay stands.
+    Job(Box<ReplayJob>),
+    /// A bulk replay is no longer remembered.
+    JobGone {
+        /// Which.
+        id: ReplayId,
+    },
 }
 
 /// A due retry.
@@ -187,6 +195,10 @@ pub trait StateStore: Send + Sync {
     ) -> Result<Vec<DeadLetter>, LogError>;
     /// One dead letter.
     async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError>;
+    /// Every bulk replay that is remembered, by number: at most `REPLAYS_MAX`.
+    async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError>;
+    /// One bulk replay.
+    async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError>;
     /// Counts.
     async fn counts(&self) -> Result<StateCounts, LogError>;
 }

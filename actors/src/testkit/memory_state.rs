@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use crate::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, DeliveryStatus, Position},
-        ids::{EventId, IntegrationId, SubscriptionId},
+        ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
+        replay::ReplayJob,
     },
     ports::{
         event_log::LogError,
@@ -37,6 +38,7 @@ struct Maps {
     delivered: BTreeSet<(SubscriptionId, EventId)>,
     records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
     dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
+    jobs: BTreeMap<ReplayId, ReplayJob>,
 }
 
 impl MemoryState {
@@ -93,6 +95,8 @@ impl Maps {
             StateOp::Dead(letter) => {
                 self.dead.insert((letter.subscription, letter.event), letter);
             }
+            StateOp::Job(job) => drop(self.jobs.insert(job.id, *job)),
+            StateOp::JobGone { id } => drop(self.jobs.remove(&id)),
         }
     }
 
@@ -200,6 +204,14 @@ impl StateStore for MemoryState {
 
     async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError> {
         Ok(self.maps().dead.get(&(subscription, event)).cloned())
+    }
+
+    async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
+        Ok(self.maps().jobs.values().cloned().collect())
+    }
+
+    async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {
+        Ok(self.maps().jobs.get(&id).cloned())
     }
 
     async fn counts(&self) -> Result<StateCounts, LogError> {

@@ -3,8 +3,10 @@
 mod backlogs;
 mod deduplicating;
 mod delivering;
+mod discarding;
 mod limiting;
 mod ordering;
+mod replaying;
 mod retrying;
 mod selecting;
 mod supervision;

@@ -1,0 +1,53 @@
+//! Looks up where an event stands with a subscription.
+
+use crate::{
+    domain::{
+        delivery::{DeliveryRecord, Position},
+        ids::{EventId, SubscriptionId},
+        standing::{Kept, Standing, standing},
+    },
+    ports::{
+        event_log::LogError,
+        state_store::{DeliveryState, Mark, Note, StateStore},
+    },
+};
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Where it stands; `None` where the event is not the subscription's.
+    pub standing: Option<Standing>,
+    /// Its record, where there is one.
+    pub record: Option<DeliveryRecord>,
+}
+
+/// Where an event stands with a subscription. `note` is what intake noted of the event.
+pub async fn look(
+    state: &dyn StateStore,
+    subscription: SubscriptionId,
+    start_after: EventId,
+    event: EventId,
+    note: Option<&Note>,
+) -> Result<Look, LogError> {
+    // The position first: what it says is settled has its outcome stored when the outcome is looked for.
+    let position = state.position(subscription).await?.unwrap_or_default();
+    look_at(state, subscription, start_after, &position, event, note).await
+}
+
+/// The same with a position that was read earlier.
+pub(super) async fn look_at(
+    state: &dyn StateStore,
+    subscription: SubscriptionId,
+    start_after: EventId,
+    position: &Position,
+    event: EventId,
+    note: Option<&Note>,
+) -> Result<Look, LogError> {
+    let duplicate = note.is_some_and(|note| matches!(note.mark, Some(Mark::DuplicateOf(_))));
+    let (kept, record) = match state.delivery(subscription, event).await? {
+        DeliveryState::Unknown => (Kept::Nothing, None),
+        DeliveryState::Delivered => (Kept::Delivered, None),
+        DeliveryState::Record(record) => (Kept::Record(record.status), Some(record)),
+    };
+    Ok(Look { standing: standing(event, start_after, position, kept, duplicate), record })
+}

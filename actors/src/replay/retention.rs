@@ -1,0 +1,103 @@
+//! Removes dead letters that have outlived their retention: an activity a sweep, never one a letter.
+
+use std::time::Duration;
+
+use ractor::ActorRef;
+
+use super::{ReplayMsg, ReplayState};
+use crate::{
+    delivery::DeliveryMsg,
+    domain::{
+        activity::ActivityResult,
+        delivery::{DeadLetter, DeliveryStatus},
+        ids::{EventId, SubscriptionId},
+    },
+    metrics::add,
+    ports::event_log::LogError,
+};
+
+/// How often letters are looked at.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Letters looked at in one step: other requests are answered between two.
+const STEP_LETTERS: usize = 256;
+
+/// How long a dead letter is kept, from when it came there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetterRetention(pub Duration);
+
+impl Default for DeadLetterRetention {
+    fn default() -> Self {
+        Self(Duration::from_secs(30 * 24 * 3600))
+    }
+}
+
+/// A sweep under way.
+pub(crate) struct Sweep {
+    after: Option<(SubscriptionId, EventId)>,
+    /// Letters from before this go, milliseconds since 1970.
+    before_ms: u64,
+    expired: u64,
+}
+
+/// When a letter's time began. A clock that was wrong when it came cannot make it older than its event.
+fn since_ms(letter: &DeadLetter) -> u64 {
+    letter.at_ms.max(letter.event.millis())
+}
+
+impl ReplayState {
+    pub(super) fn sweep(&mut self, me: &ActorRef<ReplayMsg>) {
+        let now_ms = self.ports.clock.now_ms();
+        if self.sweeping || !self.wires.clock_trust.holds(now_ms) {
+            return;
+        }
+        self.sweeping = true;
+        let age_ms = u64::try_from(self.retention.0.as_millis()).unwrap_or(u64::MAX);
+        let sweep = Sweep { after: None, before_ms: now_ms.saturating_sub(age_ms), expired: 0 };
+        let _ = me.cast(ReplayMsg::SweepOn(sweep));
+    }
+
+    pub(super) async fn sweep_on(&mut self, me: &ActorRef<ReplayMsg>, mut sweep: Sweep) {
+        match self.sweep_step(&mut sweep).await {
+            Ok(true) => {
+                let _ = me.cast(ReplayMsg::SweepOn(sweep));
+                return;
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "dead letters that have outlived their retention remain"),
+        }
+        self.sweeping = false;
+        if sweep.expired > 0 {
+            let kept_s = self.retention.0.as_secs();
+            let detail = format!("{} were kept for {kept_s} s, the setting `retention.dead_letters`", sweep.expired);
+            self.note(
+                "hookmill".to_owned(),
+                "dead_letters.expired",
+                "dead letters".to_owned(),
+                ActivityResult::Ok,
+                detail,
+            );
+        }
+    }
+
+    /// Whether there may be more.
+    async fn sweep_step(&mut self, sweep: &mut Sweep) -> Result<bool, LogError> {
+        let letters = self.ports.state.dead_letters(sweep.after, STEP_LETTERS).await?;
+        let more = letters.len() == STEP_LETTERS;
+        sweep.after = letters.last().map(|letter| (letter.subscription, letter.event));
+        let (mut ops, mut gone) = (Vec::new(), Vec::new());
+        for letter in letters.iter().filter(|letter| since_ms(letter) < sweep.before_ms) {
+            let reason = "its retention in the dead letter ended".to_owned();
+            ops.push(self.taken_away(letter.subscription, letter.event, DeliveryStatus::Discarded, reason).await?);
+            gone.push((letter.subscription, letter.event));
+        }
+        if !ops.is_empty() {
+            self.commit(ops).await?;
+            sweep.expired += gone.len() as u64;
+            add(&self.wires.counters.dead_letters_expired, gone.len() as u64);
+            for (subscription, event) in gone {
+                self.wires.deliveries.hint(subscription, DeliveryMsg::Released { event });
+            }
+        }
+        Ok(more)
+    }
+}
