@@ -2,7 +2,7 @@
 //! Out: the configuration actor hears when an integration keeps crashing. Owns: who runs.
 //! A crash stops every integration; they go on from their recorded positions.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::Instant;
@@ -41,7 +41,7 @@ pub(crate) struct IntegrationsArgs {
 
 pub(crate) struct IntegrationsState {
     args: IntegrationsArgs,
-    children: HashMap<IntegrationId, Child>,
+    children: BTreeMap<IntegrationId, Child>,
 }
 
 struct Child {
@@ -62,7 +62,7 @@ impl Actor for IntegrationsActor {
         args: IntegrationsArgs,
     ) -> Result<IntegrationsState, ActorProcessingErr> {
         args.wires.integrations.set(me.clone());
-        let mut state = IntegrationsState { args, children: HashMap::new() };
+        let mut state = IntegrationsState { args, children: BTreeMap::new() };
         state.reconcile(&me).await;
         Ok(state)
     }

@@ -95,6 +95,11 @@ impl Tree {
         let _ = self.root.stop_and_wait(None, Some(Duration::from_secs(5))).await;
     }
 
+    /// Whether it has given up.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
     /// Resolves when the tree has given up: one of its parts keeps crashing.
     pub async fn ended(&mut self) {
         let _ = (&mut self.ended).await;
