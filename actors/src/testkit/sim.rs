@@ -20,6 +20,7 @@ use self::{
 mod destinations;
 mod disk;
 mod life;
+mod limits;
 mod programs;
 mod scenario;
 mod verdict;
@@ -43,6 +44,8 @@ pub struct Features {
     pub expiry: bool,
     /// Provider's ids that come again.
     pub dedup: bool,
+    /// Rates, limits of concurrency, retry budgets and breakers.
+    pub limits: bool,
     /// The wall clock is set.
     pub clock_jumps: bool,
     /// Reads of the disk fail now and then.
@@ -59,6 +62,7 @@ impl Features {
         faults: false,
         expiry: false,
         dedup: false,
+        limits: false,
         clock_jumps: false,
         failing_reads: false,
     };
@@ -71,6 +75,7 @@ impl Features {
         faults: true,
         expiry: true,
         dedup: true,
+        limits: true,
         clock_jumps: true,
         failing_reads: true,
     };

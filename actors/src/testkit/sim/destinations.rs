@@ -161,11 +161,12 @@ impl Transport for SimTransport {
         }
         tokio::time::sleep(course.answers_after / 2).await;
         if course.panics {
-            watch.attempt_ends(subscription, event.id, None);
+            watch.attempt_ends(subscription, event.id, None, true);
             quiet_panic();
         }
         let report = report(course.status, course.retry_after);
-        watch.attempt_ends(subscription, event.id, Some(report.verdict == Verdict::Delivered));
+        let bad = matches!(course.status, 0 | 500..);
+        watch.attempt_ends(subscription, event.id, Some(report.verdict == Verdict::Delivered), bad);
         report
     }
 }

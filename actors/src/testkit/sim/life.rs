@@ -14,7 +14,7 @@ use super::{
 use crate::{
     configuration::{Kind, Write},
     domain::{
-        config::{DestinationStatus, IntegrationStatus, Resource, ResourceKey, Subscription},
+        config::{Destination, DestinationStatus, Integration, IntegrationStatus, Resource, ResourceKey, Subscription},
         event::{Arrival, NewEvent},
         headers::HeaderBlock,
         ids::{DestinationId, EndpointId, IntegrationId},
@@ -117,7 +117,7 @@ impl Life {
             Some(destination) => destination,
             None => {
                 let ResourceKey::Destination(id) = config.reserve(Kind::Destination) else { return };
-                let mut destination = scenario::destination(id);
+                let mut destination = scenario::destination(id, &mut self.rng, self.features);
                 if share {
                     "shared".clone_into(&mut destination.name);
                 }
@@ -148,8 +148,10 @@ impl Life {
         // Known before it is in force: it may act at once.
         world.watch.set_changing(true);
         for write in &writes {
-            if let Some(Resource::Subscription(subscription)) = &write.resource {
-                world.watch.configured(subscription, false);
+            match &write.resource {
+                Some(Resource::Subscription(subscription)) => world.watch.configured(subscription, false),
+                Some(Resource::Destination(destination)) => world.watch.limited(destination),
+                _ => {}
             }
         }
         let written = self.handle().config().write("simulation", writes).await;
@@ -288,9 +290,21 @@ impl Life {
 
     async fn reconfigure(&mut self, world: &World) {
         let configuration = self.handle().config().current().configuration.clone();
-        let Some(mut subscription) = self.rng.choice(configuration.subscriptions.values().cloned()) else { return };
-        let Some(mut destination) = self.rng.choice(configuration.destinations.values().cloned()) else { return };
-        let Some(mut integration) = self.rng.choice(configuration.integrations.values().cloned()) else { return };
+        let Some(mut subscription) =
+            self.rng.choice(configuration.subscriptions.values().map(|it| Subscription::clone(it)))
+        else {
+            return;
+        };
+        let Some(mut destination) =
+            self.rng.choice(configuration.destinations.values().map(|it| Destination::clone(it)))
+        else {
+            return;
+        };
+        let Some(mut integration) =
+            self.rng.choice(configuration.integrations.values().map(|it| Integration::clone(it)))
+        else {
+            return;
+        };
         match self.rng.u8(..12) {
             0..=2 => {
                 subscription.active = !subscription.active;
@@ -339,16 +353,15 @@ impl Life {
         let configuration = self.handle().config().current().configuration.clone();
         let mut changed = Vec::new();
         for integration in configuration.integrations.values().filter(|it| it.status != IntegrationStatus::Active) {
-            let active =
-                crate::domain::config::Integration { status: IntegrationStatus::Active, ..integration.clone() };
+            let active = Integration { status: IntegrationStatus::Active, ..Integration::clone(integration) };
             changed.push(Resource::Integration(active));
         }
         for destination in configuration.destinations.values().filter(|it| it.status != DestinationStatus::Active) {
             let status = DestinationStatus::Active;
-            changed.push(Resource::Destination(crate::domain::config::Destination { status, ..destination.clone() }));
+            changed.push(Resource::Destination(Destination { status, ..Destination::clone(destination) }));
         }
         for subscription in configuration.subscriptions.values().filter(|it| !it.active) {
-            changed.push(Resource::Subscription(Subscription { active: true, ..subscription.clone() }));
+            changed.push(Resource::Subscription(Subscription { active: true, ..Subscription::clone(subscription) }));
         }
         if !changed.is_empty() {
             self.write(world, changed).await;
@@ -367,7 +380,11 @@ impl Life {
                     Order::FifoByKey { key, .. } => Order::FifoByKey { key: key.clone(), on_failure: OnFailure::Park },
                     _ => Order::Fifo { on_failure: OnFailure::Park },
                 };
-                self.write(world, vec![Resource::Subscription(Subscription { order, ..subscription.clone() })]).await;
+                self.write(
+                    world,
+                    vec![Resource::Subscription(Subscription { order, ..Subscription::clone(subscription) })],
+                )
+                .await;
                 return;
             }
             if blocks {

@@ -14,7 +14,7 @@ use crate::{
         order::{OnFailure, Order},
         secret::Sealed,
         selection::Selection,
-        shaping::DestinationLimits,
+        shaping::{BreakerPolicy, Concurrency, DestinationLimits, Rate, RetryBudget},
         transform::Transform,
     },
     scheduler::Retention,
@@ -90,7 +90,34 @@ pub(super) fn endpoint(id: IntegrationId, rng: &mut fastrand::Rng, features: Fea
     }
 }
 
-pub(super) fn destination(id: DestinationId) -> Destination {
+fn rate(rng: &mut fastrand::Rng) -> Rate {
+    Rate { per_second: rng.u32(1..=20), burst: rng.bool().then(|| rng.u32(1..=5)) }
+}
+
+fn limits(rng: &mut fastrand::Rng, features: Features) -> DestinationLimits {
+    if !features.limits {
+        return DestinationLimits::default();
+    }
+    let concurrency = match rng.u8(..4) {
+        0 => Some(Concurrency::Fixed { max: rng.u16(1..=6) }),
+        1 => Some(Concurrency::Adaptive { min: 1, max: rng.u16(1..=20) }),
+        _ => None,
+    };
+    let breaker = BreakerPolicy {
+        enabled: rng.u8(..3) > 0,
+        consecutive_failures: rng.u32(2..=20),
+        attempts_min: rng.u32(4..=50),
+        open_s: rng.u32(1..=10),
+        open_max_s: 60,
+        probes: rng.u32(1..=3),
+        ..BreakerPolicy::default()
+    };
+    let floor_per_second = if rng.bool() { 10.0 } else { 0.25 };
+    let retry_budget = RetryBudget { share: [0.0, 0.2, 1.0][rng.usize(..3)], floor_per_second };
+    DestinationLimits { rate: (rng.u8(..4) == 0).then(|| rate(rng)), concurrency, retry_budget, breaker }
+}
+
+pub(super) fn destination(id: DestinationId, rng: &mut fastrand::Rng, features: Features) -> Destination {
     Destination {
         id,
         name: "destination".to_owned(),
@@ -101,7 +128,7 @@ pub(super) fn destination(id: DestinationId) -> Destination {
         signing_secret: Sealed("secret".to_owned()),
         signing_fingerprint: String::new(),
         credentials: None,
-        limits: DestinationLimits::default(),
+        limits: limits(rng, features),
         meta: Meta::default(),
     }
 }
@@ -176,7 +203,7 @@ pub(super) fn subscription(
         transform: if rendered { Transform::Canonical } else { Transform::None },
         headers: BTreeMap::new(),
         order: order(rng, features),
-        rate: None,
+        rate: (features.limits && rng.u8(..5) == 0).then(|| rate(rng)),
         expires_after_s: (features.expiry && rng.u8(..6) == 0).then(|| rng.u64(20..=600)),
         meta: Meta::default(),
     }

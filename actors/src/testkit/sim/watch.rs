@@ -11,15 +11,17 @@ use tokio::time::Instant;
 
 use super::{
     disk::Disk,
+    limits::{Borne, Paced, attempts_max},
     programs::{part, passes},
 };
 use crate::{
     domain::{
-        config::Subscription,
+        config::{Destination, Subscription},
         delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{DestinationId, EventId, SubscriptionId},
         order::{OnFailure, Order},
+        shaping::DestinationLimits,
     },
     metrics::Counters,
     ports::state_store::{DeliveryState, StateStore},
@@ -84,6 +86,9 @@ pub(super) struct Seen {
     broken: Option<String>,
     pub(super) known: BTreeMap<SubscriptionId, Known>,
     pub(super) stories: BTreeMap<(SubscriptionId, EventId), Story>,
+    limits: BTreeMap<DestinationId, DestinationLimits>,
+    borne: BTreeMap<DestinationId, Borne>,
+    paced: BTreeMap<SubscriptionId, Paced>,
     pub(super) life: u32,
     pub(super) lived: Duration,
     life_began: Option<Instant>,
@@ -179,6 +184,8 @@ impl Watch {
         seen.crashes += seen.restarts() + u64::from(crashed);
         seen.counters = None;
         seen.life_began = None;
+        seen.borne.clear();
+        seen.paced.clear();
         seen.lived += lasted + downtime;
         for story in seen.stories.values_mut() {
             story.under_way = 0;
@@ -212,6 +219,11 @@ impl Watch {
         known.window_max = known.window_max.max(window);
         known.subscription = subscription.clone();
         known.rests_since = if rests { known.rests_since.or(Some(now)) } else { None };
+    }
+
+    /// The destination is limited so from now on.
+    pub(super) fn limited(&self, destination: &Destination) {
+        self.seen().limits.insert(destination.id, destination.limits);
     }
 
     pub(super) fn deleted(&self, id: SubscriptionId) {
@@ -284,6 +296,7 @@ impl Watch {
             seen.breaks(format!("{what}: nobody asked for a replay"));
         }
         seen.check_window(&self.disk, &known, restarts);
+        seen.check_limits(&known, attempt > 1 && !replay, replay, &what);
     }
 
     /// The destination took what was sent.
@@ -294,9 +307,16 @@ impl Watch {
         seen.stories.entry((subscription, event)).or_default().first_taken.get_or_insert(rank);
     }
 
-    /// The attempt's end, as hookmill hears it; `None`: it panicked.
-    pub(super) fn attempt_ends(&self, subscription: SubscriptionId, event: EventId, delivered: Option<bool>) {
+    /// The attempt's end, as hookmill hears it; `None`: it panicked. `bad`: it speaks against the destination's health.
+    pub(super) fn attempt_ends(
+        &self,
+        subscription: SubscriptionId,
+        event: EventId,
+        delivered: Option<bool>,
+        bad: bool,
+    ) {
         let mut seen = self.seen();
+        seen.note_end(subscription, bad);
         let (now, life) = (seen.now(), seen.life);
         seen.trace.add(format!("{now:?} end {subscription} {event} delivered {delivered:?}"));
         let story = seen.stories.entry((subscription, event)).or_default();
@@ -309,6 +329,31 @@ impl Watch {
 }
 
 impl Seen {
+    fn check_limits(&mut self, known: &Known, retry: bool, replay: bool, what: &str) {
+        let (now, restarts) = (self.now(), self.restarts());
+        let subscription = &known.subscription;
+        let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
+        let borne = self.borne.entry(subscription.destination_id).or_default();
+        if let Err(why) = borne.begin(&limits, retry, replay, now) {
+            self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
+        }
+        if let Some(rate) = subscription.rate
+            && let Err(why) = self.paced.entry(subscription.id).or_default().begin(rate, now)
+            // A restarted actor begins anew.
+            && restarts == 0
+        {
+            self.breaks(format!("{what}: {why}"));
+        }
+    }
+
+    fn note_end(&mut self, subscription: SubscriptionId, bad: bool) {
+        let now = self.now();
+        let Some(known) = self.known.get(&subscription) else { return };
+        let destination = known.subscription.destination_id;
+        let limits = self.limits.get(&destination).copied().unwrap_or_default();
+        self.borne.entry(destination).or_default().end(&limits, bad, now);
+    }
+
     /// How many are under way at once, in all and of one lane. What a crashed actor began goes on beside its successor.
     fn check_window(&mut self, disk: &Disk, known: &Known, restarts: u64) {
         let id = known.subscription.id;
@@ -401,7 +446,7 @@ fn follows(
     if *attempts + 1 != attempt {
         return Err(format!("{attempts} attempts are recorded"));
     }
-    let allowed = attempts_max(subscription);
+    let allowed = attempts_max(&subscription.retry);
     if attempt > allowed {
         return Err(format!("{allowed} attempts are allowed"));
     }
@@ -411,12 +456,4 @@ fn follows(
         return Err(format!("it is due in {} ms", due_ms - wall_ms));
     }
     Ok(())
-}
-
-/// Attempts that the retry policy allows.
-pub(super) fn attempts_max(subscription: &Subscription) -> u32 {
-    match &subscription.retry.exponential {
-        Some(exponential) => exponential.attempts_max,
-        None => u32::try_from(subscription.retry.schedule_s.len()).unwrap_or(u32::MAX).saturating_add(1),
-    }
 }
