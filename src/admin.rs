@@ -19,6 +19,7 @@ mod paging;
 mod problem;
 mod redact;
 mod resource;
+mod restart;
 mod serve;
 mod setup;
 mod subscriptions;
@@ -189,6 +190,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/readyz", get(metrics::ready)),
         ("/api/v1/integrations", get(list::<Integration>).post(setup::create)),
         ("/api/v1/integrations/{id}", get(one::<Integration>).put(integrations::update).delete(delete::<Integration>)),
+        ("/api/v1/integrations/{id}/restart", post(restart::restart)),
         ("/api/v1/integrations/{id}/versions", get(integrations::versions)),
         ("/api/v1/webhooks", get(list::<Endpoint>).post(webhooks::create)),
         ("/api/v1/webhooks/{id}", get(one::<Endpoint>).put(webhooks::update).delete(delete::<Endpoint>)),

@@ -99,7 +99,7 @@ counters! {
     retry_budget_waits,
     /// Dead letters sent again by an operator.
     replayed,
-    /// Actors restarted after a crash.
+    /// Actors restarted, after a crash or because an operator asked for it.
     restarts,
     /// Deliveries that rest because their actor kept crashing.
     deliveries_failed,

@@ -114,6 +114,8 @@ struct World {
     features: Features,
     wall_ms: u64,
     serial: u64,
+    /// Every body that was sent.
+    sent: Vec<String>,
 }
 
 /// Lines of the trace that are shown.
@@ -128,7 +130,8 @@ pub fn run(seed: u64, features: Features) -> Result<Outcome, Broken> {
     let scenario = Scenario::new(&mut rng, features);
     watch.note(format!("{scenario:?}"));
     let destinations = SimDestinations::new(watch.clone(), rng.fork());
-    let mut world = World { watch, destinations, scenario, features, wall_ms: 1_760_000_000_000, serial: 0 };
+    let mut world =
+        World { watch, destinations, scenario, features, wall_ms: 1_760_000_000_000, serial: 0, sent: Vec::new() };
     for life in 0..world.scenario.lives {
         live(&mut world, life, &mut rng);
         if world.watch.broken().is_some() {
@@ -170,6 +173,7 @@ fn live(world: &mut World, life: u32, rng: &mut fastrand::Rng) {
                     Err(cut) => Err(cut),
                 };
                 world.watch.note(format!("life {life} ends: {end:?}"));
+                check_mailboxes(world, &running);
                 let wall_ms = crate::ports::clock::Clock::now_ms(running.clock.as_ref());
                 world.wall_ms = wall_ms;
                 if matches!(end, Ok(End::Stopped)) {
@@ -214,12 +218,20 @@ fn last_life(world: &mut World, rng: &mut fastrand::Rng) {
                 break;
             }
         }
+        check_mailboxes(world, &running);
         // What is wrong may still be under way.
         tokio::time::sleep(SETTLE_ROUND).await;
         if let Some(broken) = verdict::broken(world) {
             world.watch.breaks(broken);
         }
     });
+}
+
+/// None may ever hold more than its credit allows.
+fn check_mailboxes(world: &World, running: &Life) {
+    if let Some(full) = running.handle().mailboxes().into_iter().find(|view| view.passed > 0) {
+        world.watch.breaks(format!("a mailbox passed its bound: {full:?}"));
+    }
 }
 
 /// Longer than any retry, any probe and any time of distrust of the clock takes.

@@ -21,7 +21,9 @@ use crate::{
     ports::{
         clock::Clock,
         event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
-        state_store::{DeliveryState, Due, InLane, Mark, Note, StateCounts, StateOp, StateStore},
+        state_store::{
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+        },
     },
     testkit::{memory_config::MemoryConfig, memory_state::MemoryState},
 };
@@ -289,6 +291,13 @@ impl EventLog for SimLog {
         Ok(own.take(limit).map(|(_, event)| Ok(event.clone())).collect())
     }
 
+    async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {
+        self.luck.read().await?;
+        let kept = self.disk.kept();
+        let own = kept.events.range(after..).filter(|(id, _)| **id > after && id.integration() == integration);
+        Ok(own.map(|(_, event)| event.arrival.body.len() as u64).sum())
+    }
+
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         self.luck.read().await?;
         Ok(self.disk.kept().events.get(&id).cloned())
@@ -365,6 +374,16 @@ impl StateStore for SimState {
     ) -> Result<Vec<(EventId, Mark)>, LogError> {
         self.luck.read().await?;
         self.state.marks(integration, after, upto).await
+    }
+
+    async fn seen(&self, keys: &[(DedupKey, EventId)]) -> Result<Vec<Option<EventId>>, LogError> {
+        self.luck.read().await?;
+        self.state.seen(keys).await
+    }
+
+    async fn forget_seen(&self, remembered: Remembered) -> Result<Forgotten, LogError> {
+        self.luck.read().await?;
+        self.state.forget_seen(remembered).await
     }
 
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {

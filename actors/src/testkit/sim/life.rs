@@ -238,7 +238,16 @@ impl Life {
         world.watch.note(format!("post {count} to {integration}"));
         for _ in 0..count {
             world.serial += 1;
-            let body = scenario::body(world.serial, &mut self.rng, self.features);
+            // A provider that heard no answer sends the same again.
+            let body =
+                match self.rng.choice(&world.sent).filter(|_| self.features.dedup && world.serial.is_multiple_of(5)) {
+                    Some(body) => body.clone(),
+                    None => scenario::body(world.serial, &mut self.rng, self.features),
+                };
+            if body.ends_with("fault") || body.ends_with("boom") {
+                world.watch.faulty();
+            }
+            world.sent.push(body.clone());
             let arrival = Arrival {
                 endpoint: EndpointId(integration.0),
                 received_at_ms: self.clock.now_ms(),
@@ -335,6 +344,10 @@ impl Life {
             9 if self.features.order_changes => {
                 subscription.order = scenario::order(&mut self.rng, self.features);
                 self.write(world, vec![Resource::Subscription(subscription)]).await;
+            }
+            10 => {
+                let restarted = self.handle().restart("operator", integration.id).await;
+                world.watch.note(format!("restart integration {}: {}", integration.id, restarted.is_ok()));
             }
             _ => self.subscribe(world, integration.id).await,
         }

@@ -17,6 +17,11 @@ pub(super) struct Paced {
 const LOOK_BACK: usize = 200;
 
 impl Paced {
+    /// What came before says nothing any more: an attempt began later than it was allowed to.
+    pub(super) fn forget(&mut self) {
+        self.begun.clear();
+    }
+
     /// An attempt begins. An error says that there were too many.
     pub(super) fn begin(&mut self, rate: Rate, now: Duration) -> Result<(), String> {
         if self.begun.len() == LOOK_BACK {
@@ -25,9 +30,11 @@ impl Paced {
         self.begun.push_back(now);
         let at_once = f64::from(rate.burst.unwrap_or(rate.per_second).max(1));
         for (count, from) in (1u32..).zip(self.begun.iter().rev()) {
-            let allowed = at_once + (now - *from).as_secs_f64() * f64::from(rate.per_second) * 1.01 + 0.01;
+            let within = now.saturating_sub(*from);
+            // A place that was taken while the destination refused is used later.
+            let allowed = 1.0 + at_once + within.as_secs_f64() * f64::from(rate.per_second) * 1.01 + 0.01;
             if f64::from(count) > allowed {
-                return Err(format!("{count} attempts within {:?}, the rate is {rate:?}", now - *from));
+                return Err(format!("{count} attempts within {within:?}, the rate is {rate:?}"));
             }
         }
         Ok(())
@@ -44,16 +51,22 @@ pub(super) struct Borne {
     under_way: u32,
     bad_in_a_row: u32,
     opened: bool,
-    closed_until: Option<Duration>,
+    /// The breaker lets nothing through between these.
+    closed: Option<(Duration, Duration)>,
 }
 
 impl Borne {
-    /// An attempt begins.
+    /// As for a rate.
+    pub(super) fn forget(&mut self) {
+        self.paced.forget();
+    }
+
+    /// An attempt begins. `unseen`: first attempts, at most, that were admitted and came to nothing before this.
     pub(super) fn begin(
         &mut self,
         limits: &DestinationLimits,
-        retry: bool,
-        replay: bool,
+        (retry, replay): (bool, bool),
+        unseen: u32,
         now: Duration,
     ) -> Result<(), String> {
         let since = *self.since.get_or_insert(now);
@@ -71,14 +84,18 @@ impl Borne {
         } else if !replay {
             self.first += 1;
         }
-        let budget = limits.retry_budget;
+        let (budget, lasted) = (limits.retry_budget, now.saturating_sub(since));
         let floor = budget.floor_per_second;
         let allowed =
-            budget.share * f64::from(self.first) + floor * (now - since).as_secs_f64() * 1.01 + floor.ceil().max(1.0);
+            budget.share * f64::from(self.first + unseen) + floor * lasted.as_secs_f64() * 1.01 + floor.ceil().max(1.0);
         if f64::from(self.retries) > allowed + 0.01 {
-            return Err(format!("{} retries beside {} first attempts, {budget:?}", self.retries, self.first));
+            return Err(format!(
+                "{} retries beside {} first attempts in {:?}, {budget:?}",
+                self.retries, self.first, lasted
+            ));
         }
-        if self.closed_until.is_some_and(|until| now < until) {
+        // What was admitted before may begin in the same instant.
+        if self.closed.is_some_and(|(since, until)| now > since && now < until) {
             return Err("its breaker has just opened".to_owned());
         }
         Ok(())
@@ -95,7 +112,7 @@ impl Borne {
         if self.bad_in_a_row >= limits.breaker.consecutive_failures {
             self.opened = true;
             // It is spread by a tenth.
-            self.closed_until = Some(now + Duration::from_secs(u64::from(limits.breaker.open_s)).mul_f64(0.89));
+            self.closed = Some((now, now + Duration::from_secs(u64::from(limits.breaker.open_s)).mul_f64(0.89)));
         }
     }
 }

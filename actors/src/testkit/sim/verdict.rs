@@ -158,7 +158,8 @@ fn disorder(world: &World) -> Option<String> {
             let Some(stored) = world.watch.disk.accepted_event(*event) else { continue };
             let Some((lane, on_failure)) = lane(&known.subscription, &stored) else { continue };
             // What was given up, or failed where that lets others pass, has lost its place.
-            if world.watch.disk.ever_dead(id, *event) || (on_failure == OnFailure::Skip && story.failed) {
+            let passed = on_failure == OnFailure::Skip || story.spent;
+            if world.watch.disk.ever_dead(id, *event) || (passed && story.failed) {
                 continue;
             }
             if let Some((earlier_rank, earlier)) = latest.get(&lane)

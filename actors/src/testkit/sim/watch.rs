@@ -20,6 +20,7 @@ use crate::{
         delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{DestinationId, EventId, SubscriptionId},
+        limits::SUSPECT_CRASHES,
         order::{OnFailure, Order},
         shaping::DestinationLimits,
     },
@@ -49,6 +50,8 @@ pub(super) struct Story {
     /// In which life hookmill last heard that it was delivered.
     pub(super) delivered_in: Option<u32>,
     pub(super) failed: bool,
+    /// It failed so that it may have been given up, whether or not that was still written down.
+    pub(super) spent: bool,
     pub(super) replays_asked: u32,
     under_way: u32,
 }
@@ -89,6 +92,8 @@ pub(super) struct Seen {
     limits: BTreeMap<DestinationId, DestinationLimits>,
     borne: BTreeMap<DestinationId, Borne>,
     paced: BTreeMap<SubscriptionId, Paced>,
+    /// Events that cannot be rendered, by how many were sent.
+    faulty: u32,
     pub(super) life: u32,
     pub(super) lived: Duration,
     life_began: Option<Instant>,
@@ -241,6 +246,11 @@ impl Watch {
         seen.known.values().find(|known| known.subscription.destination_id == destination).map(|it| it.subscription.id)
     }
 
+    /// An event that cannot be rendered is sent.
+    pub(super) fn faulty(&self) {
+        self.seen().faulty += 1;
+    }
+
     /// A sender was told that its event is stored.
     pub(super) fn acknowledged(&self, event: EventId) {
         if self.disk.accepted_event(event).is_none() {
@@ -285,9 +295,14 @@ impl Watch {
             seen.breaks(format!("{what}: {why}"));
         }
         let (life, restarts) = (seen.life, seen.restarts());
+        let retry = &known.subscription.retry;
+        // A status that is not retried, or an age limit, may make any attempt the last.
+        let early = !retry.dead_statuses.is_empty() || retry.age_max_s.is_some();
+        let last_attempt = if early { 1 } else { attempts_max(retry) };
         let story = seen.stories.entry((id, event.id)).or_default();
         let (again, asked) = (story.delivered_in == Some(life), story.replays_asked);
         story.attempts += 1;
+        story.spent |= attempt >= last_attempt;
         story.under_way += 1;
         if restarts == 0 && again && !replay {
             seen.breaks(format!("{what}: it was delivered before, and nothing broke since"));
@@ -296,6 +311,10 @@ impl Watch {
             seen.breaks(format!("{what}: nobody asked for a replay"));
         }
         seen.check_window(&self.disk, &known, restarts);
+        if matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES) {
+            // It waited for a note on the disk after it was admitted.
+            seen.forget_pace(&known);
+        }
         seen.check_limits(&known, attempt > 1 && !replay, replay, &what);
     }
 
@@ -333,8 +352,10 @@ impl Seen {
         let (now, restarts) = (self.now(), self.restarts());
         let subscription = &known.subscription;
         let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
+        // What could not be rendered was a first attempt that nobody saw, in every life that took it up.
+        let unseen = self.faulty * (self.life + 1);
         let borne = self.borne.entry(subscription.destination_id).or_default();
-        if let Err(why) = borne.begin(&limits, retry, replay, now) {
+        if let Err(why) = borne.begin(&limits, (retry, replay), unseen, now) {
             self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
         }
         if let Some(rate) = subscription.rate
@@ -344,6 +365,11 @@ impl Seen {
         {
             self.breaks(format!("{what}: {why}"));
         }
+    }
+
+    fn forget_pace(&mut self, known: &Known) {
+        self.borne.entry(known.subscription.destination_id).or_default().forget();
+        self.paced.entry(known.subscription.id).or_default().forget();
     }
 
     fn note_end(&mut self, subscription: SubscriptionId, bad: bool) {
