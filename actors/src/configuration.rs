@@ -318,6 +318,14 @@ impl ConfigState {
         if let Err(error) = self.write(me, "hookmill".to_owned(), vec![write]).await {
             tracing::error!(integration = id.0, %error, "could not record that an integration failed");
         }
+        self.args.wires.record(Activity {
+            at_ms: self.args.clock.now_ms(),
+            actor: "hookmill".to_owned(),
+            action: "integration.failed".to_owned(),
+            subject: ResourceKey::Integration(id).to_string(),
+            result: ActivityResult::Failed,
+            detail: format!("its actor kept crashing; its events wait in the log until it is restarted: {reason}"),
+        });
     }
 }
 

@@ -1,10 +1,15 @@
-//! Starts, stops and restarts the integration actors. In: `Reconcile` when the configuration changed.
-//! Out: the configuration actor hears when an integration keeps crashing. Owns: who runs.
-//! A crash stops every integration; they go on from their recorded positions.
+//! Starts, stops and restarts the integration actors. In: `Reconcile` when the configuration changed, `Renew` when an
+//! operator wants an integration started again. Out: the configuration actor hears when an integration keeps crashing.
+//! Owns: who runs. A crash stops every integration; they go on from their recorded positions.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort, SpawnErr, SupervisionEvent};
 use tokio::time::Instant;
 
 use crate::{
@@ -12,6 +17,7 @@ use crate::{
     integration::{IntegrationActor, IntegrationArgs, IntegrationMsg},
     metrics::add,
     router::gate::Gate,
+    snapshot::Snapshot,
     tree::{
         Ports,
         mailbox::{Post, Role},
@@ -26,8 +32,23 @@ pub(crate) enum IntegrationsMsg {
     Reconcile,
     /// The timer after a crash: start this integration again.
     Restart(IntegrationId),
+    /// An operator wants it stopped and started again, with a fresh restart budget.
+    Renew(IntegrationId, RpcReplyPort<Renewal>),
+    /// It was stopped for a renewal.
+    Stopped(IntegrationId),
     /// Answer when all deliveries under way are recorded.
     Drain(RpcReplyPort<()>),
+}
+
+/// What became of a wish for a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// It is on its way: what is under way ends first.
+    Begun,
+    /// An earlier one has not ended.
+    UnderWay,
+    /// There is no such integration.
+    Unknown,
 }
 
 pub(crate) struct IntegrationsActor;
@@ -41,14 +62,19 @@ pub(crate) struct IntegrationsArgs {
 
 pub(crate) struct IntegrationsState {
     args: IntegrationsArgs,
-    children: HashMap<IntegrationId, Child>,
+    /// As last reconciled.
+    snapshot: Arc<Snapshot>,
+    children: BTreeMap<IntegrationId, Child>,
 }
 
 struct Child {
     actor: Option<Post<IntegrationMsg>>,
     reconcile: Gate,
     budget: RestartBudget,
+    /// It kept crashing.
     parked: bool,
+    /// It is being stopped, to be started again.
+    renewing: bool,
 }
 
 impl Actor for IntegrationsActor {
@@ -62,7 +88,7 @@ impl Actor for IntegrationsActor {
         args: IntegrationsArgs,
     ) -> Result<IntegrationsState, ActorProcessingErr> {
         args.wires.integrations.set(me.clone());
-        let mut state = IntegrationsState { args, children: HashMap::new() };
+        let mut state = IntegrationsState { args, snapshot: Arc::default(), children: BTreeMap::new() };
         state.reconcile(&me).await;
         Ok(state)
     }
@@ -75,7 +101,9 @@ impl Actor for IntegrationsActor {
     ) -> Result<(), ActorProcessingErr> {
         match msg {
             IntegrationsMsg::Reconcile => state.reconcile(&me).await,
-            IntegrationsMsg::Restart(id) => state.start(&me, id).await,
+            IntegrationsMsg::Restart(id) => state.start(&me, [id].into()).await,
+            IntegrationsMsg::Renew(id, reply) => drop(reply.send(state.renew(&me, id))),
+            IntegrationsMsg::Stopped(id) => state.stopped(&me, id).await,
             IntegrationsMsg::Drain(reply) => state.drain(reply),
         }
         Ok(())
@@ -98,13 +126,16 @@ impl Actor for IntegrationsActor {
 }
 
 impl Child {
-    fn new(limit: RestartLimit, parked: bool) -> Self {
-        Self { actor: None, reconcile: Gate::default(), budget: RestartBudget::new(limit), parked }
+    fn new(limit: RestartLimit) -> Self {
+        let budget = RestartBudget::new(limit);
+        Self { actor: None, reconcile: Gate::default(), budget, parked: false, renewing: false }
     }
 
     /// However often the configuration changes, one hint of it waits.
-    fn reconcile(&self, actor: &Post<IntegrationMsg>) {
-        if self.reconcile.enter() {
+    fn reconcile(&self) {
+        if let Some(actor) = &self.actor
+            && self.reconcile.enter()
+        {
             actor.cast(IntegrationMsg::Reconcile);
         }
     }
@@ -113,56 +144,107 @@ impl Child {
 impl IntegrationsState {
     async fn reconcile(&mut self, me: &ActorRef<IntegrationsMsg>) {
         let snapshot = self.args.wires.config.current();
+        let former = std::mem::replace(&mut self.snapshot, snapshot.clone());
+        let changed = changed(&former, &snapshot);
         let configured = &snapshot.configuration.integrations;
         self.children.retain(|id, child| {
             let stays = configured.contains_key(id);
             if !stays {
                 self.args.wires.intakes.remove(*id);
+                // First, as it cancels the retries of the subscriptions that went with it.
+                child.reconcile();
                 if let Some(actor) = &child.actor {
-                    // Reconcile first: it cancels the retries of the subscriptions that went with it.
-                    child.reconcile(actor);
                     let _ = actor.actor().drain();
                 }
             }
             stays
         });
+        let mut start = BTreeSet::new();
         for (id, integration) in configured {
-            if let Some(child) = self.children.get_mut(id) {
-                if let Some(actor) = &child.actor {
-                    child.reconcile(actor);
-                    continue;
+            let failed = integration.status == IntegrationStatus::Failed;
+            match self.children.get_mut(id) {
+                Some(child) if child.actor.is_some() => {
+                    if changed.contains(id) {
+                        child.reconcile();
+                    }
                 }
                 // An operator set a failed integration active again: that is a fresh start.
-                if !child.parked || integration.status == IntegrationStatus::Failed {
-                    continue;
+                Some(child) if child.parked && !failed => {
+                    *child = Child::new(self.args.limit);
+                    start.insert(*id);
                 }
-            } else if integration.status == IntegrationStatus::Failed {
-                let child = Child::new(self.args.limit, true);
-                self.children.insert(*id, child);
-                continue;
+                // It starts again by itself, or rests.
+                Some(_) => {}
+                None => {
+                    self.children.insert(*id, Child { parked: failed, ..Child::new(self.args.limit) });
+                    if !failed {
+                        start.insert(*id);
+                    }
+                }
             }
-            let child = Child::new(self.args.limit, false);
-            self.children.insert(*id, child);
-            self.start(me, *id).await;
+        }
+        self.start(me, start).await;
+    }
+
+    /// Starts those that do not run, side by side: each waits for the log and the state.
+    async fn start(&mut self, me: &ActorRef<IntegrationsMsg>, ids: BTreeSet<IntegrationId>) {
+        let mut waiting = ids.into_iter().filter(|id| {
+            let child = self.children.get(id);
+            child.is_some_and(|child| child.actor.is_none() && !child.parked)
+        });
+        let spawn = |id: IntegrationId| {
+            let IntegrationsArgs { ports, wires, limit } = self.args.clone();
+            let level = wires.mailboxes.open(Role::Integration, id.0);
+            let args = IntegrationArgs { level, reconcile: Gate::default(), id, ports, wires, limit };
+            spawn(args, me.get_cell())
+        };
+        let mut starting: FuturesUnordered<_> = waiting.by_ref().take(STARTING_MAX).map(spawn).collect();
+        let mut started: Vec<Started> = Vec::new();
+        while let Some(one) = starting.next().await {
+            started.push(one);
+            starting.extend(waiting.next().map(spawn));
+        }
+        drop(starting);
+        for Started { id, reconcile, spawned } in started {
+            match spawned {
+                Ok(actor) => {
+                    if let Some(child) = self.children.get_mut(&id) {
+                        (child.actor, child.reconcile) = (Some(actor), reconcile);
+                    }
+                }
+                Err(error) => self.restart_or_park(me, id, &error.to_string()),
+            }
         }
     }
 
-    async fn start(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId) {
-        let Some(child) = self.children.get_mut(&id) else { return };
-        child.reconcile = Gate::default();
-        let level = self.args.wires.mailboxes.open(Role::Integration, id.0);
-        let args = IntegrationArgs {
-            level: level.clone(),
-            reconcile: child.reconcile.clone(),
-            id,
-            ports: self.args.ports.clone(),
-            wires: self.args.wires.clone(),
-            limit: self.args.limit,
-        };
-        match Actor::spawn_linked(None, IntegrationActor, args, me.get_cell()).await {
-            Ok((actor, _)) => child.actor = Some(Post::new(actor, level)),
-            Err(error) => self.restart_or_park(me, id, &error.to_string()),
+    /// What is under way ends and is recorded first, so that a restart makes no duplicates.
+    fn renew(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId) -> Renewal {
+        let Some(child) = self.children.get_mut(&id) else { return Renewal::Unknown };
+        if child.renewing {
+            return Renewal::UnderWay;
         }
+        child.renewing = true;
+        let (actor, me) = (child.actor.clone(), me.clone());
+        tokio::spawn(async move {
+            if let Some(actor) = actor {
+                let _ = actor.call(IntegrationMsg::Drain, RENEW_DRAIN_MAX).await;
+                let _ = actor.actor().stop_and_wait(Some("restarted by an operator".to_owned()), RENEW_STOP_MAX).await;
+            }
+            let _ = me.cast(IntegrationsMsg::Stopped(id));
+        });
+        Renewal::Begun
+    }
+
+    async fn stopped(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId) {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        if child.actor.as_ref().is_some_and(|actor| actor.actor().get_status() != ActorStatus::Stopped) {
+            // It crashed and was started again while it was to be stopped: that is as good.
+            child.renewing = false;
+            return;
+        }
+        *child = Child::new(self.args.limit);
+        add(&self.args.wires.counters.restarts, 1);
+        self.start(me, [id].into()).await;
     }
 
     fn crashed(&mut self, me: &ActorRef<IntegrationsMsg>, who: &ActorCell, error: &str) {
@@ -179,6 +261,7 @@ impl IntegrationsState {
     fn restart_or_park(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId, error: &str) {
         let Some(child) = self.children.get_mut(&id) else { return };
         child.actor = None;
+        child.renewing = false;
         add(&self.args.wires.counters.restarts, 1);
         match child.budget.crashed(Instant::now()) {
             AfterCrash::Restart(wait) => {
@@ -208,6 +291,53 @@ impl IntegrationsState {
         });
     }
 }
+
+/// How a start went.
+struct Started {
+    id: IntegrationId,
+    reconcile: Gate,
+    spawned: Result<Post<IntegrationMsg>, SpawnErr>,
+}
+
+async fn spawn(args: IntegrationArgs, supervisor: ActorCell) -> Started {
+    let (id, level, reconcile) = (args.id, args.level.clone(), args.reconcile.clone());
+    let spawned = Actor::spawn_linked(None, IntegrationActor, args, supervisor).await;
+    Started { id, reconcile, spawned: spawned.map(|(actor, _)| Post::new(actor, level)) }
+}
+
+/// The integrations of which anything is otherwise than before: themselves, an endpoint, or a subscription's plan.
+fn changed(before: &Snapshot, now: &Snapshot) -> BTreeSet<IntegrationId> {
+    let mut changed = BTreeSet::new();
+    let (old, new) = (&before.configuration, &now.configuration);
+    differing(&old.integrations, &new.integrations, |id, _| changed.insert(*id));
+    differing(&old.endpoints, &new.endpoints, |_, endpoint| changed.insert(endpoint.integration_id));
+    differing(&before.plans, &now.plans, |(id, _), _| changed.insert(*id));
+    changed
+}
+
+/// Visits what one of the maps holds otherwise than the other, or not at all. What did not change is shared by both.
+fn differing<K: Ord, V>(
+    before: &BTreeMap<K, Arc<V>>,
+    now: &BTreeMap<K, Arc<V>>,
+    mut visit: impl FnMut(&K, &V) -> bool,
+) {
+    for (key, value) in now {
+        if before.get(key).is_none_or(|former| !Arc::ptr_eq(former, value)) {
+            visit(key, value);
+        }
+    }
+    for (key, value) in before.iter().filter(|(key, _)| !now.contains_key(key)) {
+        visit(key, value);
+    }
+}
+
+/// Integrations that start at once: enough that their reads and commits travel together, few enough that the first
+/// ones are not held up by thousands.
+const STARTING_MAX: usize = 64;
+
+/// What is still under way after this is made again by the successor.
+const RENEW_DRAIN_MAX: Option<Duration> = Some(Duration::from_secs(40));
+const RENEW_STOP_MAX: Option<Duration> = Some(Duration::from_secs(5));
 
 /// Longer than any destination's total timeout may be; whoever stops hookmill waits less.
 const DRAIN_MAX: Option<Duration> = Some(Duration::from_secs(180));

@@ -103,7 +103,7 @@ counters! {
     discarded,
     /// Dead letters taken away by the end of their retention.
     dead_letters_expired,
-    /// Actors restarted after a crash.
+    /// Actors restarted, after a crash or because an operator asked for it.
     restarts,
     /// Deliveries that rest because their actor kept crashing.
     deliveries_failed,

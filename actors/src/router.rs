@@ -3,7 +3,7 @@
 //! position. A crash loses nothing: a restarted router wakes everybody.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -25,7 +25,7 @@ pub(crate) mod gate;
 /// Where the log's writer notes for whom it just committed something. Bounded by the number of integrations.
 #[derive(Default)]
 pub struct CommitBoard {
-    dirty: Mutex<HashSet<IntegrationId>>,
+    dirty: Mutex<BTreeSet<IntegrationId>>,
     gate: Gate,
     router: Slot<RouterMsg>,
 }
@@ -35,7 +35,7 @@ impl CommitBoard {
         self.router.clone()
     }
 
-    fn take(&self) -> HashSet<IntegrationId> {
+    fn take(&self) -> BTreeSet<IntegrationId> {
         self.gate.open();
         std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }

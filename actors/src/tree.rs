@@ -7,10 +7,14 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     activity::ActivityActor,
-    configuration::{ConfigActor, ConfigArgs, ConfigHandle},
-    domain::ids::DestinationId,
+    configuration::{ConfigActor, ConfigArgs, ConfigError, ConfigHandle, Write},
+    domain::{
+        activity::{Activity, ActivityResult},
+        config::{Integration, IntegrationStatus, Resource, ResourceKey},
+        ids::{DestinationId, IntegrationId},
+    },
     flow::GateView,
-    integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg},
+    integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg, Renewal},
     metrics::{Counters, MetricsActor, MetricsMsg, Report, add, gauges::SubscriptionView},
     ports::{clock::Clock, config_store::ConfigStore, event_log::EventLog, state_store::StateStore},
     replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
@@ -91,10 +95,35 @@ impl Tree {
         let _ = self.root.stop_and_wait(None, Some(Duration::from_secs(5))).await;
     }
 
+    /// Whether it has given up.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_finished()
+    }
+
     /// Resolves when the tree has given up: one of its parts keeps crashing.
     pub async fn ended(&mut self) {
         let _ = (&mut self.ended).await;
     }
+}
+
+/// Why an integration was not restarted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestartError {
+    /// There is none.
+    #[error("{} does not exist", ResourceKey::Integration(*.0))]
+    NotFound(IntegrationId),
+    /// It was switched off.
+    #[error("{} is inactive; set its `status` to `active` to use it", ResourceKey::Integration(*.0))]
+    Inactive(IntegrationId),
+    /// An earlier restart has not ended.
+    #[error("{} is being restarted already; what is under way ends first", ResourceKey::Integration(*.0))]
+    UnderWay(IntegrationId),
+    /// The supervisor did not answer.
+    #[error("the integrations' supervisor does not answer now; try again")]
+    Unavailable,
+    /// Its status could not be set.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// How the outside talks to a running tree.
@@ -159,7 +188,48 @@ impl TreeHandle {
         ];
         parts.iter().filter(|(_, alive)| !alive).map(|(part, _)| format!("the {part} actor is not running")).collect()
     }
+
+    /// Stops an integration and its deliveries and starts them again from their recorded positions, each with a fresh
+    /// restart budget; a failed integration becomes active. Returns once that is on its way.
+    pub async fn restart(&self, author: &str, id: IntegrationId) -> Result<(), RestartError> {
+        let current = self.config().current();
+        let integration = current.configuration.integrations.get(&id).ok_or(RestartError::NotFound(id))?;
+        match integration.status {
+            IntegrationStatus::Inactive => return Err(RestartError::Inactive(id)),
+            IntegrationStatus::Failed => {
+                let active = Integration { status: IntegrationStatus::Active, ..Integration::clone(integration) };
+                let write = Write {
+                    key: ResourceKey::Integration(id),
+                    expected_version: Some(integration.meta.version),
+                    resource: Some(Resource::Integration(active)),
+                };
+                // The supervisor starts what is active again.
+                self.config().write(author, vec![write]).await?;
+            }
+            IntegrationStatus::Active | IntegrationStatus::Pending => {
+                let asked = |reply| IntegrationsMsg::Renew(id, reply);
+                match self.wires.integrations.call(asked, RESTART_ANSWER_MAX).await {
+                    Some(Renewal::Begun) => {}
+                    Some(Renewal::UnderWay) => return Err(RestartError::UnderWay(id)),
+                    Some(Renewal::Unknown) => return Err(RestartError::NotFound(id)),
+                    None => return Err(RestartError::Unavailable),
+                }
+            }
+        }
+        self.wires.record(Activity {
+            at_ms: self.ports.clock.now_ms(),
+            actor: author.to_owned(),
+            action: "integration.restarted".to_owned(),
+            subject: ResourceKey::Integration(id).to_string(),
+            result: ActivityResult::Ok,
+            detail: format!("its status was {:?}", integration.status).to_lowercase(),
+        });
+        Ok(())
+    }
 }
+
+/// The supervisor may be starting thousands.
+const RESTART_ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// What may be said to the root.
 enum RootMsg {

@@ -3,8 +3,7 @@
 //! that is just being restarted may be lost.
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
+    collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -79,7 +78,7 @@ impl<T: Message> Slot<T> {
 }
 
 /// The present holders of a role that exists once a key. The lock is held for a look-up only.
-pub(crate) struct Roll<K, T: Message>(Arc<RwLock<HashMap<K, Holder<T>>>>);
+pub(crate) struct Roll<K, T: Message>(Arc<RwLock<BTreeMap<K, Holder<T>>>>);
 
 type Holder<T> = (Post<T>, Gate);
 
@@ -95,7 +94,7 @@ impl<K, T: Message> Default for Roll<K, T> {
     }
 }
 
-impl<K: Eq + Hash + Copy, T: Message> Roll<K, T> {
+impl<K: Ord + Copy, T: Message> Roll<K, T> {
     /// From now on messages for the key go to this actor. Returns the gate that its wakes pass.
     pub(crate) fn set(&self, key: K, actor: impl Into<Post<T>>) -> Gate {
         let gate = Gate::default();

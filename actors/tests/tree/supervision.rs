@@ -7,9 +7,11 @@ use hookmill_actors::{
         backoff::RetryPolicy,
         config::{IntegrationStatus, Resource, ResourceKey},
         delivery::DeliveryStatus,
+        ids::IntegrationId,
     },
     ports::{config_store::ConfigStore, transport::Verdict},
     testkit::scripted_transport::{ScriptedTransports, Step},
+    tree::RestartError,
 };
 
 use crate::world::{World, quick_retries};
@@ -79,13 +81,13 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
     let totals = world.handle().counters().totals();
     assert_eq!((totals.integrations_failed, totals.restarts), (1, 6), "five restarts within the window, then no more");
 
+    let actions: Vec<String> =
+        world.config.activities(None, 3).await.unwrap().into_iter().map(|entry| entry.activity.action).collect();
+    assert!(actions.contains(&"integration.failed".to_owned()), "{actions:?}");
+
     world.log.break_intake(None);
-    world
-        .update(ResourceKey::Integration(broken), |resource| {
-            let Resource::Integration(it) = resource else { unreachable!() };
-            it.status = IntegrationStatus::Active;
-        })
-        .await;
+    world.handle().restart("operator", broken).await.expect("it exists");
+    assert_eq!(status(&world), IntegrationStatus::Active);
     world.until(broken_subscription, &events, DeliveryStatus::Delivered).await;
 }
 
@@ -106,4 +108,43 @@ async fn a_stop_waits_for_a_slow_destination_without_beginning_anything_at_the_o
     world.tree.stop(Duration::from_secs(20)).await;
     let after = transports.seen().iter().filter(|seen| seen.destination.0 == 2).count();
     assert!(after <= before + 16, "{before} before the stop, {after} after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_integration_is_restarted_without_losing_or_repeating_anything() {
+    let world =
+        World::start(ScriptedTransports::new(|_, _| Step::Answer(Verdict::Delivered, Duration::from_millis(40)))).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    let events = world.post_many(integration, 500).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    world.handle().restart("operator", integration).await.expect("it runs");
+    assert_eq!(
+        world.handle().restart("operator", integration).await,
+        Err(RestartError::UnderWay(integration)),
+        "what is under way ends first"
+    );
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    let mut arrived = world.arrivals(subscription);
+    arrived.sort_unstable();
+    assert_eq!(arrived, events, "each once");
+    assert_eq!(world.handle().counters().totals().restarts, 1);
+    world.handle().restart("operator", integration).await.expect("the first one has ended");
+    let newest = world.config.activities(None, 1).await.unwrap().remove(0).activity;
+    assert_eq!((newest.action.as_str(), newest.actor.as_str()), ("integration.restarted", "operator"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_or_switched_off_is_not_restarted() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    world
+        .update(ResourceKey::Integration(integration), |resource| {
+            let Resource::Integration(it) = resource else { unreachable!() };
+            it.status = IntegrationStatus::Inactive;
+        })
+        .await;
+    let restart = async |id| world.handle().restart("operator", id).await;
+    assert_eq!(restart(integration).await, Err(RestartError::Inactive(integration)));
+    assert_eq!(restart(IntegrationId(99)).await, Err(RestartError::NotFound(IntegrationId(99))));
 }
