@@ -3,6 +3,7 @@
 //! it; with `--all` it goes on and prints a line for each.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+#![expect(clippy::disallowed_methods, reason = "how long it took is told in real time; the runs have their own")]
 
 use std::{
     io::{IsTerminal, Write},

@@ -355,6 +355,8 @@ impl DeliveryState {
         for event in retried {
             self.retrying.remove(event);
         }
+        // One of them may have been made due again meanwhile, by an operator.
+        self.due_waiting |= !retried.is_empty();
         if let Some(due_ms) = next_due_ms {
             self.wires.retry.schedule(self.id, due_ms);
         }

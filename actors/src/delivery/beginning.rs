@@ -104,17 +104,16 @@ impl DeliveryState {
             if self.must_wait(&pending) {
                 return self.due_ready.push_front(pending);
             }
-            if self.is_expired(&pending.event) {
+            let replay = pending.record.as_ref().is_some_and(|record| record.replay);
+            // Whoever asks for an old event again wants it.
+            if !replay && self.is_expired(&pending.event) {
                 self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
                 self.retried.push(pending.event.id);
                 self.bury_expired(pending.event.id, pending.record);
                 self.free_lane(pending.lane);
                 continue;
             }
-            let attempt = match &pending.record {
-                Some(record) if record.replay => Try::Replay,
-                _ => Try::Retry,
-            };
+            let attempt = if replay { Try::Replay } else { Try::Retry };
             let Some(permit) = self.admit(me, attempt) else { return self.due_ready.push_front(pending) };
             self.begin(me, pending, permit);
         }
@@ -147,6 +146,9 @@ impl DeliveryState {
             }
             Err(wait) => {
                 self.in_line |= matches!(wait, Wait::ForRoom | Wait::Rate(_));
+                if matches!(wait, Wait::Budget(_)) && !matches!(self.waits, Some(Wait::Budget(_))) {
+                    add(&self.wires.counters.retry_budget_waits, 1);
+                }
                 self.waits = Some(wait);
                 self.set_alarm(me, wait.until().unwrap_or(now + ROOM_WAIT_MAX));
                 None

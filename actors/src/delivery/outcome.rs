@@ -139,7 +139,8 @@ impl DeliveryState {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 let due_ms = self.ports.clock.now_ms().saturating_add(wait_ms);
                 let age_ms = due_ms.saturating_sub(event.arrival.received_at_ms);
-                if retry.age_max_s.is_some_and(|seconds| age_ms >= seconds.saturating_mul(1_000)) {
+                let too_old = |seconds: u64| age_ms >= seconds.saturating_mul(1_000);
+                if !record.replay && retry.age_max_s.is_some_and(too_old) {
                     return After::Dead(DeadReason::AttemptsExhausted);
                 }
                 record.status = DeliveryStatus::Retrying;
