@@ -50,6 +50,7 @@ pub(super) struct Borne {
     retries: u32,
     under_way: u32,
     bad_in_a_row: u32,
+    bad: u32,
     opened: bool,
     /// The breaker lets nothing through between these.
     closed: Option<(Duration, Duration)>,
@@ -109,7 +110,13 @@ impl Borne {
             return;
         }
         self.bad_in_a_row = if bad { self.bad_in_a_row + 1 } else { 0 };
-        if self.bad_in_a_row >= limits.breaker.consecutive_failures {
+        self.bad += u32::from(bad);
+        let may_open_by_rate =
+            f64::from(self.bad) >= limits.breaker.error_rate * f64::from(limits.breaker.attempts_min);
+        if may_open_by_rate {
+            // Whether it has depends on when the attempts ended: from here on nothing is foretold.
+            self.opened = true;
+        } else if self.bad_in_a_row >= limits.breaker.consecutive_failures {
             self.opened = true;
             // It is spread by a tenth.
             self.closed = Some((now, now + Duration::from_secs(u64::from(limits.breaker.open_s)).mul_f64(0.89)));
