@@ -248,13 +248,15 @@ impl IntegrationState {
     /// Notes wait for company: the store pays for each commit, however small.
     fn note(&mut self, me: &Post<IntegrationMsg>, events: usize, notes: Vec<Note>) {
         add(&self.args.wires.counters.taken_in, events as u64);
+        // Whoever passes a marked event records that later than its mark: after a crash it must not be without one.
+        let marked = notes.iter().any(|note| note.mark.is_some());
         // Before anybody may read these events, or the next ones are looked at.
         self.marks.hold(&notes);
         self.keys.hold(&notes);
         self.notes.extend(notes);
         self.noted += events;
         self.unrecorded += events;
-        if self.noted >= COMMIT_OUTCOMES {
+        if marked || self.noted >= COMMIT_OUTCOMES {
             self.record(me);
         } else if !self.flush_timer {
             self.flush_timer = true;
