@@ -253,6 +253,9 @@ impl IntegrationState {
         // Before anybody may read these events, or the next ones are looked at.
         self.marks.hold(&notes);
         self.keys.hold(&notes);
+        // A subscription passes a marked event for good: after a crash the mark must be there if its position is, as
+        // the same look may then find otherwise. Commits keep their order, so it is enough to hand it in first.
+        let marked = notes.iter().any(|note| note.mark.is_some());
         self.notes.extend(notes);
         self.noted += events;
         self.unrecorded += events;

@@ -41,6 +41,15 @@ impl Paced {
     }
 }
 
+/// What begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) retry: bool,
+    pub(super) replay: bool,
+    /// It was admitted some time before.
+    pub(super) late: bool,
+}
+
 /// What a destination bore in the present life.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Borne {
@@ -66,13 +75,13 @@ impl Borne {
     pub(super) fn begin(
         &mut self,
         limits: &DestinationLimits,
-        (retry, replay): (bool, bool),
+        Begun { retry, replay, late }: Begun,
         unseen: u32,
         now: Duration,
     ) -> Result<(), String> {
         let since = *self.since.get_or_insert(now);
         self.under_way += 1;
-        if let Some(rate) = limits.rate {
+        if let Some(rate) = limits.rate.filter(|_| !late) {
             self.paced.begin(rate, now)?;
         }
         if let Some(Concurrency::Fixed { max } | Concurrency::Adaptive { max, .. }) = limits.concurrency
@@ -96,7 +105,7 @@ impl Borne {
             ));
         }
         // What was admitted before may begin in the same instant.
-        if self.closed.is_some_and(|(since, until)| now > since && now < until) {
+        if !late && self.closed.is_some_and(|(since, until)| now > since && now < until) {
             return Err("its breaker has just opened".to_owned());
         }
         Ok(())

@@ -99,7 +99,8 @@ fn unknown(world: &World, known: &Known, event: &Event, story: &Story) -> Standi
             Err(why) => Standing::Wrong(why),
         };
     }
-    Standing::Wrong(format!("lost: the position has passed it, and nothing is recorded; {story:?}"))
+    let body = String::from_utf8_lossy(&event.arrival.body);
+    Standing::Wrong(format!("lost: the position has passed `{body}`, and nothing is recorded; {story:?}"))
 }
 
 /// Whether the event may be called a duplicate of that one.

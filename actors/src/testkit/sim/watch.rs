@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     disk::Disk,
-    limits::{Borne, Paced, attempts_max},
+    limits::{Begun, Borne, Paced, attempts_max},
     programs::{part, passes},
 };
 use crate::{
@@ -311,11 +311,13 @@ impl Watch {
             seen.breaks(format!("{what}: nobody asked for a replay"));
         }
         seen.check_window(&self.disk, &known, restarts);
-        if matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES) {
-            // It waited for a note on the disk after it was admitted.
+        // A suspect waits for a note on the disk after it was admitted.
+        let late = matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES);
+        if late {
             seen.forget_pace(&known);
         }
-        seen.check_limits(&known, attempt > 1 && !replay, replay, &what);
+        let begun = Begun { retry: attempt > 1 && !replay, replay, late };
+        seen.check_limits(&known, begun, &what);
     }
 
     /// The destination took what was sent.
@@ -348,20 +350,21 @@ impl Watch {
 }
 
 impl Seen {
-    fn check_limits(&mut self, known: &Known, retry: bool, replay: bool, what: &str) {
+    fn check_limits(&mut self, known: &Known, begun: Begun, what: &str) {
         let (now, restarts) = (self.now(), self.restarts());
         let subscription = &known.subscription;
         let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
         // What could not be rendered was a first attempt that nobody saw, in every life that took it up.
         let unseen = self.faulty * (self.life + 1);
         let borne = self.borne.entry(subscription.destination_id).or_default();
-        if let Err(why) = borne.begin(&limits, (retry, replay), unseen, now) {
+        if let Err(why) = borne.begin(&limits, begun, unseen, now) {
             self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
         }
         if let Some(rate) = subscription.rate
             && let Err(why) = self.paced.entry(subscription.id).or_default().begin(rate, now)
             // A restarted actor begins anew.
             && restarts == 0
+            && !begun.late
         {
             self.breaks(format!("{what}: {why}"));
         }
