@@ -24,7 +24,7 @@ use crate::{
         limits::{COMMIT_WAIT_MS, SUSPECT_CRASHES},
         order::{OnFailure, Order},
     },
-    flow::{Gate, Pace, Wait},
+    flow::{Gate, SharedPace, Wait},
     integration::{IntegrationMsg, marks::RecentMarks},
     metrics::{
         add,
@@ -143,9 +143,7 @@ pub(crate) struct DeliveryState {
     wires: Wires,
     marks: RecentMarks,
     gate: Arc<Gate>,
-    pace: Option<Pace>,
-    /// The subscription's own rate has allowed an attempt that its destination has not yet.
-    paced: bool,
+    pace: Option<SharedPace>,
     /// It waits in the destination's line.
     in_line: bool,
     /// Why the last attempt that was to begin did not; `None` when one has begun since.
@@ -304,10 +302,7 @@ impl DeliveryState {
         let now = Instant::now();
         self.leave_line();
         self.gate = self.wires.gates.of(&plan.destination, now);
-        if plan.subscription.rate != self.plan.subscription.rate {
-            self.pace = plan.subscription.rate.map(|rate| Pace::new(rate, now));
-            self.paced = false;
-        }
+        self.pace = self.wires.paces.of(self.id, plan.subscription.rate, now);
         let blocked = self.on_failure() == OnFailure::Block;
         self.plan = plan;
         self.due_waiting = true;

@@ -28,7 +28,7 @@ pub use view::{BreakerState, BreakerView, ConcurrencyView, GateView};
 
 pub(crate) use diary::News;
 pub(crate) use gate::{Ended, Gate, Permit, Try, Wait};
-pub(crate) use rate::Pace;
+pub(crate) use rate::{Paces, SharedPace};
 /// What a regular look brought to light.
 #[derive(Debug, Default)]
 pub(crate) struct Swept {

@@ -248,8 +248,6 @@ impl IntegrationState {
     /// Notes wait for company: the store pays for each commit, however small.
     fn note(&mut self, me: &Post<IntegrationMsg>, events: usize, notes: Vec<Note>) {
         add(&self.args.wires.counters.taken_in, events as u64);
-        // Whoever passes a marked event records that later than its mark: after a crash it must not be without one.
-        let marked = notes.iter().any(|note| note.mark.is_some());
         // Before anybody may read these events, or the next ones are looked at.
         self.marks.hold(&notes);
         self.keys.hold(&notes);
@@ -358,6 +356,7 @@ impl IntegrationState {
     /// The subscription was deleted: its retries are cancelled, its dead letters stay to be looked at.
     fn remove(&mut self, subscription: SubscriptionId) {
         self.args.wires.deliveries.remove(subscription);
+        self.args.wires.paces.forget(subscription);
         let Some(child) = self.deliveries.remove(&subscription) else { return };
         if let Some(actor) = child.actor {
             actor.actor().stop(Some("subscription deleted".to_owned()));

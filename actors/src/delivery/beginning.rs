@@ -1,6 +1,10 @@
 //! Beginning attempts: as many as the window, the subscription's own rate and the destination's gate allow.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tokio::time::Instant;
@@ -104,6 +108,12 @@ impl DeliveryState {
             if self.must_wait(&pending) {
                 return self.due_ready.push_front(pending);
             }
+            let due_ms = pending.record.as_ref().and_then(|record| record.due_ms);
+            if let Some(due_ms) = due_ms.filter(|due_ms| *due_ms > self.ports.clock.now_ms()) {
+                // The clock was set back since it was loaded.
+                self.put_back(&pending, due_ms);
+                continue;
+            }
             let replay = pending.record.as_ref().is_some_and(|record| record.replay);
             // Whoever asks for an old event again wants it.
             if !replay && self.is_expired(&pending.event) {
@@ -119,6 +129,13 @@ impl DeliveryState {
         }
     }
 
+    /// It stays due.
+    fn put_back(&mut self, pending: &Pending, due_ms: u64) {
+        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+        self.retrying.remove(&pending.event.id);
+        self.wires.retry.schedule(self.id, due_ms);
+    }
+
     /// The more crashes a suspect has seen, the fewer go beside it, at last nothing: so a crash says who caused it, and
     /// what was only near it does not wait long.
     fn must_wait(&self, pending: &Pending) -> bool {
@@ -129,17 +146,18 @@ impl DeliveryState {
     /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
     fn admit(&mut self, me: &Post<DeliveryMsg>, attempt: Try) -> Option<Permit> {
         let now = Instant::now();
-        if let Some(pace) = self.pace.as_mut().filter(|_| !self.paced) {
-            if let Err(at) = pace.check(now) {
-                self.waits = Some(Wait::Rate(at));
-                self.set_alarm(me, at);
-                return None;
-            }
-            self.paced = true;
+        let pace = self.pace.clone();
+        let mut pace = pace.as_ref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(Err(at)) = pace.as_mut().map(|pace| pace.peek(1, now)) {
+            self.waits = Some(Wait::Rate(at));
+            self.set_alarm(me, at);
+            return None;
         }
         match self.gate.begin(attempt, self.id, now) {
             Ok(permit) => {
-                self.paced = false;
+                if let Some(pace) = &mut pace {
+                    let _ = pace.check(now);
+                }
                 self.in_line = false;
                 self.waits = None;
                 Some(permit)

@@ -13,7 +13,6 @@ use crate::{
         limits::{POISON_CRASHES, SUSPECT_CRASHES},
         order::OnFailure,
     },
-    flow::Pace,
     ports::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
@@ -33,7 +32,7 @@ impl DeliveryState {
         let mut state = Self {
             id,
             gate: wires.gates.of(&plan.destination, now),
-            pace: plan.subscription.rate.map(|rate| Pace::new(rate, now)),
+            pace: wires.paces.of(id, plan.subscription.rate, now),
             gauges: wires.gauges.of(id),
             me: None,
             level,
@@ -42,7 +41,6 @@ impl DeliveryState {
             ports,
             wires,
             marks,
-            paced: false,
             in_line: false,
             waits: None,
             alarm: None,

@@ -2,9 +2,10 @@
 //! time holds for it too. Pure.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,7 +20,7 @@ use governor::{
 };
 use tokio::time::Instant;
 
-use crate::domain::shaping::Rate;
+use crate::domain::{ids::SubscriptionId, shaping::Rate};
 
 /// A rate and how much of it is used up.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Pace {
     }
 
     /// Whether `count` could be taken now, or when; takes nothing.
-    pub(super) fn peek(&mut self, count: u32, now: Instant) -> Result<(), Instant> {
+    pub(crate) fn peek(&mut self, count: u32, now: Instant) -> Result<(), Instant> {
         self.set_clock(now);
         let asked = NonZeroU32::new(count.min(self.burst.get())).unwrap_or(NonZeroU32::MIN);
         // What does not fit into the burst comes one a period after it.
@@ -89,6 +90,37 @@ impl Pace {
 
     fn instant(&self, since: Duration) -> Instant {
         self.epoch + since
+    }
+}
+
+/// The rates of subscriptions: a delivery actor that starts again goes on where its predecessor was.
+#[derive(Clone, Default)]
+pub(crate) struct Paces(Arc<Mutex<HashMap<SubscriptionId, (Rate, SharedPace)>>>);
+
+/// A pace that outlives whoever asks it.
+pub(crate) type SharedPace = Arc<Mutex<Pace>>;
+
+impl Paces {
+    /// The subscription's pace, begun anew where its rate changed; `None` where it has no rate.
+    pub(crate) fn of(&self, subscription: SubscriptionId, rate: Option<Rate>, now: Instant) -> Option<SharedPace> {
+        let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(rate) = rate else {
+            paces.remove(&subscription);
+            return None;
+        };
+        match paces.get(&subscription) {
+            Some((same, pace)) if *same == rate => Some(pace.clone()),
+            _ => {
+                let pace = Arc::new(Mutex::new(Pace::new(rate, now)));
+                paces.insert(subscription, (rate, pace.clone()));
+                Some(pace)
+            }
+        }
+    }
+
+    /// Forgets a subscription that is not there any more.
+    pub(crate) fn forget(&self, subscription: SubscriptionId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&subscription);
     }
 }
 

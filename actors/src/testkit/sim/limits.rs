@@ -31,8 +31,7 @@ impl Paced {
         let at_once = f64::from(rate.burst.unwrap_or(rate.per_second).max(1));
         for (count, from) in (1u32..).zip(self.begun.iter().rev()) {
             let within = now.saturating_sub(*from);
-            // A place that was taken while the destination refused is used later.
-            let allowed = 1.0 + at_once + within.as_secs_f64() * f64::from(rate.per_second) * 1.01 + 0.01;
+            let allowed = at_once + within.as_secs_f64() * f64::from(rate.per_second) * 1.01 + 0.01;
             if f64::from(count) > allowed {
                 return Err(format!("{count} attempts within {within:?}, the rate is {rate:?}"));
             }
