@@ -307,6 +307,11 @@ impl ConfigState {
 
     async fn fail(&mut self, me: &ActorRef<ConfigMsg>, id: IntegrationId, reason: String) {
         let Some(integration) = self.configuration.integrations.get(&id) else { return };
+        if integration.status == IntegrationStatus::Inactive {
+            // An operator switched it off: a crash must not switch its paths on again.
+            tracing::error!(integration = id.0, reason, "the actor of an inactive integration kept crashing");
+            return;
+        }
         let mut integration = Integration::clone(integration);
         integration.status = IntegrationStatus::Failed;
         let write = Write {

@@ -313,11 +313,12 @@ impl Watch {
         seen.check_window(&self.disk, &known, restarts);
         // A suspect waits for a note on the disk after it was admitted.
         let late = matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES);
-        if late {
-            seen.forget_pace(&known);
-        }
         let begun = Begun { retry: attempt > 1 && !replay, replay, late };
         seen.check_limits(&known, begun, &what);
+        if late {
+            // Nor does its own time say when the next one may begin.
+            seen.forget_pace(&known);
+        }
     }
 
     /// The destination took what was sent.
