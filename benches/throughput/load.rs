@@ -203,6 +203,8 @@ struct Plan {
     /// Between two requests of one connection; `None` at full speed.
     interval: Option<Duration>,
     requests_max: u64,
+    /// The number in the first body: another one for each load, as an event that comes again is a duplicate.
+    first_number: u64,
     /// Numbers of requests, given out in order.
     next: AtomicU64,
     /// 2xx replies of all threads, for the lines of progress.
@@ -222,6 +224,7 @@ impl Plan {
             end: from + Duration::try_from_secs_f64(args.seconds).context("`--seconds` is no duration")?,
             interval: (args.rate > 0.0).then(|| Duration::from_secs_f64(f64::from(connections) / args.rate)),
             requests_max: if args.requests == 0 { u64::MAX } else { args.requests },
+            first_number: wall_us(),
             next: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             args: args.clone(),
@@ -271,7 +274,7 @@ async fn tell(plan: Arc<Plan>) {
 async fn drive(plan: Arc<Plan>, index: usize, report: Rc<RefCell<LoadReport>>) {
     let mut lane = Lane { request: plan.request.clone(), pace: Pace::new(&plan, index), plan, report };
     // Each lane repeats an event of its own.
-    lane.request.stamp(index as u64, wall_us());
+    lane.request.stamp(lane.plan.first_number + index as u64, wall_us());
     loop {
         match lane.connection().await {
             Ok(Ended::Done) => return,
@@ -316,7 +319,7 @@ impl Lane {
             let Some(number) = self.plan.take_number() else { return Ok(Ended::Done) };
             self.request.address(self.plan.args.first_path + number % self.plan.args.paths.max(1));
             if self.plan.args.sign_each {
-                self.request.stamp(number, wall_us());
+                self.request.stamp(self.plan.first_number + number, wall_us());
             }
             stream.write_all(self.request.bytes()).await.context("write")?;
             self.report.borrow_mut().sent += 1;

@@ -81,7 +81,7 @@ impl Default for BreakerPolicy {
             attempts_min: 50,
             window_s: 30,
             open_s: 5,
-            open_max_s: 300,
+            open_max_s: 60,
             probes: 3,
         }
     }
