@@ -28,11 +28,11 @@ impl<'a> Body<'a> {
     pub(super) fn of(event: &'a Event) -> Self {
         let bytes: &[u8] = &event.arrival.body;
         let media_type = event.content_type().and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-        if media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Self::Form(bytes);
-        }
+        let is_form = media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded");
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         match bytes.trim_ascii_start().first() {
+            // A form's names have their brackets encoded; curl calls whatever it posts a form.
+            first if is_form && !matches!(first, Some(b'{' | b'[')) => Self::Form(bytes),
             Some(b'{' | b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => Self::Json(bytes),
             _ => Self::Other,
         }
@@ -88,7 +88,9 @@ pub(super) fn depth(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use hookmill_actors::domain::headers::HeaderBlock;
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -116,6 +118,19 @@ mod tests {
         fn depth_is_the_nesting(value in json()) {
             prop_assert_eq!(depth(value.to_string().as_bytes()), nesting(&value));
         }
+    }
+
+    #[test]
+    fn json_that_is_called_a_form_is_json() {
+        let of = |body: &'static str| {
+            let mut event = crate::programs::testing::subject(body.as_bytes()).event.as_ref().clone();
+            let form: &[u8] = b"application/x-www-form-urlencoded";
+            event.arrival.headers = HeaderBlock::from_lines([("content-type", form)]);
+            value(&event)
+        };
+        assert_eq!(of(r#"{"a":1}"#), Some(json!({"a": 1})));
+        assert_eq!(of("a=%7B"), Some(json!({"a": "{"})));
+        assert_eq!(of(""), Some(json!({})));
     }
 
     #[test]
