@@ -92,9 +92,7 @@ impl DeliveryState {
                 return self.lanes.unpop(pending);
             }
             if self.is_expired(&pending.event) {
-                self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
-                self.bury_expired(pending.event.id, pending.record);
-                self.free_lane(pending.lane);
+                self.let_expire(pending);
                 continue;
             }
             let Some(permit) = self.admit(me, Try::First) else { return self.lanes.unpop(pending) };
@@ -117,10 +115,7 @@ impl DeliveryState {
             let replay = pending.record.as_ref().is_some_and(|record| record.replay);
             // Whoever asks for an old event again wants it.
             if !replay && self.is_expired(&pending.event) {
-                self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
-                self.retried.push(pending.event.id);
-                self.bury_expired(pending.event.id, pending.record);
-                self.free_lane(pending.lane);
+                self.let_expire(pending);
                 continue;
             }
             let attempt = if replay { Try::Replay } else { Try::Retry };

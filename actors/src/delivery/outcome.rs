@@ -180,6 +180,16 @@ impl DeliveryState {
         self.bury(event, record, DeadReason::Corrupt, CORRUPT.to_owned());
     }
 
+    /// A delivery in memory is not begun any more.
+    pub(super) fn let_expire(&mut self, pending: Pending) {
+        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
+        if pending.due {
+            self.retried.push(pending.event.id);
+        }
+        self.bury_expired(pending.event.id, pending.record);
+        self.free_lane(pending.lane);
+    }
+
     pub(super) fn bury_expired(&mut self, event: EventId, record: Option<DeliveryRecord>) {
         Self::count(&self.wires.counters.expired);
         let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));

@@ -254,9 +254,7 @@ impl DeliveryState {
                 return;
             }
             for pending in expired {
-                self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
-                self.bury_expired(pending.event.id, pending.record);
-                self.free_lane(pending.lane);
+                self.let_expire(pending);
             }
         }
     }
