@@ -16,12 +16,18 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
-    delivery::{beginning::Done, due::DueItem, lanes::Lanes, ledger::Ledger, reading::Prepared},
+    delivery::{
+        account::{DeliveryAccount, Need},
+        beginning::Done,
+        due::DueItem,
+        lanes::Lanes,
+        reading::Prepared,
+    },
     domain::{
         delivery::DeliveryRecord,
         event::Event,
         ids::{EventId, SubscriptionId},
-        limits::{COMMIT_WAIT_MS, SUSPECT_CRASHES},
+        limits::SUSPECT_CRASHES,
         order::{OnFailure, Order},
     },
     flow::{Gate, SharedPace, Wait},
@@ -39,6 +45,7 @@ use crate::{
     },
 };
 
+mod account;
 mod beginning;
 mod due;
 mod lanes;
@@ -58,10 +65,10 @@ pub(crate) enum DeliveryMsg {
     Prepared { upto: EventId, result: Result<Vec<Prepared>, LogError> },
     /// An attempt ended.
     Done(Box<Done>),
-    /// The timer: outcomes have waited long enough.
-    Flush,
-    /// A commit came back: so many outcomes, these due entries, and the soonest of the new due times.
-    Recorded { outcomes: usize, retried: Vec<EventId>, next_due_ms: Option<u64>, result: Result<(), LogError> },
+    /// A commit is durable that somebody waits for; these are due no more, or at another time.
+    Recorded { retried: Vec<EventId> },
+    /// A commit failed.
+    NotRecorded(LogError),
     /// The retry actor: something is due.
     Due,
     /// Due deliveries were loaded; `more` when there may be others due now.
@@ -149,7 +156,7 @@ pub(crate) struct DeliveryState {
     /// Why the last attempt that was to begin did not; `None` when one has begun since.
     waits: Option<Wait>,
     alarm: Option<(Instant, JoinHandle<()>)>,
-    ledger: Ledger,
+    ledger: Arc<DeliveryAccount>,
     lanes: Lanes<Pending>,
     unparking: VecDeque<(u64, EventId)>,
     intake: EventId,
@@ -163,15 +170,12 @@ pub(crate) struct DeliveryState {
     announced: bool,
     /// While it rests: how far the integration has come is asked for once, when something expires.
     ask_intake: bool,
-    flush_timer: bool,
     started: Instant,
     due_waiting: bool,
     due_reserved: usize,
     due_in_flight: usize,
     due_ready: VecDeque<Pending>,
     retrying: HashSet<EventId>,
-    retried: Vec<EventId>,
-    next_due_ms: Option<u64>,
     failed: bool,
     draining: bool,
     drained: Option<RpcReplyPort<()>>,
@@ -188,7 +192,7 @@ impl Actor for DeliveryActor {
         args: DeliveryArgs,
     ) -> Result<DeliveryState, ActorProcessingErr> {
         let post = Post::new(me, args.level.clone());
-        let mut state = DeliveryState::open(args).await?;
+        let mut state = DeliveryState::open(args, &post).await?;
         state.wires.deliveries.set(state.id, post.clone());
         state.pump(&post);
         state.me = Some(post);
@@ -207,17 +211,12 @@ impl Actor for DeliveryActor {
             DeliveryMsg::Wake { intake } => state.woken(intake),
             DeliveryMsg::Batch { prev, events, intake } => {
                 state.woken(intake);
-                state.take_batch(&me, prev, events);
+                state.take_batch(&me, prev, events).await;
             }
             DeliveryMsg::Prepared { upto, result } => state.take_prepared(&me, upto, result),
             DeliveryMsg::Done(done) => state.done(*done),
-            DeliveryMsg::Flush => {
-                state.flush_timer = false;
-                state.commit(&me);
-            }
-            DeliveryMsg::Recorded { outcomes, retried, next_due_ms, result } => {
-                state.recorded(outcomes, &retried, next_due_ms, result);
-            }
+            DeliveryMsg::Recorded { retried } => state.recorded(&retried),
+            DeliveryMsg::NotRecorded(error) => state.log_failed(&error),
             DeliveryMsg::Due => state.due_waiting = true,
             DeliveryMsg::DueLoaded { items, reserved, more } => state.take_due(items, reserved, more),
             DeliveryMsg::Unparked { lane, event, payload } => state.take_unparked(&me, lane, event, payload),
@@ -246,19 +245,19 @@ impl DeliveryState {
     fn pump(&mut self, me: &Post<DeliveryMsg>) {
         self.begin_all(me);
         self.read_on(me);
-        if self.ledger.commit_due() {
-            self.commit(me);
-        } else if self.ledger.dirty() && !self.flush_timer {
-            self.flush_timer = true;
-            me.send_after(Duration::from_millis(COMMIT_WAIT_MS), || DeliveryMsg::Flush);
+        match self.ledger.need() {
+            Need::Nothing => {}
+            Need::Later => self.wires.records.later(&self.ledger, false),
+            Need::Soon => self.wires.records.later(&self.ledger, true),
+            Need::Now => self.commit(),
         }
         if self.in_flight == 0 && self.due_reserved == 0 && self.drained.is_some() {
-            if self.ledger.clean() || self.failed {
+            if self.failed || self.ledger.clean() {
                 if let Some(reply) = self.drained.take() {
                     let _ = reply.send(());
                 }
             } else {
-                self.commit(me);
+                self.commit();
             }
         }
         self.show();
@@ -317,44 +316,18 @@ impl DeliveryState {
         self.clear_suspicion();
     }
 
-    fn commit(&mut self, me: &Post<DeliveryMsg>) {
-        if !self.ledger.dirty() || self.failed {
-            return;
-        }
-        let (ops, outcomes) = self.ledger.take_commit(self.id);
-        let retried = std::mem::take(&mut self.retried);
-        let next_due_ms = self.next_due_ms.take();
-        match self.ports.log.commit(ops) {
-            Ok(committing) => {
-                let me = me.clone();
-                tokio::spawn(async move {
-                    let result = committing.await;
-                    me.cast(DeliveryMsg::Recorded { outcomes, retried, next_due_ms, result });
-                });
-            }
-            Err(error) => self.log_failed(&error),
+    fn commit(&self) {
+        if !self.failed {
+            self.wires.records.now(&*self.ports.log, &self.ledger);
         }
     }
 
-    fn recorded(
-        &mut self,
-        outcomes: usize,
-        retried: &[EventId],
-        next_due_ms: Option<u64>,
-        result: Result<(), LogError>,
-    ) {
-        if let Err(error) = result {
-            return self.log_failed(&error);
-        }
-        self.ledger.recorded(outcomes);
+    fn recorded(&mut self, retried: &[EventId]) {
         for event in retried {
             self.retrying.remove(event);
         }
         // One of them may have been made due again meanwhile, by an operator.
         self.due_waiting |= !retried.is_empty();
-        if let Some(due_ms) = next_due_ms {
-            self.wires.retry.schedule(self.id, due_ms);
-        }
     }
 
     /// Outcomes can no longer be recorded: make no further attempts, which could only be duplicates.

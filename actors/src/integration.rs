@@ -13,9 +13,9 @@ use crate::{
     domain::{
         activity::{Activity, ActivityResult},
         ids::{EventId, IntegrationId, SubscriptionId},
-        limits::{COMMIT_OUTCOMES, COMMIT_WAIT_MS, INTAKE_UNRECORDED_MAX},
     },
     integration::{
+        account::IntakeAccount,
         dedup::RecentKeys,
         intake::{Intake, TakenIn},
         marks::RecentMarks,
@@ -25,16 +25,19 @@ use crate::{
         event_log::{LogError, Stored, id_of},
         state_store::Note,
     },
+    recorder::Owner,
     router::gate::Gate,
-    snapshot::{Plan, Snapshot},
+    snapshot::Plan,
     tree::{
         Ports,
+        beside::here_or_beside,
         mailbox::{Level, Post, Role},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },
 };
 
+mod account;
 mod dedup;
 mod intake;
 pub(crate) mod marks;
@@ -47,12 +50,10 @@ pub(crate) enum IntegrationMsg {
     Read(Result<TakenIn, LogError>),
     /// Reading or looking at the next events panicked.
     ReadPanicked,
-    /// The timer after a failed read: try again.
+    /// Begin to read, or, after a failed read, try again.
     ReadAgain,
-    /// The timer: notes have waited long enough.
-    Flush,
-    /// A commit of notes came back.
-    Recorded { events: usize, upto: EventId, result: Result<(), LogError> },
+    /// A commit of notes that is waited for came back, or one failed.
+    Recorded(Result<(), LogError>),
     /// A delivery stands at `at`, having read all it knows of, and would take so many events.
     Ready { subscription: SubscriptionId, at: EventId, credit: usize },
     /// The configuration changed.
@@ -63,6 +64,11 @@ pub(crate) enum IntegrationMsg {
     Drain(RpcReplyPort<()>),
 }
 
+fn read(result: std::thread::Result<Result<TakenIn, LogError>>) -> IntegrationMsg {
+    result.map_or(IntegrationMsg::ReadPanicked, IntegrationMsg::Read)
+}
+
+const READ_PANICKED: &str = "taking in the next events panicked";
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// An announcement of credit, and a restart after a crash.
 const MESSAGES_A_DELIVERY: usize = 2;
@@ -83,12 +89,8 @@ pub(crate) struct IntegrationState {
     me: Post<IntegrationMsg>,
     args: IntegrationArgs,
     gate: Gate,
-    snapshot: Arc<Snapshot>,
     intake: EventId,
-    notes: Vec<Note>,
-    noted: usize,
-    unrecorded: usize,
-    flush_timer: bool,
+    account: Arc<IntakeAccount>,
     reading: bool,
     more: bool,
     deliveries: BTreeMap<SubscriptionId, Child>,
@@ -118,29 +120,30 @@ impl Actor for IntegrationActor {
         me: ActorRef<IntegrationMsg>,
         args: IntegrationArgs,
     ) -> Result<IntegrationState, ActorProcessingErr> {
+        let me = Post::new(me, args.level.clone());
+        let (marks, keys) = (RecentMarks::default(), RecentKeys::default());
+        let account = Arc::new(IntakeAccount::new(args.id, me.clone(), marks.clone(), keys.clone()));
+        // A predecessor that crashed may have commits on their way: no more of them, and read the position only after.
+        args.wires.records.open(Owner::Integration(args.id), &account);
         args.ports.log.commit(Vec::new())?.await?;
         let intake = args.ports.state.intake(args.id).await?;
-        let me = Post::new(me, args.level.clone());
+        marks.begin(intake);
         let gate = args.wires.intakes.set(args.id, me.clone());
-        let snapshot = args.wires.config.current();
         let mut state = IntegrationState {
             me: me.clone(),
             args,
             gate,
-            snapshot,
             intake,
-            notes: Vec::new(),
-            noted: 0,
-            unrecorded: 0,
-            flush_timer: false,
+            account,
             reading: false,
             more: true,
             deliveries: BTreeMap::new(),
-            marks: RecentMarks::default(),
-            keys: RecentKeys::default(),
+            marks,
+            keys,
         };
         state.reconcile(&me).await;
-        state.read_on(&me);
+        // Not here: an actor that fails before it runs leaves its deliveries behind.
+        me.cast(IntegrationMsg::ReadAgain);
         Ok(state)
     }
 
@@ -161,27 +164,18 @@ impl Actor for IntegrationActor {
                 state.reading = false;
                 state.take_in(&me, result);
             }
-            IntegrationMsg::ReadPanicked => return Err("taking in the next events panicked".into()),
+            IntegrationMsg::ReadPanicked => return Err(READ_PANICKED.into()),
             IntegrationMsg::ReadAgain => state.reading = false,
-            IntegrationMsg::Flush => {
-                state.flush_timer = false;
-                state.record(&me);
-            }
-            IntegrationMsg::Recorded { events, upto, result } => {
-                result?;
-                state.recorded(events, upto);
-            }
+            IntegrationMsg::Recorded(result) => result?,
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
                 state.args.reconcile.open();
-                state.snapshot = state.args.wires.config.current();
                 state.reconcile(&me).await;
             }
             IntegrationMsg::Restart(subscription) => state.start(&me, subscription).await,
             IntegrationMsg::Drain(reply) => state.drain(reply),
         }
-        state.read_on(&me);
-        Ok(())
+        state.read_on(&me).await
     }
 
     async fn handle_supervisor_evt(
@@ -202,26 +196,27 @@ impl Actor for IntegrationActor {
 }
 
 impl IntegrationState {
-    fn read_on(&mut self, me: &Post<IntegrationMsg>) {
-        if self.reading || !self.more || self.unrecorded >= INTAKE_UNRECORDED_MAX {
-            return;
-        }
-        self.reading = true;
-        self.more = false;
-        let (me, after) = (me.clone(), self.intake);
-        let intake = Intake {
-            ports: self.args.ports.clone(),
-            snapshot: self.snapshot.clone(),
-            integration: self.args.id,
-            recent: self.keys.clone(),
-        };
-        tokio::spawn(async move {
-            let msg = match AssertUnwindSafe(intake.after(after)).catch_unwind().await {
-                Ok(result) => IntegrationMsg::Read(result),
-                Err(_) => IntegrationMsg::ReadPanicked,
+    /// Takes in what there is. What is at hand and little is looked at right here, which costs nobody a turn; the rest
+    /// beside the actor.
+    async fn read_on(&mut self, me: &Post<IntegrationMsg>) -> Result<(), ActorProcessingErr> {
+        while !self.reading && self.more && self.account.may_take_in() {
+            self.more = false;
+            let intake = Intake {
+                ports: self.args.ports.clone(),
+                // Never kept: a snapshot holds what is of its version alone, and thousands of them would.
+                snapshot: self.args.wires.config.current(),
+                integration: self.args.id,
+                recent: self.keys.clone(),
             };
-            me.cast(msg);
-        });
+            let after = self.intake;
+            let taking_in = async move { AssertUnwindSafe(intake.after(after)).catch_unwind().await };
+            match here_or_beside(me, taking_in, read).await {
+                Some(Ok(result)) => self.take_in(me, result),
+                Some(Err(_)) => return Err(READ_PANICKED.into()),
+                None => self.reading = true,
+            }
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, me: &Post<IntegrationMsg>, result: Result<TakenIn, LogError>) {
@@ -239,14 +234,14 @@ impl IntegrationState {
         // There may be more: an empty read ends the round.
         self.more = true;
         let prev = std::mem::replace(&mut self.intake, last);
-        self.note(me, events.len(), notes);
+        self.note(events.len(), notes);
         for child in self.deliveries.values_mut() {
             child.offer(prev, first, last, &events);
         }
     }
 
     /// Notes wait for company: the store pays for each commit, however small.
-    fn note(&mut self, me: &Post<IntegrationMsg>, events: usize, notes: Vec<Note>) {
+    fn note(&mut self, events: usize, notes: Vec<Note>) {
         add(&self.args.wires.counters.taken_in, events as u64);
         // Before anybody may read these events, or the next ones are looked at.
         self.marks.hold(&notes);
@@ -254,39 +249,12 @@ impl IntegrationState {
         // A subscription passes a marked event for good: after a crash the mark must be there if its position is, as
         // the same look may then find otherwise. Commits keep their order, so it is enough to hand it in first.
         let marked = notes.iter().any(|note| note.mark.is_some());
-        self.notes.extend(notes);
-        self.noted += events;
-        self.unrecorded += events;
-        if marked || self.noted >= COMMIT_OUTCOMES {
-            self.record(me);
-        } else if !self.flush_timer {
-            self.flush_timer = true;
-            me.send_after(Duration::from_millis(COMMIT_WAIT_MS), || IntegrationMsg::Flush);
+        let much = self.account.note(events, self.intake, notes);
+        if marked || much {
+            self.args.wires.records.now(&*self.args.ports.log, &self.account);
+        } else {
+            self.args.wires.records.later(&self.account, false);
         }
-    }
-
-    fn record(&mut self, me: &Post<IntegrationMsg>) {
-        let events = std::mem::take(&mut self.noted);
-        if events == 0 {
-            return;
-        }
-        let notes = std::mem::take(&mut self.notes);
-        let upto = self.intake;
-        let committing = self.args.ports.log.commit(intake::record(self.args.id, upto, notes));
-        let me = me.clone();
-        tokio::spawn(async move {
-            let result = match committing {
-                Ok(committing) => committing.await,
-                Err(error) => Err(error),
-            };
-            me.cast(IntegrationMsg::Recorded { events, upto, result });
-        });
-    }
-
-    fn recorded(&mut self, events: usize, upto: EventId) {
-        self.unrecorded = self.unrecorded.saturating_sub(events);
-        self.marks.recorded(upto);
-        self.keys.recorded(upto);
     }
 
     fn ready(&mut self, subscription: SubscriptionId, at: EventId, credit: usize) {
@@ -300,7 +268,7 @@ impl IntegrationState {
     }
 
     async fn reconcile(&mut self, me: &Post<IntegrationMsg>) {
-        let snapshot = self.snapshot.clone();
+        let snapshot = self.args.wires.config.current();
         let plans: BTreeMap<SubscriptionId, Arc<Plan>> =
             snapshot.plans_of(self.args.id).map(|plan| (plan.subscription.id, plan.clone())).collect();
         let gone: Vec<SubscriptionId> = self.deliveries.keys().filter(|id| !plans.contains_key(id)).copied().collect();
@@ -357,6 +325,7 @@ impl IntegrationState {
     fn remove(&mut self, subscription: SubscriptionId) {
         self.args.wires.deliveries.remove(subscription);
         self.args.wires.paces.forget(subscription);
+        self.args.wires.records.forget(Owner::Subscription(subscription));
         let Some(child) = self.deliveries.remove(&subscription) else { return };
         if let Some(actor) = child.actor {
             actor.actor().stop(Some("subscription deleted".to_owned()));

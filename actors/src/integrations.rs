@@ -16,6 +16,7 @@ use crate::{
     domain::{config::IntegrationStatus, ids::IntegrationId},
     integration::{IntegrationActor, IntegrationArgs, IntegrationMsg},
     metrics::add,
+    recorder::Owner,
     router::gate::Gate,
     snapshot::Snapshot,
     tree::{
@@ -151,6 +152,7 @@ impl IntegrationsState {
             let stays = configured.contains_key(id);
             if !stays {
                 self.args.wires.intakes.remove(*id);
+                self.args.wires.records.forget(Owner::Integration(*id));
                 // First, as it cancels the retries of the subscriptions that went with it.
                 child.reconcile();
                 if let Some(actor) = &child.actor {

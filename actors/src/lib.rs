@@ -16,6 +16,7 @@ pub(crate) mod integration;
 pub(crate) mod integrations;
 pub mod metrics;
 pub mod ports;
+pub(crate) mod recorder;
 pub mod replay;
 pub(crate) mod retry;
 pub mod router;

@@ -17,6 +17,7 @@ use crate::{
     integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg, Renewal},
     metrics::{Counters, MetricsActor, MetricsMsg, Report, add, gauges::SubscriptionView},
     ports::{clock::Clock, config_store::ConfigStore, event_log::EventLog, state_store::StateStore},
+    recorder::RecorderActor,
     replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
     retry::RetryActor,
     router::{CommitBoard, RouterActor},
@@ -31,6 +32,7 @@ use crate::{
 
 pub use crate::replay::ReplayError;
 
+pub(crate) mod beside;
 pub mod mailbox;
 pub mod restart;
 pub(crate) mod wires;
@@ -183,6 +185,7 @@ impl TreeHandle {
             ("configuration", self.wires.config.is_alive()),
             ("router", self.wires.router.is_alive()),
             ("integrations", self.wires.integrations.is_alive()),
+            ("recorder", self.wires.records.is_alive()),
             ("retry", self.wires.retry.is_alive()),
             ("replay", self.wires.replays.is_alive()),
         ];
@@ -243,6 +246,7 @@ enum Part {
     Activity,
     Metrics,
     Config,
+    Recorder,
     Retry,
     Router,
     Integrations,
@@ -250,10 +254,11 @@ enum Part {
     Scheduler,
 }
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part::Activity,
     Part::Metrics,
     Part::Config,
+    Part::Recorder,
     Part::Retry,
     Part::Router,
     Part::Integrations,
@@ -330,6 +335,7 @@ impl RootState {
                 let args = ConfigArgs { store: ports.config, compiler: ports.compiler, clock: ports.clock, wires };
                 linked(ConfigActor, args, root).await?
             }
+            Part::Recorder => linked(RecorderActor, (ports.log, wires), root).await?,
             Part::Retry => linked(RetryActor, (ports, wires), root).await?,
             Part::Router => linked(RouterActor, wires, root).await?,
             Part::Integrations => {

@@ -189,7 +189,7 @@ impl DeliveryState {
         self.in_flight += 1;
         self.due_in_flight += usize::from(pending.due);
         add(&self.wires.counters.attempts, 1);
-        let noted = pending.suspect().then(|| self.note_suspect(me, &mut pending));
+        let noted = pending.suspect().then(|| self.note_suspect(&mut pending));
         let transformer = self.plan.transformer.as_ref().ok().and_then(Clone::clone);
         let needs_subject = transformer.is_some() || transport.names_events();
         let attempt = Attempt {
@@ -214,11 +214,11 @@ impl DeliveryState {
     }
 
     /// Notes, before the attempt, that a suspect is about to be made.
-    fn note_suspect(&mut self, me: &Post<DeliveryMsg>, pending: &mut Pending) -> Result<Committing<()>, LogError> {
+    fn note_suspect(&mut self, pending: &mut Pending) -> Result<Committing<()>, LogError> {
         self.alone = pending.suspects_together() == 1;
         self.suspects += 1;
         // What was noted of it before comes first.
-        self.commit(me);
+        self.commit();
         let record = pending.record.get_or_insert_with(|| DeliveryRecord::new(self.plan.version()));
         record.crashes = record.crashes.saturating_add(1);
         let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: record.clone() };

@@ -97,7 +97,7 @@ impl DeliveryState {
             let lane = record.lane;
             match payload {
                 _ if record.crashes >= POISON_CRASHES => {
-                    self.retried.push(event);
+                    self.ledger.retried(event);
                     self.bury_poison(event, record);
                     self.released(event);
                 }
@@ -106,7 +106,7 @@ impl DeliveryState {
                     self.due_ready.push_back(Pending { event: payload, lane, record: Some(record), due: true });
                 }
                 None => {
-                    self.retried.push(event);
+                    self.ledger.retried(event);
                     self.bury_corrupt(event, record);
                     self.released(event);
                 }

@@ -20,9 +20,24 @@ pub(crate) struct Ledger {
     open: BTreeSet<EventId>,
     delivered: Vec<EventId>,
     ops: Vec<StateOp>,
+    /// Of those that were due, and stand in the due queue until `ops` are stored.
+    retried: Vec<EventId>,
+    next_due_ms: Option<u64>,
     waiting: usize,
     unrecorded: usize,
     moved: bool,
+}
+
+/// What one commit holds.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    pub(crate) ops: Vec<StateOp>,
+    /// How many outcomes it holds.
+    pub(crate) outcomes: usize,
+    /// These leave the due queue, or stand in it with another time.
+    pub(crate) retried: Vec<EventId>,
+    /// The soonest time of a next attempt in it, milliseconds since 1970.
+    pub(crate) next_due_ms: Option<u64>,
 }
 
 impl Ledger {
@@ -33,6 +48,8 @@ impl Ledger {
             open: position.open.into_iter().collect(),
             delivered: Vec::new(),
             ops: Vec::new(),
+            retried: Vec::new(),
+            next_due_ms: None,
             waiting: 0,
             unrecorded: 0,
             moved: false,
@@ -115,8 +132,23 @@ impl Ledger {
         self.unrecorded == 0 && !self.moved
     }
 
-    /// The operations of the next commit and how many outcomes they hold.
-    pub(crate) fn take_commit(&mut self, subscription: SubscriptionId) -> (Vec<StateOp>, usize) {
+    /// The outcome of one that was due comes with the next commit.
+    pub(crate) fn retried(&mut self, event: EventId) {
+        self.retried.push(event);
+    }
+
+    /// The next commit holds an attempt that is due then, milliseconds since 1970.
+    pub(crate) fn next_due(&mut self, due_ms: u64) {
+        self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |known| known.min(due_ms)));
+    }
+
+    /// Whether the next commit is one that others wait for.
+    pub(crate) fn hurries(&self) -> bool {
+        self.next_due_ms.is_some() || !self.retried.is_empty()
+    }
+
+    /// Everything settled since the last commit.
+    pub(crate) fn take_commit(&mut self, subscription: SubscriptionId) -> Commit {
         let mut ops = std::mem::take(&mut self.ops);
         self.delivered.sort_unstable();
         for run in self.delivered.chunks(RUN_IDS_MAX) {
@@ -125,7 +157,12 @@ impl Ledger {
         self.delivered.clear();
         ops.push(StateOp::Position { subscription, position: self.position() });
         self.moved = false;
-        (ops, std::mem::take(&mut self.waiting))
+        Commit {
+            ops,
+            outcomes: std::mem::take(&mut self.waiting),
+            retried: std::mem::take(&mut self.retried),
+            next_due_ms: self.next_due_ms.take(),
+        }
     }
 
     /// A commit of so many outcomes is durable.
@@ -181,7 +218,7 @@ mod tests {
                         ledger.delivered(event);
                     }
                     2 if ledger.dirty() => {
-                        let (ops, outcomes) = ledger.take_commit(SubscriptionId(1));
+                        let Commit { ops, outcomes, .. } = ledger.take_commit(SubscriptionId(1));
                         stored.extend(settled_in(&ops));
                         let Some(StateOp::Position { position, .. }) = ops.last() else {
                             return Err(TestCaseError::fail("a commit ends with the position"));
@@ -208,7 +245,7 @@ mod tests {
         }
         assert_eq!(ledger.room(), 0);
         assert!(ledger.commit_due());
-        let (_, outcomes) = ledger.take_commit(SubscriptionId(1));
+        let outcomes = ledger.take_commit(SubscriptionId(1)).outcomes;
         assert_eq!(ledger.room(), 0);
         ledger.recorded(outcomes);
         assert_eq!(ledger.room(), IN_FLIGHT_MAX);

@@ -1,11 +1,14 @@
 //! Taking up where the last holder of a subscription left off: its position, its lanes, and what may have taken it down.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use ractor::ActorProcessingErr;
 use tokio::time::Instant;
 
-use super::{DeliveryArgs, DeliveryState, lanes::Lanes, ledger::Ledger, prepare::Fate};
+use super::{DeliveryArgs, DeliveryMsg, DeliveryState, account::DeliveryAccount, lanes::Lanes, prepare::Fate};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
@@ -17,17 +20,22 @@ use crate::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
     },
+    recorder::Owner,
+    tree::mailbox::Post,
 };
 
 impl DeliveryState {
-    pub(super) async fn open(args: DeliveryArgs) -> Result<Self, ActorProcessingErr> {
+    pub(super) async fn open(args: DeliveryArgs, me: &Post<DeliveryMsg>) -> Result<Self, ActorProcessingErr> {
         let DeliveryArgs { plan, intake, marks, parent, level, ports, wires } = args;
-        // A predecessor that crashed may have commits on their way: read the position only after them.
-        ports.log.commit(Vec::new())?.await?;
         let id = plan.subscription.id;
+        let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), wires.retry.clone()));
+        // A predecessor that crashed may have commits on their way: no more of them, and read the position only after.
+        wires.records.open(Owner::Subscription(id), &ledger);
+        ports.log.commit(Vec::new())?.await?;
         let mut position = ports.state.position(id).await?.unwrap_or_default();
         position.read_upto = position.read_upto.max(plan.subscription.start_after);
         let open = position.open.clone();
+        ledger.begin(position);
         let now = Instant::now();
         let mut state = Self {
             id,
@@ -44,7 +52,7 @@ impl DeliveryState {
             in_line: false,
             waits: None,
             alarm: None,
-            ledger: Ledger::new(position),
+            ledger,
             lanes: Lanes::default(),
             unparking: VecDeque::new(),
             intake,
@@ -56,15 +64,12 @@ impl DeliveryState {
             reading: false,
             announced: false,
             ask_intake: false,
-            flush_timer: false,
             started: now,
             due_waiting: true,
             due_reserved: 0,
             due_in_flight: 0,
             due_ready: VecDeque::new(),
             retrying: HashSet::new(),
-            retried: Vec::new(),
-            next_due_ms: None,
             failed: false,
             draining: false,
             drained: None,

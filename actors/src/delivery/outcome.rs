@@ -42,7 +42,7 @@ impl DeliveryState {
         // What was released meanwhile holds nobody back any more.
         let lane = lane.filter(|lane| !due || self.lanes.held_by(event.id) == Some(*lane));
         if due {
-            self.retried.push(event.id);
+            self.ledger.retried(event.id);
         }
         match attempted {
             Attempted::Made(AttemptReport { verdict: Verdict::Delivered, .. }) if record.is_none() => {
@@ -145,7 +145,7 @@ impl DeliveryState {
                 }
                 record.status = DeliveryStatus::Retrying;
                 record.due_ms = Some(due_ms);
-                self.next_due_ms = Some(self.next_due_ms.map_or(due_ms, |known| known.min(due_ms)));
+                self.ledger.next_due(due_ms);
                 Self::count(&self.wires.counters.retried);
                 After::Retry
             }
@@ -184,7 +184,7 @@ impl DeliveryState {
     pub(super) fn let_expire(&mut self, pending: Pending) {
         self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         if pending.due {
-            self.retried.push(pending.event.id);
+            self.ledger.retried(pending.event.id);
         }
         self.bury_expired(pending.event.id, pending.record);
         self.free_lane(pending.lane);

@@ -14,12 +14,15 @@ use crate::{
         ids::{EventId, IntegrationId},
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX},
     },
-    integration::{IntegrationMsg, marks::RecentMarks},
+    integration::{
+        IntegrationMsg,
+        marks::{Known, RecentMarks},
+    },
     ports::{
         event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::{Mark, StateOp},
     },
-    tree::{Ports, mailbox::Post},
+    tree::{Ports, beside::here_or_beside, mailbox::Post},
 };
 
 /// An event that was looked at.
@@ -70,9 +73,11 @@ impl Look {
 
     /// Recent ones first: a mark leaves them only once the state has it.
     async fn marks_between(&self, after: EventId, upto: EventId) -> Result<Vec<(EventId, Mark)>, LogError> {
-        let mut marks = self.marks.between(after, upto);
-        marks.extend(self.ports.state.marks(self.integration, after, upto).await?);
-        marks.sort_by_key(|(event, _)| *event);
+        let Known { mut marks, all } = self.marks.between(after, upto);
+        if !all {
+            marks.extend(self.ports.state.marks(self.integration, after, upto).await?);
+            marks.sort_by_key(|(event, _)| *event);
+        }
         Ok(marks)
     }
 }
@@ -102,18 +107,19 @@ impl DeliveryState {
         Sieve::new(self.plan.clone(), self.wires.config.current())
     }
 
-    pub(super) fn take_batch(&mut self, me: &Post<DeliveryMsg>, prev: EventId, events: Vec<Stored>) {
+    pub(super) async fn take_batch(&mut self, me: &Post<DeliveryMsg>, prev: EventId, events: Vec<Stored>) {
         let (Some(first), Some(last)) = (events.first().map(id_of), events.last().map(id_of)) else { return };
         let upto = self.ledger.read_upto();
         if prev > upto || first <= upto || self.reading || events.len() > self.ledger.room() {
             return;
         }
         self.reading = true;
-        let (look, me) = (self.look(), me.clone());
-        tokio::spawn(async move {
-            let result = look.at(upto, events).await;
-            me.cast(DeliveryMsg::Prepared { upto: last, result });
-        });
+        let look = self.look();
+        let looking = async move { look.at(upto, events).await };
+        let prepared = move |result| DeliveryMsg::Prepared { upto: last, result };
+        if let Some(result) = here_or_beside(me, looking, prepared).await {
+            self.take_prepared(me, last, result);
+        }
     }
 
     pub(super) fn take_prepared(

@@ -136,10 +136,10 @@ impl Gate {
     pub(crate) fn begin(self: &Arc<Self>, attempt: Try, waiter: SubscriptionId, now: Instant) -> Result<Permit, Wait> {
         let mut inner = self.lock();
         inner.line.lapse(now);
-        inner.owed.retain(|who| *who != waiter);
         let allowed = match inner.breaker.room(now) {
             Ok(room) => room,
             Err(until) => {
+                inner.owed.retain(|who| *who != waiter);
                 inner.line.leave(waiter);
                 return Err(Wait::Breaker(until));
             }
@@ -147,6 +147,7 @@ impl Gate {
         if attempt == Try::Retry {
             inner.budget.peek(now).map_err(Wait::Budget)?;
         }
+        inner.owed.retain(|who| *who != waiter);
         let room = inner.free_places().min(allowed);
         let turn = inner.line.turn(waiter);
         if turn.is_some() && room == 0 {

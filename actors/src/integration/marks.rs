@@ -14,36 +14,60 @@ use crate::{
 /// An integration's marks that are not known to be recorded. Clones share them. Bounded by what intake may be ahead
 /// of its recording.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RecentMarks(Arc<Mutex<BTreeMap<EventId, Mark>>>);
+pub(crate) struct RecentMarks(Arc<Mutex<Recent>>);
+
+#[derive(Debug, Default)]
+struct Recent {
+    marks: BTreeMap<EventId, Mark>,
+    /// Marks of events up to this one may be in the state alone.
+    recorded: EventId,
+}
+
+/// What is known of the marks in a span.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// Ascending.
+    pub(crate) marks: Vec<(EventId, Mark)>,
+    /// Whether these are all.
+    pub(crate) all: bool,
+}
 
 impl RecentMarks {
-    /// The marks of events after `after` and up to `upto`, ascending. Whoever needs all of them asks here first and
-    /// the state then: a mark goes from here only once the state has it.
-    pub(crate) fn between(&self, after: EventId, upto: EventId) -> Vec<(EventId, Mark)> {
+    /// From the recorded intake position on.
+    pub(super) fn begin(&self, intake: EventId) {
+        let mut recent = self.recent();
+        recent.recorded = recent.recorded.max(intake);
+    }
+
+    /// The marks of events after `after` and up to `upto`. Where these are not all, the state has the others: a mark
+    /// goes from here only once it is there.
+    pub(crate) fn between(&self, after: EventId, upto: EventId) -> Known {
         if after >= upto {
-            return Vec::new();
+            return Known { marks: Vec::new(), all: true };
         }
-        let marks = self.marks();
-        let between = marks.range((Bound::Excluded(after), Bound::Included(upto)));
-        between.map(|(event, mark)| (*event, mark.clone())).collect()
+        let recent = self.recent();
+        let between = recent.marks.range((Bound::Excluded(after), Bound::Included(upto)));
+        let marks = between.map(|(event, mark)| (*event, mark.clone())).collect();
+        Known { marks, all: after >= recent.recorded }
     }
 
     /// Holds the marks of these notes, from before anybody may read their events.
     pub(super) fn hold(&self, notes: &[Note]) {
         let marked = notes.iter().filter_map(|note| note.mark.clone().map(|mark| (note.event, mark)));
-        self.marks().extend(marked);
+        self.recent().marks.extend(marked);
     }
 
     /// Lets go of the marks of events up to `upto`: the state has them.
     pub(super) fn recorded(&self, upto: EventId) {
-        let mut marks = self.marks();
-        while let Some(first) = marks.first_entry().filter(|first| *first.key() <= upto) {
+        let recent = &mut *self.recent();
+        while let Some(first) = recent.marks.first_entry().filter(|first| *first.key() <= upto) {
+            recent.recorded = recent.recorded.max(*first.key());
             first.remove();
         }
     }
 
-    fn marks(&self) -> MutexGuard<'_, BTreeMap<EventId, Mark>> {
-        // Each change is one insertion or removal: a panic leaves nothing half done.
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // What is recorded is said before its mark goes: a panic leaves nothing untrue.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,11 +82,16 @@ mod tests {
         let event = EventId::at_millis;
         let note = |n, mark| Note { event: event(n), mark, ..Note::default() };
         let duplicate = Mark::DuplicateOf(event(1));
+        let known =
+            |marks: &[u64], all| Known { marks: marks.iter().map(|n| (event(*n), duplicate.clone())).collect(), all };
+        marks.begin(event(1));
         marks.hold(&[note(2, Some(duplicate.clone())), note(3, None), note(5, Some(duplicate.clone()))]);
-        assert_eq!(marks.between(EventId::ZERO, event(4)), [(event(2), duplicate.clone())]);
-        assert_eq!(marks.between(event(2), event(5)), [(event(5), duplicate.clone())]);
-        assert_eq!(marks.between(event(5), event(5)), []);
+        assert_eq!(marks.between(EventId::ZERO, event(4)), known(&[2], false));
+        assert_eq!(marks.between(event(1), event(4)), known(&[2], true));
+        assert_eq!(marks.between(event(2), event(5)), known(&[5], true));
+        assert_eq!(marks.between(event(5), event(5)), known(&[], true));
         marks.recorded(event(4));
-        assert_eq!(marks.between(EventId::ZERO, EventId::MAX), [(event(5), duplicate)]);
+        assert_eq!(marks.between(event(1), EventId::MAX), known(&[5], false));
+        assert_eq!(marks.between(event(2), EventId::MAX), known(&[5], true));
     }
 }

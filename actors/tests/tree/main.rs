@@ -6,6 +6,7 @@ mod delivering;
 mod discarding;
 mod limiting;
 mod ordering;
+mod recording;
 mod replaying;
 mod retrying;
 mod selecting;

@@ -71,7 +71,7 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
     let healthy = world.integration().await;
     let broken_subscription = world.subscription(broken, RetryPolicy::default()).await;
     let healthy_subscription = world.subscription(healthy, RetryPolicy::default()).await;
-    world.log.break_intake(Some(broken));
+    world.log.break_reads(Some(broken));
     let events = world.post_many(broken, 300).await;
     let others = world.post_many(healthy, 300).await;
     world.until(healthy_subscription, &others, DeliveryStatus::Delivered).await;
@@ -85,7 +85,7 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
         world.config.activities(None, 3).await.unwrap().into_iter().map(|entry| entry.activity.action).collect();
     assert!(actions.contains(&"integration.failed".to_owned()), "{actions:?}");
 
-    world.log.break_intake(None);
+    world.log.break_reads(None);
     world.handle().restart("operator", broken).await.expect("it exists");
     assert_eq!(status(&world), IntegrationStatus::Active);
     world.until(broken_subscription, &events, DeliveryStatus::Delivered).await;

@@ -170,6 +170,19 @@ fn new_limits_hold_at_once_and_keep_what_is_known() {
     drop(permit);
 }
 
+#[test]
+fn a_refused_retry_is_still_told_of_new_limits() {
+    let limits =
+        |max| DestinationLimits { retry_budget: RetryBudget { share: 0.0, floor_per_second: 0.0 }, ..at_once(max) };
+    let (gate, now) = gate(limits(1));
+    let permit = gate.begin(Try::First, A, now).expect("free");
+    assert_eq!(refused(gate.begin(Try::First, B, now)), Wait::ForRoom);
+    gate.update(limits(2), now);
+    assert!(matches!(refused(gate.begin(Try::Retry, B, now)), Wait::Budget(_)));
+    assert_eq!(gate.sweep(now).0, [B], "its first attempts need not wait for the budget");
+    drop(permit);
+}
+
 /// Counted over many turns, so that one interruption does not decide; the fastest of several runs.
 #[test]
 fn a_gate_without_limits_costs_next_to_nothing() {
