@@ -5,7 +5,6 @@
 //! `cargo bench --bench configuration [-- INTEGRATIONS]`, 10,000 by default.
 
 #![expect(clippy::print_stdout, reason = "its output is the report")]
-#![expect(clippy::cast_precision_loss, reason = "the counts are far below 2^52")]
 
 use std::{
     collections::BTreeMap,
@@ -48,6 +47,15 @@ use serde_json::Map;
 const CACHE_BYTES: u64 = 16 << 20;
 /// Changes of each kind.
 const CHANGES: u32 = 500;
+
+/// What is changed, and its key by its number.
+type Alteration = (&'static str, fn(u32) -> ResourceKey);
+
+const ALTERATIONS: [Alteration; 3] = [
+    ("integration renamed", |id| ResourceKey::Integration(IntegrationId(id))),
+    ("endpoint moved", |id| ResourceKey::Endpoint(EndpointId(id))),
+    ("subscription altered", |id| ResourceKey::Subscription(SubscriptionId(id))),
+];
 
 fn main() {
     // `cargo test` runs this as a check, without `--bench`.
@@ -94,13 +102,7 @@ async fn measure(place: &str, store: Arc<dyn ConfigStore>, integrations: u32, ch
     }
     begun.told("created", changes).await;
 
-    type Alter = fn(&mut Resource);
-    let kinds: [(&str, fn(u32) -> ResourceKey, Alter); 3] = [
-        ("integration renamed", |id| ResourceKey::Integration(IntegrationId(id)), rename),
-        ("endpoint moved", |id| ResourceKey::Endpoint(EndpointId(id)), rename),
-        ("subscription altered", |id| ResourceKey::Subscription(SubscriptionId(id)), rename),
-    ];
-    for (what, key, alter) in kinds {
+    for (what, key) in ALTERATIONS {
         let begun = Meter::start();
         for number in 0..changes {
             let key = key(1 + number * 7_919 % integrations);
@@ -124,7 +126,7 @@ async fn measure(place: &str, store: Arc<dyn ConfigStore>, integrations: u32, ch
     tree.stop(Duration::from_secs(5)).await;
 }
 
-fn rename(resource: &mut Resource) {
+fn alter(resource: &mut Resource) {
     match resource {
         Resource::Integration(it) => it.name.push('+'),
         Resource::Endpoint(it) => it.path.push('+'),
