@@ -9,8 +9,8 @@ use crate::{domain::activity::Activity, ports::config_store::ConfigStore, tree::
 
 /// What may be said to the activity actor.
 pub(crate) enum ActivityMsg {
-    /// Keep this.
-    Record(Activity),
+    /// Keep these.
+    Record(Vec<Activity>),
 }
 
 pub(crate) struct ActivityActor;
@@ -32,18 +32,20 @@ impl Actor for ActivityActor {
     async fn handle(
         &self,
         _me: ActorRef<ActivityMsg>,
-        ActivityMsg::Record(activity): ActivityMsg,
+        ActivityMsg::Record(activities): ActivityMsg,
         store: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        tracing::info!(
-            actor = activity.actor,
-            action = activity.action,
-            subject = activity.subject,
-            result = ?activity.result,
-            "activity"
-        );
-        if let Err(error) = store.record_activity(vec![activity]).await {
-            tracing::error!(%error, "an activity could not be stored");
+        for activity in &activities {
+            tracing::info!(
+                actor = activity.actor,
+                action = activity.action,
+                subject = activity.subject,
+                result = ?activity.result,
+                "activity"
+            );
+        }
+        if let Err(error) = store.record_activity(activities).await {
+            tracing::error!(%error, "activities could not be stored");
         }
         Ok(())
     }

@@ -16,21 +16,23 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use crate::{
     domain::{
         activity::{Activity, ActivityResult},
-        config::{
-            Change, Configuration, Destination, DestinationStatus, Integration, IntegrationStatus, Resource,
-            ResourceKey,
-        },
+        config::{Change, Destination, DestinationStatus, Integration, IntegrationStatus, Resource, ResourceKey},
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
     ports::{
         clock::Clock,
         config_store::{ConfigStore, ConfigStoreError},
     },
-    snapshot::{Compiler, Snapshot},
+    snapshot::{Compiler, Snapshot, Touched},
     tree::wires::{Slot, Wires},
 };
 
+mod linked;
 mod rules;
+#[cfg(test)]
+mod tests;
+
+use self::linked::Linked;
 
 /// One wanted change.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,8 +123,11 @@ pub enum ConfigMsg {
         /// Why, for people.
         reason: String,
     },
-    /// A secret has expired: compile again.
-    Recompile,
+    /// A secret has expired: compile its endpoint again.
+    Recompile {
+        /// When it was to, milliseconds since 1970: which timer this is.
+        at_ms: u64,
+    },
 }
 
 /// How others reach the configuration: reads without a lock, writes through the actor.
@@ -212,7 +217,9 @@ pub(crate) struct ConfigArgs {
 
 pub(crate) struct ConfigState {
     args: ConfigArgs,
-    configuration: Arc<Configuration>,
+    current: Linked,
+    /// When the next `Recompile` comes, milliseconds since 1970.
+    timer_ms: Option<u64>,
 }
 
 impl Actor for ConfigActor {
@@ -221,12 +228,12 @@ impl Actor for ConfigActor {
     type Arguments = ConfigArgs;
 
     async fn pre_start(&self, me: ActorRef<ConfigMsg>, args: ConfigArgs) -> Result<Self::State, ActorProcessingErr> {
-        let configuration = Arc::new(args.store.load().await?);
+        let configuration = args.store.load().await?;
         for (last, stored) in args.wires.config.last_ids.iter().zip(configuration.last_ids) {
             last.fetch_max(stored, Ordering::Relaxed);
         }
-        let state = ConfigState { args, configuration };
-        state.publish(&me);
+        let mut state = ConfigState { args, current: Linked::new(configuration), timer_ms: None };
+        state.publish_all(&me);
         state.args.wires.config.slot.set(me);
         Ok(state)
     }
@@ -245,7 +252,11 @@ impl Actor for ConfigActor {
             }
             ConfigMsg::Pause { destination, version, reason } => state.pause(&me, destination, version, reason).await,
             ConfigMsg::Fail { integration, reason } => state.fail(&me, integration, reason).await,
-            ConfigMsg::Recompile => state.publish(&me),
+            ConfigMsg::Recompile { at_ms } => {
+                // An earlier one may have been set since; then this one was set again when that one came.
+                state.timer_ms = state.timer_ms.filter(|timer| *timer != at_ms);
+                state.publish(&me, Touched::default());
+            }
         }
         Ok(())
     }
@@ -259,36 +270,52 @@ impl ConfigState {
         writes: Vec<Write>,
     ) -> Result<Vec<Change>, ConfigError> {
         let now_ms = self.args.clock.now_ms();
-        let changes = rules::changes(&self.configuration, writes, &author, now_ms)?;
+        let (changes, next) = rules::changes(&self.current, writes, &author, now_ms)?;
         self.args.store.commit(changes.clone()).await?;
-        let mut next = Configuration::clone(&self.configuration);
-        for change in &changes {
-            next.apply(change);
-        }
-        self.configuration = Arc::new(next);
-        self.publish(me);
-        for change in &changes {
-            self.args.wires.record(activity(change, &self.configuration));
-        }
+        let touched = next.touched(&self.current, &changes);
+        self.current = next;
+        self.publish(me, touched);
+        let version = self.current.configuration().version;
+        self.args.wires.record_all(changes.iter().map(|change| activity(change, version)).collect());
         Ok(changes)
     }
 
-    fn publish(&self, me: &ActorRef<ConfigMsg>) {
+    /// Publishes what was loaded. A predecessor may have stored a change that it did not live to publish.
+    fn publish_all(&mut self, me: &ActorRef<ConfigMsg>) {
+        let before = self.args.wires.config.current();
+        let configuration = Arc::new(self.current.configuration().clone());
+        let mut touched = Touched::all(&configuration);
+        touched.integrations.extend(before.configuration.integrations.keys());
+        let next = self.args.compiler.compile(configuration, &before, self.args.clock.now_ms());
+        self.put_in_force(me, &before, next, touched);
+    }
+
+    fn publish(&mut self, me: &ActorRef<ConfigMsg>, mut touched: Touched) {
         let now_ms = self.args.clock.now_ms();
         let before = self.args.wires.config.current();
-        let next = self.args.compiler.compile(self.configuration.clone(), &before, now_ms);
-        for fault in next.faults.iter().filter(|fault| !before.faults.contains(fault)) {
+        touched.endpoints.extend(before.expired(now_ms));
+        let configuration = Arc::new(self.current.configuration().clone());
+        let next = self.args.compiler.recompile(configuration, &before, &touched, now_ms);
+        self.put_in_force(me, &before, next, touched);
+    }
+
+    fn put_in_force(&mut self, me: &ActorRef<ConfigMsg>, before: &Snapshot, next: Snapshot, touched: Touched) {
+        let endpoints = touched.endpoints.iter().copied().map(ResourceKey::Endpoint);
+        let subscriptions = touched.subscriptions.iter().copied().map(ResourceKey::Subscription);
+        for fault in endpoints.chain(subscriptions).flat_map(|part| next.new_faults(before, part)) {
             tracing::warn!(subject = fault.subject, problem = fault.problem, "configured but not usable");
         }
-        if let Some(at_ms) = next.next_expiry_ms {
-            me.send_after(Duration::from_millis(at_ms.saturating_sub(now_ms) + 1), || ConfigMsg::Recompile);
+        if let Some(at_ms) = next.next_expiry_ms().filter(|at_ms| self.timer_ms.is_none_or(|timer| *at_ms < timer)) {
+            let wait_ms = at_ms.saturating_sub(self.args.clock.now_ms()) + 1;
+            me.send_after(Duration::from_millis(wait_ms), move || ConfigMsg::Recompile { at_ms });
+            self.timer_ms = Some(at_ms);
         }
         self.args.wires.config.published.store(Arc::new(next));
-        self.args.wires.configuration_changed();
+        self.args.wires.configuration_changed(touched.integrations);
     }
 
     async fn pause(&mut self, me: &ActorRef<ConfigMsg>, id: DestinationId, version: u64, reason: String) {
-        let Some(destination) = self.configuration.destinations.get(&id) else { return };
+        let Some(destination) = self.current.configuration().destinations.get(&id) else { return };
         let mut destination = Destination::clone(destination);
         if destination.status == DestinationStatus::Paused || destination.meta.version != version {
             return;
@@ -306,7 +333,7 @@ impl ConfigState {
     }
 
     async fn fail(&mut self, me: &ActorRef<ConfigMsg>, id: IntegrationId, reason: String) {
-        let Some(integration) = self.configuration.integrations.get(&id) else { return };
+        let Some(integration) = self.current.configuration().integrations.get(&id) else { return };
         if integration.status == IntegrationStatus::Inactive {
             // An operator switched it off: a crash must not switch its paths on again.
             tracing::error!(integration = id.0, reason, "the actor of an inactive integration kept crashing");
@@ -334,7 +361,7 @@ impl ConfigState {
     }
 }
 
-fn activity(change: &Change, configuration: &Configuration) -> Activity {
+fn activity(change: &Change, version: u64) -> Activity {
     let kind = match change.key {
         ResourceKey::Integration(_) => "integration",
         ResourceKey::Endpoint(_) => "webhook_endpoint",
@@ -352,6 +379,6 @@ fn activity(change: &Change, configuration: &Configuration) -> Activity {
         action: format!("{kind}.{verb}"),
         subject: change.key.to_string(),
         result: ActivityResult::Ok,
-        detail: format!("configuration version {}", configuration.version),
+        detail: format!("configuration version {version}"),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,6 @@ use crate::{
     metrics::add,
     recorder::Owner,
     router::gate::Gate,
-    snapshot::Snapshot,
     tree::{
         Ports,
         mailbox::{Post, Role},
@@ -27,9 +26,34 @@ use crate::{
     },
 };
 
+/// Where the configuration actor notes of which integrations anything changed. Bounded by their number.
+#[derive(Default)]
+pub(crate) struct ChangeBoard {
+    changed: Mutex<BTreeSet<IntegrationId>>,
+    gate: Gate,
+}
+
+impl ChangeBoard {
+    /// After the snapshot is published. Whether the supervisor has to be told: it is not told yet.
+    #[must_use]
+    pub(crate) fn note(&self, integrations: BTreeSet<IntegrationId>) -> bool {
+        if integrations.is_empty() {
+            return false;
+        }
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).extend(integrations);
+        self.gate.enter()
+    }
+
+    /// Before the snapshot is looked at.
+    fn take(&self) -> BTreeSet<IntegrationId> {
+        self.gate.open();
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// What may be said to the supervisor of the integrations.
 pub(crate) enum IntegrationsMsg {
-    /// The configuration changed.
+    /// The configuration changed; the board says of whom.
     Reconcile,
     /// The timer after a crash: start this integration again.
     Restart(IntegrationId),
@@ -63,8 +87,6 @@ pub(crate) struct IntegrationsArgs {
 
 pub(crate) struct IntegrationsState {
     args: IntegrationsArgs,
-    /// As last reconciled.
-    snapshot: Arc<Snapshot>,
     children: BTreeMap<IntegrationId, Child>,
 }
 
@@ -89,8 +111,10 @@ impl Actor for IntegrationsActor {
         args: IntegrationsArgs,
     ) -> Result<IntegrationsState, ActorProcessingErr> {
         args.wires.integrations.set(me.clone());
-        let mut state = IntegrationsState { args, snapshot: Arc::default(), children: BTreeMap::new() };
-        state.reconcile(&me).await;
+        args.wires.changed.take();
+        let all = args.wires.config.current().configuration.integrations.keys().copied().collect();
+        let mut state = IntegrationsState { args, children: BTreeMap::new() };
+        state.reconcile(&me, all).await;
         Ok(state)
     }
 
@@ -101,7 +125,10 @@ impl Actor for IntegrationsActor {
         state: &mut IntegrationsState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            IntegrationsMsg::Reconcile => state.reconcile(&me).await,
+            IntegrationsMsg::Reconcile => {
+                let changed = state.args.wires.changed.take();
+                state.reconcile(&me, changed).await;
+            }
             IntegrationsMsg::Restart(id) => state.start(&me, [id].into()).await,
             IntegrationsMsg::Renew(id, reply) => drop(reply.send(state.renew(&me, id))),
             IntegrationsMsg::Stopped(id) => state.stopped(&me, id).await,
@@ -143,49 +170,45 @@ impl Child {
 }
 
 impl IntegrationsState {
-    async fn reconcile(&mut self, me: &ActorRef<IntegrationsMsg>) {
+    async fn reconcile(&mut self, me: &ActorRef<IntegrationsMsg>, changed: BTreeSet<IntegrationId>) {
         let snapshot = self.args.wires.config.current();
-        let former = std::mem::replace(&mut self.snapshot, snapshot.clone());
-        let changed = changed(&former, &snapshot);
-        let configured = &snapshot.configuration.integrations;
-        self.children.retain(|id, child| {
-            let stays = configured.contains_key(id);
-            if !stays {
-                self.args.wires.intakes.remove(*id);
-                self.args.wires.records.forget(Owner::Integration(*id));
-                // First, as it cancels the retries of the subscriptions that went with it.
-                child.reconcile();
-                if let Some(actor) = &child.actor {
-                    let _ = actor.actor().drain();
-                }
-            }
-            stays
-        });
         let mut start = BTreeSet::new();
-        for (id, integration) in configured {
+        for id in changed {
+            let Some(integration) = snapshot.configuration.integrations.get(&id) else {
+                self.remove(id);
+                continue;
+            };
             let failed = integration.status == IntegrationStatus::Failed;
-            match self.children.get_mut(id) {
-                Some(child) if child.actor.is_some() => {
-                    if changed.contains(id) {
-                        child.reconcile();
-                    }
-                }
+            match self.children.get_mut(&id) {
+                Some(child) if child.actor.is_some() => child.reconcile(),
                 // An operator set a failed integration active again: that is a fresh start.
                 Some(child) if child.parked && !failed => {
                     *child = Child::new(self.args.limit);
-                    start.insert(*id);
+                    start.insert(id);
                 }
                 // It starts again by itself, or rests.
                 Some(_) => {}
                 None => {
-                    self.children.insert(*id, Child { parked: failed, ..Child::new(self.args.limit) });
+                    self.children.insert(id, Child { parked: failed, ..Child::new(self.args.limit) });
                     if !failed {
-                        start.insert(*id);
+                        start.insert(id);
                     }
                 }
             }
         }
         self.start(me, start).await;
+    }
+
+    /// It is configured no more.
+    fn remove(&mut self, id: IntegrationId) {
+        let Some(child) = self.children.remove(&id) else { return };
+        self.args.wires.intakes.remove(id);
+        self.args.wires.records.forget(Owner::Integration(id));
+        // First, as it cancels the retries of the subscriptions that went with it.
+        child.reconcile();
+        if let Some(actor) = &child.actor {
+            let _ = actor.actor().drain();
+        }
     }
 
     /// Starts those that do not run, side by side: each waits for the log and the state.
@@ -307,32 +330,6 @@ async fn spawn(args: IntegrationArgs, supervisor: ActorCell) -> Started {
     Started { id, reconcile, spawned: spawned.map(|(actor, _)| Post::new(actor, level)) }
 }
 
-/// The integrations of which anything is otherwise than before: themselves, an endpoint, or a subscription's plan.
-fn changed(before: &Snapshot, now: &Snapshot) -> BTreeSet<IntegrationId> {
-    let mut changed = BTreeSet::new();
-    let (old, new) = (&before.configuration, &now.configuration);
-    differing(&old.integrations, &new.integrations, |id, _| changed.insert(*id));
-    differing(&old.endpoints, &new.endpoints, |_, endpoint| changed.insert(endpoint.integration_id));
-    differing(&before.plans, &now.plans, |(id, _), _| changed.insert(*id));
-    changed
-}
-
-/// Visits what one of the maps holds otherwise than the other, or not at all. What did not change is shared by both.
-fn differing<K: Ord, V>(
-    before: &BTreeMap<K, Arc<V>>,
-    now: &BTreeMap<K, Arc<V>>,
-    mut visit: impl FnMut(&K, &V) -> bool,
-) {
-    for (key, value) in now {
-        if before.get(key).is_none_or(|former| !Arc::ptr_eq(former, value)) {
-            visit(key, value);
-        }
-    }
-    for (key, value) in before.iter().filter(|(key, _)| !now.contains_key(key)) {
-        visit(key, value);
-    }
-}
-
 /// Integrations that start at once: enough that their reads and commits travel together, few enough that the first
 /// ones are not held up by thousands.
 const STARTING_MAX: usize = 64;
@@ -343,3 +340,19 @@ const RENEW_STOP_MAX: Option<Duration> = Some(Duration::from_secs(5));
 
 /// Longer than any destination's total timeout may be; whoever stops hookmill waits less.
 const DRAIN_MAX: Option<Duration> = Some(Duration::from_secs(180));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_much_changes_one_hint_waits_and_nothing_is_lost() {
+        let board = ChangeBoard::default();
+        assert!(!board.note(BTreeSet::new()), "nothing changed");
+        assert!(board.note([IntegrationId(1)].into()));
+        assert!(!board.note([IntegrationId(2), IntegrationId(1)].into()), "a hint waits already");
+        assert_eq!(board.take(), [IntegrationId(1), IntegrationId(2)].into());
+        assert!(board.note([IntegrationId(3)].into()));
+        assert_eq!(board.take(), [IntegrationId(3)].into());
+    }
+}

@@ -303,7 +303,7 @@ mod tests {
         let mut configuration = Configuration::default();
         let orphan = serde_json::to_value(view(letter(4, 1), &configuration)).expect("a view is JSON");
         assert!(orphan["subscription"].is_null() && orphan["destination_id"].is_null());
-        configuration.subscriptions.insert(SubscriptionId(4), subscription(4, 1, EventId::ZERO).into());
+        configuration.subscriptions.insert_mut(SubscriptionId(4), subscription(4, 1, EventId::ZERO).into());
         let held = serde_json::to_value(view(letter(4, 1), &configuration)).expect("a view is JSON");
         assert_eq!((&held["subscription"], &held["reason"]), (&"s".into(), &"attempts_exhausted".into()));
     }

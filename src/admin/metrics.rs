@@ -74,7 +74,7 @@ pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Res
         dead_letters: counts.dead,
         configuration_version: snapshot.version(),
         gauges: Gauges::of(&api.tree),
-        faults: snapshot.faults.iter().map(fault).collect(),
+        faults: snapshot.faults().map(fault).collect(),
     };
     Ok(json(StatusCode::OK, &metrics))
 }

@@ -1,7 +1,6 @@
 //! The ports, in memory: a log with moods, a provider of one header, a configuration of a few paths.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -269,7 +268,7 @@ pub(crate) fn snapshot() -> Snapshot {
     let endpoints = [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive];
     let configuration = Configuration {
         version: 17,
-        integrations: BTreeMap::from([(integration.id, integration.into())]),
+        integrations: [(integration.id, integration.into())].into_iter().collect(),
         endpoints: endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint.into())).collect(),
         ..Configuration::default()
     };

@@ -1,19 +1,20 @@
 //! What must hold between resources. Pure: from the configuration in force and the wanted writes to the changes.
 
-use super::{ConfigError, Write};
-use crate::domain::config::{Change, Configuration, Meta, Resource, ResourceKey};
+use super::{ConfigError, Write, linked::Linked};
+use crate::domain::config::{Change, Meta, Resource, ResourceKey};
 
 /// Resources of one kind, at most: the snapshot is in memory.
 const RESOURCES_MAX: usize = 100_000;
 
-/// The changes that the writes amount to, cascades included, or why they are refused. All carry one new version.
+/// The changes that the writes amount to, cascades included, and what then stands; or why they are refused. All carry
+/// one new version.
 pub(super) fn changes(
-    before: &Configuration,
+    before: &Linked,
     writes: Vec<Write>,
     author: &str,
     now_ms: u64,
-) -> Result<Vec<Change>, ConfigError> {
-    let version = before.version + 1;
+) -> Result<(Vec<Change>, Linked), ConfigError> {
+    let version = before.configuration().version + 1;
     let mut after = before.clone();
     let mut made = Vec::with_capacity(writes.len());
     for write in writes {
@@ -40,23 +41,24 @@ pub(super) fn changes(
             Change { version, at_ms: now_ms, author: author.to_owned(), key: write.key, resource },
         );
     }
-    Ok(made)
+    Ok((made, after))
 }
 
-fn push(after: &mut Configuration, made: &mut Vec<Change>, change: Change) {
+fn push(after: &mut Linked, made: &mut Vec<Change>, change: Change) {
     after.apply(&change);
     made.push(change);
 }
 
-fn checked_meta(after: &Configuration, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
+fn checked_meta(after: &Linked, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
+    let after = after.configuration();
     let current = after.get(write.key);
     match (write.expected_version, current) {
         (None, None) => {
             let count = match write.key {
-                ResourceKey::Integration(_) => after.integrations.len(),
-                ResourceKey::Endpoint(_) => after.endpoints.len(),
-                ResourceKey::Destination(_) => after.destinations.len(),
-                ResourceKey::Subscription(_) => after.subscriptions.len(),
+                ResourceKey::Integration(_) => after.integrations.size(),
+                ResourceKey::Endpoint(_) => after.endpoints.size(),
+                ResourceKey::Destination(_) => after.destinations.size(),
+                ResourceKey::Subscription(_) => after.subscriptions.size(),
             };
             if count >= RESOURCES_MAX {
                 return Err(ConfigError::TooMany(count));
@@ -76,28 +78,23 @@ fn checked_meta(after: &Configuration, write: &Write, version: u64, now_ms: u64)
 }
 
 /// What goes with a deleted resource; a destination in use stays.
-fn dependents(after: &Configuration, key: ResourceKey) -> Result<Vec<ResourceKey>, ConfigError> {
+fn dependents(after: &Linked, key: ResourceKey) -> Result<Vec<ResourceKey>, ConfigError> {
     match key {
         ResourceKey::Integration(id) => {
-            let endpoints =
-                after.endpoints.values().filter(|it| it.integration_id == id).map(|it| ResourceKey::Endpoint(it.id));
-            let subscriptions = after
-                .subscriptions
-                .values()
-                .filter(|it| it.integration_id == id)
-                .map(|it| ResourceKey::Subscription(it.id));
-            Ok(endpoints.chain(subscriptions).collect())
+            let endpoints = after.endpoints_of(id).map(ResourceKey::Endpoint);
+            Ok(endpoints.chain(after.subscriptions_of(id).map(ResourceKey::Subscription)).collect())
         }
-        ResourceKey::Destination(id) => match after.subscriptions.values().find(|it| it.destination_id == id) {
-            Some(user) => Err(ConfigError::InUse { key, by: ResourceKey::Subscription(user.id) }),
+        ResourceKey::Destination(id) => match after.users_of(id).next() {
+            Some(user) => Err(ConfigError::InUse { key, by: ResourceKey::Subscription(user) }),
             None => Ok(Vec::new()),
         },
         ResourceKey::Endpoint(_) | ResourceKey::Subscription(_) => Ok(Vec::new()),
     }
 }
 
-fn check_references(after: &Configuration, resource: &Resource) -> Result<(), ConfigError> {
-    let integration = |id| match after.integrations.contains_key(&id) {
+fn check_references(after: &Linked, resource: &Resource) -> Result<(), ConfigError> {
+    let configuration = after.configuration();
+    let integration = |id| match configuration.integrations.contains_key(&id) {
         true => Ok(()),
         false => Err(ConfigError::Dangling { field: "integration_id", target: ResourceKey::Integration(id) }),
     };
@@ -105,14 +102,14 @@ fn check_references(after: &Configuration, resource: &Resource) -> Result<(), Co
         Resource::Integration(_) | Resource::Destination(_) => Ok(()),
         Resource::Endpoint(endpoint) => {
             integration(endpoint.integration_id)?;
-            match after.endpoints.values().find(|it| it.path == endpoint.path && it.id != endpoint.id) {
-                Some(other) => Err(ConfigError::Taken { field: "path", by: ResourceKey::Endpoint(other.id) }),
+            match after.endpoint_at(&endpoint.path).filter(|other| *other != endpoint.id) {
+                Some(other) => Err(ConfigError::Taken { field: "path", by: ResourceKey::Endpoint(other) }),
                 None => Ok(()),
             }
         }
         Resource::Subscription(subscription) => {
             integration(subscription.integration_id)?;
-            if after.destinations.contains_key(&subscription.destination_id) {
+            if configuration.destinations.contains_key(&subscription.destination_id) {
                 Ok(())
             } else {
                 Err(ConfigError::Dangling {
@@ -171,21 +168,17 @@ mod tests {
         Write { key: resource.key(), expected_version: None, resource: Some(resource) }
     }
 
-    fn configured(writes: Vec<Write>) -> Configuration {
-        let mut configuration = Configuration::default();
-        for change in changes(&configuration, writes, "test", 7).expect("the fixture is valid") {
-            configuration.apply(&change);
-        }
-        configuration
+    fn configured(writes: Vec<Write>) -> Linked {
+        changes(&Linked::default(), writes, "test", 7).expect("the fixture is valid").1
     }
 
     #[test]
     fn one_write_is_one_version_with_its_cascade() {
         let before = configured(vec![create(integration(1)), create(endpoint(1, 1, "/a"))]);
-        assert_eq!(before.version, 1);
+        assert_eq!(before.configuration().version, 1);
         let delete =
             Write { key: ResourceKey::Integration(IntegrationId(1)), expected_version: Some(1), resource: None };
-        let made = changes(&before, vec![delete], "test", 8).expect("nothing stands against it");
+        let (made, _) = changes(&before, vec![delete], "test", 8).expect("nothing stands against it");
         assert_eq!(
             made.iter().map(|change| change.key).collect::<Vec<_>>(),
             [ResourceKey::Endpoint(EndpointId(1)), ResourceKey::Integration(IntegrationId(1))]
@@ -216,7 +209,7 @@ mod tests {
             expected_version: Some(1),
             resource: Some(integration(1)),
         };
-        let made = changes(&before, vec![update], "test", 99).expect("the version is right");
+        let (made, _) = changes(&before, vec![update], "test", 99).expect("the version is right");
         let meta = *made[0].resource.as_ref().expect("it was no delete").meta();
         assert_eq!((meta.version, meta.created_at_ms, meta.updated_at_ms), (2, 7, 99));
     }

@@ -304,19 +304,23 @@ pub struct Change {
     pub resource: Option<Resource>,
 }
 
-/// All that is configured at one version. A copy shares the resources: it costs a pointer each.
+/// A map whose copies share what they have in common: a copy costs a pointer, a change of it a step for each doubling of
+/// the entries.
+pub type SharedMap<K, V> = rpds::RedBlackTreeMapSync<K, V>;
+
+/// All that is configured at one version. Versions share what did not change between them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Configuration {
     /// The version of the last change.
     pub version: u64,
     /// By id.
-    pub integrations: BTreeMap<IntegrationId, Arc<Integration>>,
+    pub integrations: SharedMap<IntegrationId, Arc<Integration>>,
     /// By id.
-    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    pub endpoints: SharedMap<EndpointId, Arc<Endpoint>>,
     /// By id.
-    pub destinations: BTreeMap<DestinationId, Arc<Destination>>,
+    pub destinations: SharedMap<DestinationId, Arc<Destination>>,
     /// By id.
-    pub subscriptions: BTreeMap<SubscriptionId, Arc<Subscription>>,
+    pub subscriptions: SharedMap<SubscriptionId, Arc<Subscription>>,
     /// The highest id ever given, by kind: integrations, endpoints, destinations, subscriptions.
     pub last_ids: [u32; 4],
 }
@@ -343,15 +347,15 @@ impl Configuration {
         };
         self.last_ids[slot] = self.last_ids[slot].max(id);
         match &change.resource {
-            Some(Resource::Integration(it)) => drop(self.integrations.insert(it.id, Arc::new(it.clone()))),
-            Some(Resource::Endpoint(it)) => drop(self.endpoints.insert(it.id, Arc::new(it.clone()))),
-            Some(Resource::Destination(it)) => drop(self.destinations.insert(it.id, Arc::new(it.clone()))),
-            Some(Resource::Subscription(it)) => drop(self.subscriptions.insert(it.id, Arc::new(it.clone()))),
+            Some(Resource::Integration(it)) => self.integrations.insert_mut(it.id, Arc::new(it.clone())),
+            Some(Resource::Endpoint(it)) => self.endpoints.insert_mut(it.id, Arc::new(it.clone())),
+            Some(Resource::Destination(it)) => self.destinations.insert_mut(it.id, Arc::new(it.clone())),
+            Some(Resource::Subscription(it)) => self.subscriptions.insert_mut(it.id, Arc::new(it.clone())),
             None => match change.key {
-                ResourceKey::Integration(id) => drop(self.integrations.remove(&id)),
-                ResourceKey::Endpoint(id) => drop(self.endpoints.remove(&id)),
-                ResourceKey::Destination(id) => drop(self.destinations.remove(&id)),
-                ResourceKey::Subscription(id) => drop(self.subscriptions.remove(&id)),
+                ResourceKey::Integration(id) => drop(self.integrations.remove_mut(&id)),
+                ResourceKey::Endpoint(id) => drop(self.endpoints.remove_mut(&id)),
+                ResourceKey::Destination(id) => drop(self.destinations.remove_mut(&id)),
+                ResourceKey::Subscription(id) => drop(self.subscriptions.remove_mut(&id)),
             },
         }
     }

@@ -3,7 +3,7 @@
 //! that is just being restarted may be lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -21,7 +21,7 @@ use crate::{
     },
     flow::{Gates, Paces},
     integration::IntegrationMsg,
-    integrations::IntegrationsMsg,
+    integrations::{ChangeBoard, IntegrationsMsg},
     metrics::{Counters, MetricsMsg, gauges::Gauges},
     recorder::RecordDesk,
     replay::ReplayMsg,
@@ -137,6 +137,7 @@ pub(crate) struct Wires {
     pub(crate) board: Arc<CommitBoard>,
     pub(crate) router: Slot<RouterMsg>,
     pub(crate) integrations: Slot<IntegrationsMsg>,
+    pub(crate) changed: Arc<ChangeBoard>,
     pub(crate) intakes: Roll<IntegrationId, IntegrationMsg>,
     pub(crate) deliveries: Roll<SubscriptionId, DeliveryMsg>,
     pub(crate) records: RecordDesk,
@@ -159,6 +160,7 @@ impl Wires {
             router: board.router(),
             board,
             integrations: Slot::default(),
+            changed: Arc::default(),
             intakes: Roll::default(),
             deliveries: Roll::default(),
             records: RecordDesk::default(),
@@ -177,11 +179,18 @@ impl Wires {
 
     /// Notes who did what.
     pub(crate) fn record(&self, activity: Activity) {
-        self.activity.hint(ActivityMsg::Record(activity));
+        self.record_all(vec![activity]);
     }
 
-    /// A new snapshot is published.
-    pub(crate) fn configuration_changed(&self) {
-        self.integrations.hint(IntegrationsMsg::Reconcile);
+    /// Notes what was done at once; stored at once, too.
+    pub(crate) fn record_all(&self, activities: Vec<Activity>) {
+        self.activity.hint(ActivityMsg::Record(activities));
+    }
+
+    /// A new snapshot is published, in which these integrations are otherwise than before.
+    pub(crate) fn configuration_changed(&self, integrations: BTreeSet<IntegrationId>) {
+        if self.changed.note(integrations) {
+            self.integrations.hint(IntegrationsMsg::Reconcile);
+        }
     }
 }

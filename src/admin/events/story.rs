@@ -211,10 +211,10 @@ mod tests {
         let mut configuration = Configuration::default();
         for (number, start_after) in numbers {
             let made = subscription(*number, 1, id(*start_after));
-            configuration.subscriptions.insert(SubscriptionId(*number), made.into());
+            configuration.subscriptions.insert_mut(SubscriptionId(*number), made.into());
         }
         let foreign = subscription(99, 2, EventId::ZERO);
-        configuration.subscriptions.insert(SubscriptionId(99), foreign.into());
+        configuration.subscriptions.insert_mut(SubscriptionId(99), foreign.into());
         let note = state.note(id(50)).await.expect("in memory");
         of(&state, &configuration, id(50), note.as_ref()).await.expect("in memory")
     }

@@ -1,0 +1,137 @@
+//! The configuration with who belongs to whom in it, so that a change looks at what it concerns and at nothing else.
+//! Pure. A copy shares all of it.
+
+use std::collections::BTreeSet;
+
+use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
+
+use crate::{
+    domain::{
+        config::{Change, Configuration, Endpoint, Resource, ResourceKey, Subscription},
+        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
+    },
+    snapshot::Touched,
+};
+
+/// A configuration and its relations, which agree with it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Linked {
+    configuration: Configuration,
+    paths: HashTrieMapSync<Box<str>, EndpointId>,
+    endpoints: RedBlackTreeSetSync<(IntegrationId, EndpointId)>,
+    subscriptions: RedBlackTreeSetSync<(IntegrationId, SubscriptionId)>,
+    users: RedBlackTreeSetSync<(DestinationId, SubscriptionId)>,
+}
+
+impl Linked {
+    pub(super) fn new(configuration: Configuration) -> Self {
+        let mut linked = Self::default();
+        for endpoint in configuration.endpoints.values() {
+            linked.link_endpoint(endpoint);
+        }
+        for subscription in configuration.subscriptions.values() {
+            linked.link_subscription(subscription);
+        }
+        Self { configuration, ..linked }
+    }
+
+    pub(super) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Takes a change in, as [`Configuration::apply`] does.
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change.key {
+            ResourceKey::Endpoint(id) => {
+                if let Some(former) = self.configuration.endpoints.get(&id).cloned() {
+                    self.unlink_endpoint(&former);
+                }
+            }
+            ResourceKey::Subscription(id) => {
+                if let Some(former) = self.configuration.subscriptions.get(&id).cloned() {
+                    self.subscriptions.remove_mut(&(former.integration_id, id));
+                    self.users.remove_mut(&(former.destination_id, id));
+                }
+            }
+            ResourceKey::Integration(_) | ResourceKey::Destination(_) => {}
+        }
+        match &change.resource {
+            Some(Resource::Endpoint(endpoint)) => self.link_endpoint(endpoint),
+            Some(Resource::Subscription(subscription)) => self.link_subscription(subscription),
+            Some(Resource::Integration(_) | Resource::Destination(_)) | None => {}
+        }
+        self.configuration.apply(change);
+    }
+
+    /// Whose path it is.
+    pub(super) fn endpoint_at(&self, path: &str) -> Option<EndpointId> {
+        self.paths.get(path).copied()
+    }
+
+    pub(super) fn endpoints_of(&self, integration: IntegrationId) -> impl Iterator<Item = EndpointId> {
+        let all = (integration, EndpointId(0))..=(integration, EndpointId(u32::MAX));
+        self.endpoints.range(all).map(|(_, endpoint)| *endpoint)
+    }
+
+    pub(super) fn subscriptions_of(&self, integration: IntegrationId) -> impl Iterator<Item = SubscriptionId> {
+        let all = (integration, SubscriptionId(0))..=(integration, SubscriptionId(u32::MAX));
+        self.subscriptions.range(all).map(|(_, subscription)| *subscription)
+    }
+
+    /// The subscriptions that deliver to a destination.
+    pub(super) fn users_of(&self, destination: DestinationId) -> impl Iterator<Item = SubscriptionId> {
+        let all = (destination, SubscriptionId(0))..=(destination, SubscriptionId(u32::MAX));
+        self.users.range(all).map(|(_, subscription)| *subscription)
+    }
+
+    /// What is otherwise than in `before`, which these changes were made to.
+    pub(super) fn touched(&self, before: &Self, changes: &[Change]) -> Touched {
+        let mut touched = Touched::default();
+        for change in changes {
+            match change.key {
+                ResourceKey::Integration(id) => {
+                    touched.integrations.insert(id);
+                    touched.endpoints.extend(self.endpoints_of(id));
+                    touched.subscriptions.extend(self.subscriptions_of(id));
+                }
+                ResourceKey::Endpoint(id) => drop(touched.endpoints.insert(id)),
+                ResourceKey::Destination(id) => touched.subscriptions.extend(self.users_of(id)),
+                ResourceKey::Subscription(id) => drop(touched.subscriptions.insert(id)),
+            }
+        }
+        // A resource may have moved from one integration to another.
+        for configuration in [&before.configuration, &self.configuration] {
+            touched.integrations.extend(owners(configuration, &touched.endpoints, &touched.subscriptions));
+        }
+        touched
+    }
+
+    fn link_endpoint(&mut self, endpoint: &Endpoint) {
+        self.paths.insert_mut(endpoint.path.as_str().into(), endpoint.id);
+        self.endpoints.insert_mut((endpoint.integration_id, endpoint.id));
+    }
+
+    fn unlink_endpoint(&mut self, endpoint: &Endpoint) {
+        if self.endpoint_at(&endpoint.path) == Some(endpoint.id) {
+            self.paths.remove_mut(endpoint.path.as_str());
+        }
+        self.endpoints.remove_mut(&(endpoint.integration_id, endpoint.id));
+    }
+
+    fn link_subscription(&mut self, subscription: &Subscription) {
+        self.subscriptions.insert_mut((subscription.integration_id, subscription.id));
+        self.users.insert_mut((subscription.destination_id, subscription.id));
+    }
+}
+
+/// The integrations that these belong to, where they exist.
+fn owners(
+    configuration: &Configuration,
+    endpoints: &BTreeSet<EndpointId>,
+    subscriptions: &BTreeSet<SubscriptionId>,
+) -> Vec<IntegrationId> {
+    let endpoints = endpoints.iter().filter_map(|id| configuration.endpoints.get(id)).map(|it| it.integration_id);
+    let subscriptions =
+        subscriptions.iter().filter_map(|id| configuration.subscriptions.get(id)).map(|it| it.integration_id);
+    endpoints.chain(subscriptions).collect()
+}
