@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     gateway::Gateway,
     load::{LoadArgs, LoadReport},
-    process::{Load, Scratch, Server},
+    process::{Load, Scratch, Server, load},
     report::{load_json, table},
 };
 
@@ -22,6 +22,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// Between two lines of how the backlog develops.
 const MOMENT_EVERY: Duration = Duration::from_secs(1);
+
+/// The sender alone with a sink shows its rate in less than this.
+const DIRECT_SECONDS_MAX: f64 = 5.0;
 
 /// What both ways have in common.
 #[derive(Clone, Debug, clap::Args)]
@@ -95,6 +98,7 @@ pub(crate) fn flood(args: &FloodArgs, binary: &Path, directory: &Path) -> Result
 }
 
 fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, directory: &Path) -> Result<Value> {
+    let direct = (rate == 0.0).then(|| direct(args, seconds.min(DIRECT_SECONDS_MAX))).transpose()?;
     let scratch = Scratch::below(directory)?;
     let sink = Server::sink()?;
     let (gateway, _) = Gateway::start(binary, &scratch.path().join("data"))?;
@@ -147,6 +151,10 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
     let delivered_per_second = per_second(at_end.delivered, at_end.at_s);
     println!("\naccepted        {:>12.0} /s  ({} in all)", report.per_second(), report.accepted);
     println!("delivered       {delivered_per_second:>12.0} /s  while the load lasted ({} in all)", count.distinct);
+    if let Some(direct) = direct {
+        let ratio = delivered_per_second / direct;
+        println!("without it      {direct:>12.0} /s  from the same sender to the same sink: a ratio of {ratio:.2}");
+    }
     println!(
         "backlog         {:>12}     at the end of the load, {growth:+.0} /s over its second half",
         at_end.backlog()
@@ -168,6 +176,7 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
         "rate": rate,
         "load": load_json(&report),
         "delivered_per_second": delivered_per_second,
+        "direct_per_second": direct,
         "delivered": count.distinct,
         "repeated": count.requests - count.distinct - count.without_id,
         "backlog_at_end": at_end.backlog(),
@@ -180,6 +189,27 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
     });
     verdict?;
     Ok(results)
+}
+
+/// Requests a second that the sender gets into a sink of its own with nothing between them.
+fn direct(args: &EndToEndArgs, seconds: f64) -> Result<f64> {
+    let sink = Server::sink()?;
+    let report = load(&LoadArgs {
+        target: sink.address,
+        connections: args.connections,
+        seconds,
+        warmup: 0.0,
+        rate: 0.0,
+        requests: 0,
+        body_bytes: args.body_bytes,
+        sign_each: true,
+        threads: 1,
+        paths: 1,
+        first_path: 0,
+        progress: false,
+    })?;
+    ensure!(report.refused() == 0, "the sink did not take everything: {:?}", report.faults());
+    Ok(report.per_second())
 }
 
 /// Waits until all that was accepted has arrived, or nothing has for a while. Returns how long that took.
