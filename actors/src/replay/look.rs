@@ -34,8 +34,8 @@ pub async fn look(
     look_at(state, subscription, start_after, &position, event, note).await
 }
 
-/// The same with a position that was read earlier.
-pub(super) async fn look_at(
+/// The same with a position that was read earlier, for whoever looks at many events.
+pub async fn look_at(
     state: &dyn StateStore,
     subscription: SubscriptionId,
     start_after: EventId,

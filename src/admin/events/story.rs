@@ -32,6 +32,13 @@ pub(super) struct Story {
     deliveries: Vec<DeliveryView>,
 }
 
+#[cfg(test)]
+impl Story {
+    pub(super) fn status(&self) -> Processing {
+        self.status
+    }
+}
+
 impl Default for Story {
     fn default() -> Self {
         told(Processing::Success, Vec::new())
