@@ -314,8 +314,8 @@ impl Shared {
         for item in self.range(&first, &last).rev() {
             let (key, value) = item?;
             let run = values::decode_run(&value).ok_or_else(|| malformed(&key))?;
-            if run.binary_search(&event).is_ok() {
-                return Ok(DeliveryState::Delivered);
+            if let Ok(at) = run.binary_search_by_key(&event, |it| it.event) {
+                return Ok(DeliveryState::Delivered { at_ms: run[at].at_ms });
             }
         }
         Ok(DeliveryState::Unknown)

@@ -33,6 +33,8 @@ pub(super) struct IdDeltas {
 const OTHER_INTEGRATION: u128 = 1;
 /// The id goes back, or is not of the form that the log gives: its 16 bytes follow.
 const WHOLE: u128 = 2;
+/// No id: a time follows. No id begins so, in runs that were written without times either.
+const RECORDED_AT: u128 = WHOLE | OTHER_INTEGRATION;
 
 impl IdDeltas {
     pub(super) fn write(&mut self, id: EventId, out: &mut Vec<u8>) {
@@ -95,18 +97,57 @@ fn read_ids(mut rest: &[u8]) -> Option<Vec<EventId>> {
     Some(ids)
 }
 
-/// The beginning of an ascending list that makes one run: how many ids, and its value.
-pub(super) fn encode_run(ids: &[EventId]) -> (usize, Vec<u8>) {
-    let mut value = Vec::new();
-    let first_ms = ids.first().map_or(0, |id| id.millis());
-    let taken = write_ids(ids, &mut value, |index, id| {
-        index < RUN_IDS_MAX && id.millis().saturating_sub(first_ms) <= RUN_SPAN_MS
-    });
-    (taken, value)
+/// A delivery that succeeded at its first try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FirstTry {
+    pub(super) event: EventId,
+    /// When that was recorded; `None` where it was not kept.
+    pub(super) at_ms: Option<u64>,
 }
 
-pub(super) fn decode_run(value: &[u8]) -> Option<Vec<EventId>> {
-    read_ids(value)
+/// The beginning of an ascending list that makes one run: how many, and its value. A time stands before the first of
+/// those that it holds for: nearly always one for all, as a run is made by one commit.
+pub(super) fn encode_run(tries: &[FirstTry]) -> (usize, Vec<u8>) {
+    let mut value = Vec::new();
+    let mut deltas = IdDeltas::default();
+    let first_ms = tries.first().map_or(0, |first| first.event.millis());
+    let mut time = None;
+    for (index, FirstTry { event, at_ms }) in tries.iter().enumerate() {
+        let before = value.len();
+        if *at_ms != time {
+            time = *at_ms;
+            write_varint(RECORDED_AT, &mut value);
+            write_varint(at_ms.map_or(0, |at_ms| u128::from(at_ms) + 1), &mut value);
+        }
+        deltas.write(*event, &mut value);
+        let fits = value.len() <= VALUE_BYTES_MAX
+            && index < RUN_IDS_MAX
+            && event.millis().saturating_sub(first_ms) <= RUN_SPAN_MS;
+        if index > 0 && !fits {
+            value.truncate(before);
+            return (index, value);
+        }
+    }
+    (tries.len(), value)
+}
+
+/// The inverse of [`encode_run`].
+pub(super) fn decode_run(mut rest: &[u8]) -> Option<Vec<FirstTry>> {
+    let mut deltas = IdDeltas::default();
+    let (mut tries, mut at_ms) = (Vec::new(), None);
+    while !rest.is_empty() {
+        let mut ahead = rest;
+        if read_varint(&mut ahead)? == RECORDED_AT {
+            at_ms = match read_varint(&mut ahead)? {
+                0 => None,
+                time => Some(u64::try_from(time - 1).ok()?),
+            };
+            rest = ahead;
+        } else {
+            tries.push(FirstTry { event: deltas.read(&mut rest)?, at_ms });
+        }
+    }
+    Some(tries)
 }
 
 /// A position's parts, the first with how many there are and `read_upto`. Open ids of one integration always fit
@@ -356,19 +397,32 @@ mod tests {
         }
 
         #[test]
-        fn runs_survive_and_stay_small(mut ids in any_ids()) {
+        fn runs_survive_and_stay_small(
+            mut ids in any_ids(), times in proptest::collection::vec(proptest::option::of(any::<u64>()), 1..8),
+        ) {
             ids.sort();
             ids.dedup();
+            let times = times.iter().flat_map(|at_ms| [*at_ms; 9]).cycle();
+            let tries: Vec<FirstTry> = ids.into_iter().zip(times).map(|(event, at_ms)| FirstTry { event, at_ms }).collect();
             let mut back = Vec::new();
-            let mut rest = ids.as_slice();
+            let mut rest = tries.as_slice();
             while !rest.is_empty() {
                 let (taken, value) = encode_run(rest);
                 prop_assert!(value.len() <= VALUE_BYTES_MAX && taken > 0 && taken <= RUN_IDS_MAX);
-                prop_assert!(rest[taken - 1].millis() - rest[0].millis() <= RUN_SPAN_MS);
+                prop_assert!(rest[taken - 1].event.millis() - rest[0].event.millis() <= RUN_SPAN_MS);
                 back.extend(decode_run(&value).unwrap());
                 rest = &rest[taken..];
             }
-            prop_assert_eq!(back, ids);
+            prop_assert_eq!(back, tries);
+        }
+
+        #[test]
+        fn a_run_without_times_is_read_as_ever(mut ids in any_ids()) {
+            ids.sort();
+            let mut plain = Vec::new();
+            let taken = write_ids(&ids, &mut plain, |_, _| true);
+            let tries = ids[..taken].iter().map(|event| FirstTry { event: *event, at_ms: None }).collect();
+            prop_assert_eq!(decode_run(&plain), Some(tries));
         }
 
         #[test]
@@ -414,10 +468,10 @@ mod tests {
 
     #[test]
     fn a_full_run_of_neighbours_takes_few_bytes() {
-        let ids: Vec<EventId> = (0..RUN_IDS_MAX as u128)
-            .map(|n| EventId::from_parts((1_700_000_000_000 << 26) + n * 1_000_000, IntegrationId(7), u16::MAX))
-            .collect();
-        let (taken, value) = encode_run(&ids);
+        let ids = (0..RUN_IDS_MAX as u128)
+            .map(|n| EventId::from_parts((1_700_000_000_000 << 26) + n * 1_000_000, IntegrationId(7), u16::MAX));
+        let tries: Vec<FirstTry> = ids.map(|event| FirstTry { event, at_ms: Some(1_700_000_000_000) }).collect();
+        let (taken, value) = encode_run(&tries);
         assert_eq!(taken, RUN_IDS_MAX);
         assert!(value.len() < 7 * RUN_IDS_MAX, "{} bytes", value.len());
     }

@@ -140,7 +140,7 @@ impl ReplayState {
     async fn story(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryRecord, LogError> {
         Ok(match self.ports.state.delivery(subscription, event).await? {
             DeliveryState::Record(record) => record,
-            DeliveryState::Delivered | DeliveryState::Unknown => {
+            DeliveryState::Delivered { .. } | DeliveryState::Unknown => {
                 DeliveryRecord::new(self.wires.config.current().version())
             }
         })

@@ -242,7 +242,7 @@ impl World {
     pub(crate) async fn status(&self, subscription: SubscriptionId, event: EventId) -> DeliveryStatus {
         match self.state.delivery(subscription, event).await.expect("the state answers") {
             DeliveryState::Unknown => DeliveryStatus::Pending,
-            DeliveryState::Delivered => DeliveryStatus::Delivered,
+            DeliveryState::Delivered { .. } => DeliveryStatus::Delivered,
             DeliveryState::Record(record) => record.status,
         }
     }

@@ -219,7 +219,10 @@ mod tests {
     fn outcome(number: u32, event: EventId, kind: u8) -> Option<StateOp> {
         let status = match kind {
             0 => return None,
-            1 => return Some(StateOp::Delivered { subscription: SubscriptionId(number), events: vec![event] }),
+            1 => {
+                let subscription = SubscriptionId(number);
+                return Some(StateOp::Delivered { subscription, events: vec![event], at_ms: None });
+            }
             2 => DeliveryStatus::Retrying,
             3 => DeliveryStatus::Dead,
             4 => DeliveryStatus::Parked,

@@ -4,7 +4,7 @@
 use hookmill_actors::{
     domain::{
         config::{Configuration, Subscription},
-        delivery::{Attempt, DeliveryRecord},
+        delivery::Attempt,
         ids::EventId,
         standing::{Processing, Standing},
     },
@@ -61,7 +61,8 @@ pub(super) struct DeliveryView {
     replay: bool,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
-    /// When it was done; `null` while it is not, and where it succeeded at the first try.
+    /// When it was done; `null` while it is not. Of a first try that succeeded, when that was recorded: within about
+    /// 50 ms after it.
     processed_at: Option<String>,
     #[serde(skip)]
     processed_at_ms: Option<u64>,
@@ -88,14 +89,14 @@ pub(super) async fn of(
         if subscription.integration_id != event.integration() {
             continue;
         }
-        let Look { standing, record } = look(state, subscription.id, subscription.start_after, event, note).await?;
-        let Some(standing) = standing else { continue };
+        let look = look(state, subscription.id, subscription.start_after, event, note).await?;
+        let Some(standing) = look.standing else { continue };
         let letter = match standing {
             Standing::Dead => state.dead_letter(subscription.id, event).await?,
             _ => None,
         };
         let dead_error = letter.map(|letter| (letter.error, letter.at_ms));
-        deliveries.push(delivery(subscription, standing, record, dead_error));
+        deliveries.push(delivery(subscription, standing, look, dead_error));
     }
     let taken_in =
         if state.intake(event.integration()).await? >= event { Processing::Success } else { Processing::Pending };
@@ -126,7 +127,7 @@ fn told(of_none: Processing, deliveries: Vec<DeliveryView>) -> Story {
 fn delivery(
     subscription: &Subscription,
     standing: Standing,
-    record: Option<DeliveryRecord>,
+    Look { record, first_try_at_ms, .. }: Look,
     dead: Option<(String, u64)>,
 ) -> DeliveryView {
     let attempts = match (&record, standing) {
@@ -146,7 +147,7 @@ fn delivery(
     let ended_ms = latest.last().map(|attempt| attempt.at_ms.saturating_add(u64::from(attempt.duration_ms)));
     let processed_at_ms = match standing {
         Standing::Dead => dead.map(|(_, at_ms)| at_ms).or(ended_ms),
-        Standing::Delivered => ended_ms,
+        Standing::Delivered => ended_ms.or(first_try_at_ms),
         _ => None,
     };
     DeliveryView {
@@ -183,7 +184,7 @@ fn attempt(attempt: Attempt) -> AttemptView {
 mod tests {
     use hookmill_actors::{
         domain::{
-            delivery::{DeadLetter, DeadReason, DeliveryStatus, Position},
+            delivery::{DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus, Position},
             ids::{IntegrationId, SubscriptionId},
         },
         ports::state_store::{Mark, StateOp},
@@ -237,7 +238,7 @@ mod tests {
             DeliveryRecord { reason: Some("a test order".to_owned()), ..record(DeliveryStatus::Discarded, Some("x")) };
         let ops = [
             taken_in(Note { event: id(50), event_type: Some("a".into()), ..Note::default() }),
-            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)] },
+            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)], at_ms: None },
             op(2, retrying),
             read_upto(3, 40),
             read_upto(4, 50),
@@ -286,8 +287,16 @@ mod tests {
         assert_eq!(failed.processed_at.as_deref(), Some("1970-01-01T00:00:09Z"));
         let done = story(&[(1, 0), (3, 0)], &[note(), delivered, read_upto(3, 80)]).await;
         assert_eq!((done.status, done.processed_at.as_deref()), (Processing::Success, Some("1970-01-01T00:00:01.5Z")));
-        let untimed = [note(), StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)] }];
-        assert_eq!(story(&[(1, 0)], &untimed).await.processed_at, None, "a first try leaves no time");
+        let first_try = |number, at_ms| {
+            let subscription = SubscriptionId(number);
+            StateOp::Delivered { subscription, events: vec![id(50)], at_ms }
+        };
+        let timed = [note(), first_try(1, Some(2_000)), first_try(2, Some(3_000))];
+        let told = story(&[(1, 0), (2, 0)], &timed).await;
+        assert_eq!(told.deliveries[0].processed_at.as_deref(), Some("1970-01-01T00:00:02Z"));
+        assert_eq!(told.processed_at.as_deref(), Some("1970-01-01T00:00:03Z"), "the last of them");
+        let untimed = [note(), first_try(1, Some(2_000)), first_try(2, None)];
+        assert_eq!(story(&[(1, 0), (2, 0)], &untimed).await.processed_at, None, "nobody knows which was the last");
     }
 
     #[tokio::test]
