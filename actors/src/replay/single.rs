@@ -116,7 +116,7 @@ impl ReplayState {
         record.due_ms = Some(now_ms);
         record.replay = true;
         record.crashes = 0;
-        record.reason = None;
+        (record.reason, record.postponed) = (None, 0);
         Ok(StateOp::Delivery { subscription, event, record })
     }
 

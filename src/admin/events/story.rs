@@ -59,6 +59,8 @@ pub(super) struct DeliveryView {
     latest_attempts: Vec<AttemptView>,
     next_attempt_at: Option<String>,
     replay: bool,
+    /// Why the next attempt was not made earlier, where that is not for the destination; or why it was discarded.
+    reason: Option<String>,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
     /// When it was done; `null` while it is not. Of a first try that succeeded, when that was recorded: within about
@@ -160,6 +162,7 @@ fn delivery(
         latest_attempts: latest.into_iter().map(attempt).collect(),
         next_attempt_at: due_ms.filter(|_| !standing.is_settled()).map(time),
         replay,
+        reason,
         error_message,
         processed_at: processed_at_ms.map(time),
         processed_at_ms,
@@ -233,7 +236,11 @@ mod tests {
 
     #[tokio::test]
     async fn each_subscription_tells_where_it_stands() {
-        let retrying = DeliveryRecord { due_ms: Some(0), ..record(DeliveryStatus::Retrying, Some("answered 500")) };
+        let retrying = DeliveryRecord {
+            due_ms: Some(0),
+            reason: Some("waits for its engine".to_owned()),
+            ..record(DeliveryStatus::Retrying, Some("answered 500"))
+        };
         let discarded =
             DeliveryRecord { reason: Some("a test order".to_owned()), ..record(DeliveryStatus::Discarded, Some("x")) };
         let ops = [
@@ -263,6 +270,8 @@ mod tests {
         );
         assert_eq!(story.deliveries[1].next_attempt_at.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert_eq!(story.deliveries[1].latest_attempts[0].status, Some(500));
+        let reasons: Vec<_> = story.deliveries.iter().filter_map(|it| it.reason.as_deref()).collect();
+        assert_eq!(reasons, ["waits for its engine", "a test order"]);
         assert_eq!(story.error_message.as_deref(), Some("discarded: a test order"));
         assert_eq!((story.status, story.processed_at), (Processing::Processing, None));
         assert_eq!(story.processing_attempts, 4);
