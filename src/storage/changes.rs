@@ -16,9 +16,10 @@ use hookmill_actors::{
 
 use super::{
     jobs, keys,
+    runs::{self, FirstTry},
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
-    values::{self, FirstTry},
+    values,
 };
 
 /// What a commit adds to the counts.
@@ -100,13 +101,13 @@ impl<'a> Changes<'a> {
             let key = keys::owned(keys::RUN, subscription.0, first.event);
             if let Some(value) = self.get(&key)? {
                 let before = tries.len();
-                tries.extend(values::decode_run(&value).ok_or_else(|| malformed(&key))?);
+                tries.extend(runs::decode_run(&value).ok_or_else(|| malformed(&key))?);
                 if tries.len() > before {
                     tries.sort_unstable();
                     tries.dedup_by_key(|it| it.event);
                 }
             }
-            let (taken, value) = values::encode_run(&tries);
+            let (taken, value) = runs::encode_run(&tries);
             self.put(&key, value);
             tries.drain(..taken);
         }

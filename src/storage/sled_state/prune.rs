@@ -16,7 +16,8 @@ use hookmill_actors::{
 use super::{Shared, malformed};
 use crate::storage::{
     keys,
-    values::{self, FirstTry},
+    runs::{self, FirstTry},
+    values,
 };
 
 /// Keys looked at while commits wait.
@@ -113,7 +114,7 @@ fn fate_of_notes(shared: &Shared, value: &[u8]) -> Result<Option<Fate>, LogError
 }
 
 fn fate_of_run(shared: &Shared, value: &[u8], upto: EventId) -> Result<Option<Fate>, LogError> {
-    let Some(mut tries) = values::decode_run(value) else { return Ok(None) };
+    let Some(mut tries) = runs::decode_run(value) else { return Ok(None) };
     if tries.last().is_some_and(|last| last.event > upto) {
         return Ok(Some(Fate::Stays));
     }
