@@ -127,6 +127,18 @@ async fn method_headers_and_rendered_parts_are_sent_and_signed() {
 }
 
 #[tokio::test]
+async fn every_method_carries_the_body() {
+    let (address, service) = Service::start(None).await;
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let settings = json!({"url": format!("http://{address}/orders/7"), "method": method});
+        let report = transport("http", settings, None).attempt(consignment(1), NOW_MS).await;
+        assert_eq!(report.verdict, Verdict::Delivered, "{method}: {report:?}");
+        let seen = service.last();
+        assert_eq!((seen.line, &seen.body[..]), (format!("{method} /orders/7"), BODY));
+    }
+}
+
+#[tokio::test]
 async fn every_way_to_sign_in_adds_its_header() {
     let (address, service) = Service::start(None).await;
     let url = format!("http://{address}/in");

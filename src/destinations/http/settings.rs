@@ -26,7 +26,7 @@ const URL: &str = "url";
 const PROXY: &str = "proxy";
 const HEADERS: &str = "headers";
 const MEMBERS: [&str; 8] = [URL, "method", HEADERS, "auth", CA, PROXY, "timeout_ms", "connect_timeout_ms"];
-const METHODS: [(&str, u8); 3] = [("POST", 0), ("PUT", 1), ("PATCH", 2)];
+const METHODS: [(&str, u8); 4] = [("POST", 0), ("PUT", 1), ("PATCH", 2), ("DELETE", 3)];
 const SCHEMES: [Scheme; 2] = [("http", 80), ("https", 443)];
 /// A proxy is spoken to in plain HTTP; what goes through a tunnel is TLS all the same.
 const PROXY_SCHEMES: [Scheme; 1] = [("http", 80)];
@@ -77,7 +77,8 @@ impl HttpSettings {
         let method = match members.choice("method", &METHODS)? {
             None | Some(0) => Method::POST,
             Some(1) => Method::PUT,
-            Some(_) => Method::PATCH,
+            Some(2) => Method::PATCH,
+            Some(_) => Method::DELETE,
         };
         let this = Self {
             method,
