@@ -490,6 +490,10 @@ async fn a_destinations_flow_and_all_gauges_are_told() {
     assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
     let metrics = run.get("/api/v1/metrics").await.body;
     assert_eq!((&metrics["destinations_total"], &metrics["destinations"][0]["destination_id"]), (&json!(1), &json!(1)));
+    let backlog = json!({"integration_id": 1, "integration": "shop", "backlog_bytes": 0, "backlog_full": false});
+    assert_eq!((&metrics["integrations_total"], &metrics["integrations"]), (&json!(1), &json!([backlog])));
+    let missing = run.get("/api/v1/integrations/9/flow").await;
+    assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
     let router = metrics["mailboxes"].as_array().expect("a list").iter().find(|mailbox| mailbox["role"] == "router");
     let router = router.expect("it has one");
     assert_eq!((&router["actors"], &router["bound"], &router["passed"]), (&json!(1), &json!(1), &json!(0)));
