@@ -144,7 +144,7 @@ async fn start(config: Arc<dyn ConfigStore>) -> Tree {
         providers: Arc::new(OneProvider),
         transports: Arc::new(ScriptedTransports::default()),
         sealer: Arc::new(OpenSealer),
-        programs: Arc::new(TextPrograms),
+        programs: Arc::new(TextPrograms::default()),
     };
     let ports = Ports { log, state: Arc::new(state), config, compiler, clock };
     Tree::start(ports, TreeOptions::default(), board).await.expect("the tree starts")

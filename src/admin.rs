@@ -200,6 +200,7 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
         ("/readyz", get(metrics::ready)),
         ("/api/v1/integrations", get(list::<Integration>).post(setup::create)),
         ("/api/v1/integrations/{id}", get(one::<Integration>).put(integrations::update).delete(delete::<Integration>)),
+        ("/api/v1/integrations/{id}/flow", get(flow::of_integration)),
         ("/api/v1/integrations/{id}/restart", post(restart::restart)),
         ("/api/v1/integrations/{id}/versions", get(integrations::versions)),
         ("/api/v1/webhooks", get(list::<Endpoint>).post(webhooks::create)),

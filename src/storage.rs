@@ -20,6 +20,7 @@ mod options;
 mod reader;
 pub mod record;
 mod recovery;
+mod runs;
 mod scan;
 mod seen;
 mod segment;

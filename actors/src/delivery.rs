@@ -54,6 +54,7 @@ mod opening;
 mod outcome;
 mod prepare;
 mod reading;
+pub(crate) mod unavailable;
 
 /// What may be said to a delivery actor.
 pub(crate) enum DeliveryMsg {

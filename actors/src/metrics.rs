@@ -87,6 +87,8 @@ counters! {
     expired,
     /// Deliveries given up because a program or a provider failed on them.
     program_faults,
+    /// Deliveries that wait because their transformation's engine was unavailable, counted each time.
+    engine_unavailable,
     /// Deliveries that wait behind a failed one of their order key, counted each time.
     parked,
     /// Deliveries given up because hookmill crashed with them again and again.

@@ -13,6 +13,7 @@ use hookmill_actors::{
         config::Endpoint,
         event::Event,
         ids::{EventId, IntegrationId, SubscriptionId},
+        standing::Processing,
     },
     ports::{
         event_log::{EventLog, LogError},
@@ -21,7 +22,10 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 
-use self::story::Story;
+use self::{
+    by_status::{Bounds, STATUSES},
+    story::Story,
+};
 use super::{
     Api,
     auth::Author,
@@ -34,6 +38,7 @@ use super::{
     resource::{Segments, json, time},
 };
 
+mod by_status;
 mod story;
 
 /// Larger bodies are not repeated within JSON; `body_url` has them.
@@ -53,6 +58,9 @@ struct Item {
     /// The event that this one repeats.
     duplicate_of: Option<EventId>,
     size: Option<usize>,
+    /// Of all its deliveries, where the list was asked for by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Processing>,
     /// Why no more is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -84,22 +92,33 @@ struct HeaderView {
     value: String,
 }
 
-/// `GET /api/v1/events`: newest first, before `before`.
+/// `GET /api/v1/events`: newest first, before `before`. Where it is asked for by `status`, a page may be short or empty
+/// and yet have a `next`: one request looks at a bounded number of events.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let integration = params.parsed("integration_id", "a number")?.map(IntegrationId);
     let before = params.parsed("before", "an event id")?.unwrap_or(EventId::MAX);
+    let wanted = params.some_of("status", &STATUSES)?;
     params.finish()?;
     let ports = api.tree.ports();
-    let ids = ports.log.latest(integration, before, limit).await?;
-    let next = (ids.len() == limit).then(|| ids.last().map(EventId::to_string)).flatten();
+    let (log, state) = (&*ports.log, &*ports.state);
+    let (ids, next) = if let Some(wanted) = wanted {
+        let snapshot = api.tree.config().current();
+        let (configuration, bounds) = (&snapshot.configuration, Bounds::of_page(limit));
+        let found = by_status::find((log, state), configuration, integration, &wanted, before, bounds).await?;
+        (found.events.into_iter().map(|(id, status)| (id, Some(status))).collect(), found.next)
+    } else {
+        let ids = log.latest(integration, before, limit).await?;
+        let next = ids.last().copied().filter(|_| ids.len() == limit);
+        (ids.into_iter().map(|id| (id, None)).collect::<Vec<_>>(), next)
+    };
     let items = stream::iter(ids)
-        .map(|id| item(&*ports.log, &*ports.state, id))
+        .map(async |(id, status)| Ok(item(log, state, id).await?.map(|item| Item { status, ..item })))
         .buffered(READS_AT_ONCE)
-        .try_filter_map(async |item| Ok(item))
+        .try_filter_map(async |item| Ok::<_, LogError>(item))
         .try_collect()
         .await?;
-    Ok(json(StatusCode::OK, &Slice::<Item> { items, limit, next }))
+    Ok(json(StatusCode::OK, &Slice::<Item> { items, limit, next: next.map(|id| id.to_string()) }))
 }
 
 /// `GET /api/v1/events/{id}`
@@ -191,6 +210,7 @@ fn noted(id: EventId, note: Option<Note>) -> Item {
             Some(Mark::Unreadable(_)) | None => None,
         },
         size: None,
+        status: None,
         problem: None,
     }
 }

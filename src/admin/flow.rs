@@ -1,13 +1,18 @@
-//! What destinations are asked to bear, and what subscriptions and mailboxes hold: gauges, for the metrics and for one
-//! destination.
+//! What destinations are asked to bear, and what integrations, subscriptions and mailboxes hold: gauges, for the metrics
+//! and for one destination or integration.
 
 use std::cmp::Reverse;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use hookmill_actors::{
-    domain::{config::Destination, ids::DestinationId},
+    backlog::Backlog,
+    domain::{
+        config::{Destination, Integration},
+        ids::{DestinationId, IntegrationId},
+    },
     flow::{BreakerState, GateView},
     metrics::gauges::{SubscriptionView, WaitingFor},
+    snapshot::Snapshot,
     tree::{TreeHandle, mailbox::MailboxView},
 };
 use serde::Serialize;
@@ -19,8 +24,8 @@ use super::{
     resource::{Configured, Segments, json},
 };
 
-/// The metrics show so many destinations and subscriptions, those with the most to tell: a reply stays readable, and
-/// bounded, with ten thousand of each.
+/// The metrics show so many destinations, integrations and subscriptions, those with the most to tell: a reply stays
+/// readable, and bounded, with ten thousand of each.
 const SHOWN_MAX: usize = 100;
 
 #[derive(Serialize)]
@@ -30,6 +35,40 @@ struct DestinationFlow {
     flow: GateView,
 }
 
+/// What the log holds for an integration.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct BacklogView {
+    integration_id: IntegrationId,
+    /// Its name.
+    integration: String,
+    /// Bytes of the log after the first event that is not taken in, or that a subscription has still to deliver for the
+    /// first time; measured twice a minute, and every two seconds where they may be too many.
+    backlog_bytes: u64,
+    /// Whether that is more than its share: its endpoints answer 503 for now.
+    backlog_full: bool,
+}
+
+impl BacklogView {
+    fn of(integration: &Integration, backlog: &Backlog) -> Self {
+        Self {
+            integration_id: integration.id,
+            integration: integration.name.clone(),
+            backlog_bytes: backlog.bytes(),
+            backlog_full: backlog.is_full(),
+        }
+    }
+}
+
+/// An integration's backlog, and what its subscriptions do about it.
+#[derive(Serialize)]
+struct IntegrationFlow {
+    #[serde(flatten)]
+    backlog: BacklogView,
+    subscriptions_total: usize,
+    /// Those that wait for something, and those that hold most, first.
+    subscriptions: Vec<SubscriptionView>,
+}
+
 /// The gauges of everything that deliveries pass.
 #[derive(Serialize)]
 pub(super) struct Gauges {
@@ -37,6 +76,9 @@ pub(super) struct Gauges {
     destinations_total: usize,
     /// Of them, those whose breaker is not closed, that are waited for, or that have attempts under way, first.
     destinations: Vec<DestinationFlow>,
+    integrations_total: usize,
+    /// The backlogs that are full, and the largest, first.
+    integrations: Vec<BacklogView>,
     subscriptions_total: usize,
     /// Those that wait for something, and those that hold most, first.
     subscriptions: Vec<SubscriptionView>,
@@ -46,9 +88,12 @@ pub(super) struct Gauges {
 impl Gauges {
     pub(super) fn of(tree: &TreeHandle) -> Self {
         let (destinations, subscriptions) = (tree.destination_flows(), tree.subscription_gauges());
+        let integrations = backlogs(&tree.config().current());
         Self {
             destinations_total: destinations.len(),
             destinations: loudest_destinations(destinations),
+            integrations_total: integrations.len(),
+            integrations: largest_backlogs(integrations),
             subscriptions_total: subscriptions.len(),
             subscriptions: loudest_subscriptions(subscriptions),
             mailboxes: tree.mailboxes(),
@@ -63,6 +108,18 @@ fn loudest_destinations(mut all: Vec<(DestinationId, GateView)>) -> Vec<Destinat
     });
     all.truncate(SHOWN_MAX);
     all.into_iter().map(|(destination_id, flow)| DestinationFlow { destination_id, flow }).collect()
+}
+
+fn backlogs(snapshot: &Snapshot) -> Vec<BacklogView> {
+    let integrations = snapshot.configuration.integrations.values();
+    let known = integrations.filter_map(|it| Some(BacklogView::of(it, snapshot.backlogs.get(&it.id)?)));
+    known.collect()
+}
+
+fn largest_backlogs(mut all: Vec<BacklogView>) -> Vec<BacklogView> {
+    all.sort_by_key(|view| (Reverse(view.backlog_full), Reverse(view.backlog_bytes), view.integration_id));
+    all.truncate(SHOWN_MAX);
+    all
 }
 
 fn loudest_subscriptions(mut all: Vec<SubscriptionView>) -> Vec<SubscriptionView> {
@@ -84,6 +141,30 @@ pub(super) async fn one(
     let destination_id = DestinationId(id);
     let flow = api.tree.destination_flow(destination_id).ok_or_else(|| Problem::not_found(Destination::key(id)))?;
     Ok(json(StatusCode::OK, &DestinationFlow { destination_id, flow }))
+}
+
+/// `GET /api/v1/integrations/{id}/flow`
+pub(super) async fn of_integration(
+    State(api): State<Api>,
+    Segments(id): Segments<u32>,
+    params: Params,
+) -> Result<Response, Problem> {
+    params.finish()?;
+    let snapshot = api.tree.config().current();
+    let integration_id = IntegrationId(id);
+    let found = snapshot.configuration.integrations.get(&integration_id).zip(snapshot.backlogs.get(&integration_id));
+    let (integration, backlog) = found.ok_or_else(|| Problem::not_found(Integration::key(id)))?;
+    let mut subscriptions = api.tree.subscription_gauges();
+    subscriptions.retain(|view| {
+        let subscription = snapshot.configuration.subscriptions.get(&view.subscription_id);
+        subscription.is_some_and(|subscription| subscription.integration_id == integration_id)
+    });
+    let flow = IntegrationFlow {
+        backlog: BacklogView::of(integration, backlog),
+        subscriptions_total: subscriptions.len(),
+        subscriptions: loudest_subscriptions(subscriptions),
+    };
+    Ok(json(StatusCode::OK, &flow))
 }
 
 #[cfg(test)]
@@ -116,6 +197,22 @@ mod tests {
         let shown = loudest_destinations(all);
         let ids: Vec<u32> = shown.iter().map(|flow| flow.destination_id.0).collect();
         assert_eq!((ids.len(), &ids[..5]), (SHOWN_MAX, &[900, 800, 700, 0, 1][..]));
+    }
+
+    #[test]
+    fn of_many_backlogs_the_full_and_the_largest_are_shown() {
+        let backlog = |id: u32, backlog_bytes, backlog_full| BacklogView {
+            integration_id: IntegrationId(id),
+            integration: format!("shop {id}"),
+            backlog_bytes,
+            backlog_full,
+        };
+        let mut all: Vec<_> = (0..1_000).map(|id| backlog(id, 10, false)).collect();
+        all[900] = backlog(900, 500, false);
+        all[800] = backlog(800, 70, true);
+        let shown = largest_backlogs(all);
+        let ids: Vec<u32> = shown.iter().map(|view| view.integration_id.0).collect();
+        assert_eq!((ids.len(), &ids[..4]), (SHOWN_MAX, &[800, 900, 0, 1][..]));
     }
 
     #[test]

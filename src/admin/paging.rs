@@ -76,6 +76,20 @@ impl Params {
         }
     }
 
+    /// Names out of a table, separated by commas, in lower or upper case.
+    pub(super) fn some_of<T: Copy>(
+        &mut self,
+        name: &'static str,
+        table: &[(&'static str, T)],
+    ) -> Result<Option<Vec<T>>, Problem> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        let named = |text: &str| match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(text)) {
+            Some((_, value)) => Ok(*value),
+            None => Err(refused(name, &not_one_of(text, table.iter().map(|(known, _)| *known)))),
+        };
+        text.split(',').map(|one| named(one.trim())).collect::<Result<_, _>>().map(Some)
+    }
+
     /// `limit`, 1 to [`LIMIT_MAX`].
     pub(super) fn limit(&mut self) -> Result<usize, Problem> {
         match self.parsed("limit", "a whole number")? {
@@ -169,6 +183,22 @@ pub(super) mod tests {
         assert_eq!(given.parsed::<u32>("integration_id", "a number"), Ok(None));
         let refused = given.finish().expect_err("it is misspelt");
         assert!(refused.detail.contains("did you mean `integration_id`"), "{}", refused.detail);
+    }
+
+    #[tokio::test]
+    async fn several_names_are_separated_by_commas_and_each_must_be_known() {
+        const TABLE: [(&str, u8); 2] = [("sms", 1), ("email", 2)];
+        assert_eq!(params("").await.some_of("type", &TABLE), Ok(None));
+        for (query, want) in [("type=SMS", vec![1]), ("type=email,sms", vec![2, 1]), ("type=sms,%20email", vec![1, 2])]
+        {
+            assert_eq!(params(query).await.some_of("type", &TABLE), Ok(Some(want)), "{query}");
+        }
+        for wrong in ["type=", "type=sms,", "type=sms,fax", "type=sms&type=email"] {
+            let refused = params(wrong).await.some_of("type", &TABLE).expect_err(wrong);
+            assert_eq!(refused.code, Code::InvalidRequest, "{wrong}");
+        }
+        let refused = params("type=sms,fax").await.some_of("type", &TABLE).expect_err("a fax is not known");
+        assert!(refused.detail.contains("known are `sms`, `email`"), "{}", refused.detail);
     }
 
     #[test]

@@ -419,6 +419,27 @@ async fn events_tell_what_became_of_them() {
 }
 
 #[tokio::test]
+async fn events_are_listed_by_what_became_of_them() {
+    let run = running().await;
+    run.configure().await;
+    let pending = run.get("/api/v1/events?status=processing,pending&integration_id=1&limit=3").await;
+    assert_eq!(pending.status, StatusCode::OK, "{}", pending.text);
+    let items = pending.body["items"].as_array().expect("a list");
+    assert!(items.len() == 3 && items.iter().all(|item| item["status"] == "pending"), "{items:?}");
+    let next = pending.body["next"].as_str().expect("there is more");
+    let rest = run.get(&format!("/api/v1/events?status=pending&before={next}")).await;
+    assert_eq!(rest.body["items"][0]["id"], event_id(1, 1).to_string());
+    assert_eq!((rest.body["items"].as_array().map(Vec::len), &rest.body["next"]), (Some(1), &json!(null)));
+    for none in ["status=failure", "status=pending&integration_id=2"] {
+        let answer = run.get(&format!("/api/v1/events?{none}")).await;
+        assert_eq!((&answer.body["items"], &answer.body["next"]), (&json!([]), &json!(null)), "{none}");
+    }
+    let refused = run.get("/api/v1/events?status=pending,failed").await;
+    assert_eq!((refused.status, &refused.body["code"]), (StatusCode::BAD_REQUEST, &json!("invalid_request")));
+    assert!(refused.text.contains("known are `pending`, `processing`, `success`, `failure`"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_and_sent_again() {
     let run = running().await;
     run.configure().await;
@@ -469,6 +490,10 @@ async fn a_destinations_flow_and_all_gauges_are_told() {
     assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
     let metrics = run.get("/api/v1/metrics").await.body;
     assert_eq!((&metrics["destinations_total"], &metrics["destinations"][0]["destination_id"]), (&json!(1), &json!(1)));
+    let backlog = json!({"integration_id": 1, "integration": "shop", "backlog_bytes": 0, "backlog_full": false});
+    assert_eq!((&metrics["integrations_total"], &metrics["integrations"]), (&json!(1), &json!([backlog])));
+    let missing = run.get("/api/v1/integrations/9/flow").await;
+    assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
     let router = metrics["mailboxes"].as_array().expect("a list").iter().find(|mailbox| mailbox["role"] == "router");
     let router = router.expect("it has one");
     assert_eq!((&router["actors"], &router["bound"], &router["passed"]), (&json!(1), &json!(1), &json!(0)));

@@ -4,6 +4,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use hookmill_actors::ports::{provider::SettingsError, transport::Verdict};
+use hyper::Uri;
 use rustls::pki_types::{IpAddr, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,7 +19,12 @@ use super::{
         Egress,
         connector::{ConnectError, Connector, literal_address},
     },
-    http::{HttpDefaults, client::common_tls, failure},
+    http::{
+        HttpDefaults,
+        client::{common_tls, tls_of},
+        failure,
+    },
+    members::{CA, Members},
     report::RETRY,
     url::Server,
 };
@@ -70,6 +76,17 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(egress: Arc<Egress>, connector: Connector, defaults: HttpDefaults) -> Self {
         Self { egress, connector, tls: TlsConnector::from(Arc::new(common_tls())), defaults }
+    }
+
+    /// The same with the authorities that a destination names in place of the public ones, where it does. `tls_scheme`
+    /// is the one that the URL must have then: whoever names authorities wants no connection in clear.
+    pub(super) fn trusting(&self, members: &Members<'_>, uri: &Uri, tls_scheme: &str) -> Result<Self, SettingsError> {
+        let Some(ca) = members.authorities()? else { return Ok(self.clone()) };
+        if uri.scheme_str() != Some(tls_scheme) {
+            let problem = format!("means nothing without TLS; use a `{tls_scheme}://` url");
+            return Err(members.fault(CA, problem));
+        }
+        Ok(Self { tls: TlsConnector::from(Arc::new(tls_of(ca)?)), ..self.clone() })
     }
 
     /// For a whole attempt where the destination says nothing else.

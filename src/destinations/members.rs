@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 /// What timeouts may be, milliseconds.
 const TIMEOUT_MS: RangeInclusive<u64> = 100..=120_000;
+/// Whom a destination with TLS trusts in place of the public authorities: a few certificates, as PEM.
+pub(super) const CA: &str = "ca";
+const CA_BYTES: RangeInclusive<usize> = 1..=12 << 10;
 /// Characters of an unknown name that are repeated.
 const QUOTE_CHARS_MAX: usize = 64;
 /// Credentials at most: a certificate chain with its key, as JSON.
@@ -92,6 +95,11 @@ impl<'a> Members<'a> {
             }
             Some(_) => Err(self.fault(name, "must be a string")),
         }
+    }
+
+    /// [`CA`], as it stands.
+    pub(super) fn authorities(&self) -> Result<Option<&'a str>, SettingsError> {
+        self.raw(CA, CA_BYTES)
     }
 
     /// A whole number within bounds.

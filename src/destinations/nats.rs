@@ -30,7 +30,7 @@ use self::{
 use super::{
     Kind, header_rules,
     link::{Dialer, Failure, Link},
-    members::{Credentials, Members, fault_of},
+    members::{CA, Credentials, Members, fault_of},
     parcel::Parcel,
     report,
     trace::TRACEPARENT,
@@ -38,7 +38,8 @@ use super::{
 };
 
 const NAME: &str = "nats";
-const SCHEMES: [Scheme; 2] = [("nats", 4222), ("tls", 4222)];
+const TLS: &str = "tls";
+const SCHEMES: [Scheme; 2] = [("nats", 4222), (TLS, 4222)];
 const SUBJECT_BYTES_MAX: usize = 255;
 
 /// The kind `nats`.
@@ -56,7 +57,7 @@ impl Nats {
         settings: &Map<String, Value>,
         mut credentials: Credentials,
     ) -> Result<NatsTransport, SettingsError> {
-        let members = Members::new(NAME, settings, &["url", "subject", "timeout_ms"])?;
+        let members = Members::new(NAME, settings, &["url", "subject", CA, "timeout_ms"])?;
         let text = members.required("url", 0..=usize::MAX, "the server, such as tls://nats.example.com:4222")?;
         let uri = url::parse("url", text, &SCHEMES)?;
         let server = Server::of(&uri, &SCHEMES);
@@ -66,9 +67,9 @@ impl Nats {
         let sign_in = sign_in(&mut credentials)?;
         credentials.finish(NAME)?;
         Ok(NatsTransport {
-            dialer: self.dialer.clone(),
+            dialer: self.dialer.trusting(&members, &uri, TLS)?,
             server,
-            tls: uri.scheme_str() == Some("tls"),
+            tls: uri.scheme_str() == Some(TLS),
             sign_in,
             subject: subject.to_owned(),
             timeout: members.timeout("timeout_ms", self.dialer.timeout())?,

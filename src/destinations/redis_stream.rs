@@ -29,7 +29,7 @@ use tokio::{
 use super::{
     Kind,
     link::{Dialer, Failure, Io, Link, Session},
-    members::{Credentials, Members, fault_of},
+    members::{CA, Credentials, Members, fault_of},
     parcel::Parcel,
     report,
     trace::TRACEPARENT,
@@ -37,7 +37,8 @@ use super::{
 };
 
 const NAME: &str = "redis_stream";
-const SCHEMES: [Scheme; 2] = [("redis", 6379), ("rediss", 6379)];
+const TLS: &str = "rediss";
+const SCHEMES: [Scheme; 2] = [("redis", 6379), (TLS, 6379)];
 const STREAM_BYTES_MAX: usize = 512;
 /// More entries than this are a slip of the finger.
 const LENGTH_MAX: u64 = 1_000_000_000;
@@ -59,7 +60,7 @@ impl RedisStream {
         settings: &Map<String, Value>,
         mut credentials: Credentials,
     ) -> Result<StreamTransport, SettingsError> {
-        let members = Members::new(NAME, settings, &["url", "stream", "maxlen", "timeout_ms"])?;
+        let members = Members::new(NAME, settings, &["url", "stream", "maxlen", CA, "timeout_ms"])?;
         let text = members.required("url", 0..=usize::MAX, "the server, such as rediss://cache.example.com:6379")?;
         let uri = url::parse("url", text, &SCHEMES)?;
         let database = database(uri.path())
@@ -81,9 +82,9 @@ impl RedisStream {
             info = info.set_password(password);
         }
         Ok(StreamTransport {
-            dialer: self.dialer.clone(),
+            dialer: self.dialer.trusting(&members, &uri, TLS)?,
             server,
-            tls: uri.scheme_str() == Some("rediss"),
+            tls: uri.scheme_str() == Some(TLS),
             info,
             stream: members.required("stream", 1..=STREAM_BYTES_MAX, "the stream's key, such as webhooks")?.to_owned(),
             length_max: members.number("maxlen", 1..=LENGTH_MAX)?,

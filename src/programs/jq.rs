@@ -12,7 +12,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use hookmill_actors::ports::{
-    program::{ProgramFault, Subject},
+    program::{ProgramFault, RenderFault, Subject},
     provider::SettingsError,
 };
 use serde_json::{Map, Value, json};
@@ -48,10 +48,10 @@ impl JqProgram {
     }
 
     /// What the program makes of an event: one JSON value.
-    pub(super) async fn run(&self, subject: &Subject) -> Result<Bytes, ProgramFault> {
+    pub(super) async fn run(&self, subject: &Subject) -> Result<Bytes, RenderFault> {
         let input = match body::Body::of(&subject.event) {
             body::Body::Json(bytes) if body::depth(bytes) > body::DEPTH_MAX => {
-                return Err(ProgramFault(body::TOO_DEEP.to_owned()));
+                return Err(ProgramFault(body::TOO_DEEP.to_owned()).into());
             }
             body::Body::Json(bytes) if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
                 Cow::Borrowed(bytes)
@@ -61,7 +61,7 @@ impl JqProgram {
         };
         let request = wire::Request::run(&self.text, &input, &self.variables(subject));
         let _turn = self.turns.acquire().await;
-        self.pool.run(request).await.map_err(ProgramFault)
+        self.pool.run(request).await
     }
 
     /// The values of [`engine::VARIABLES`] as one JSON object; only those that the program names.

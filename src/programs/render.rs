@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hookmill_actors::{
     domain::transform::{CloudEventsMode, Transform},
     ports::{
-        program::{ProgramFault, Rendered, Subject, Transformer},
+        program::{RenderFault, Rendered, Subject, Transformer},
         provider::SettingsError,
     },
 };
@@ -52,7 +52,7 @@ impl Renderer {
 
 #[async_trait]
 impl Transformer for Renderer {
-    async fn render(&self, subject: &Subject) -> Result<Rendered, ProgramFault> {
+    async fn render(&self, subject: &Subject) -> Result<Rendered, RenderFault> {
         let mut rendered = match &self.rendering {
             Rendering::AsItCame => {
                 Rendered { content_type: None, headers: Vec::new(), body: subject.event.arrival.body.clone() }

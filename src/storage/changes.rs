@@ -16,6 +16,7 @@ use hookmill_actors::{
 
 use super::{
     jobs, keys,
+    runs::{self, FirstTry},
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
     values,
@@ -57,7 +58,13 @@ impl<'a> Changes<'a> {
                     self.put(&keys::position(*subscription, part), value);
                 }
             }
-            StateOp::Delivered { subscription, events } => self.delivered(*subscription, events)?,
+            StateOp::Delivered { subscription, events, at_ms } => {
+                let mut tries: Vec<_> = events.iter().map(|event| FirstTry { event: *event, at_ms: *at_ms }).collect();
+                if !tries.is_sorted() {
+                    tries.sort_unstable();
+                }
+                self.add_run(*subscription, tries)?;
+            }
             StateOp::Delivery { subscription, event, record } => self.delivery(*subscription, *event, record)?,
             StateOp::Dead(letter) => self.dead(letter)?,
             StateOp::Job(job) => self.put(&keys::job(job.id), jobs::encode(job)),
@@ -88,21 +95,21 @@ impl<'a> Changes<'a> {
         self.overlay.insert(key.to_vec(), None);
     }
 
-    /// Adds ids to a subscription's runs; a run that begins with the same id is merged with. Ascending ids.
-    pub(super) fn add_run(&mut self, subscription: SubscriptionId, mut ids: Vec<EventId>) -> Result<(), LogError> {
-        while let Some(first) = ids.first() {
-            let key = keys::owned(keys::RUN, subscription.0, *first);
+    /// Adds to a subscription's runs; a run that begins with the same id is merged with. Ascending ids.
+    pub(super) fn add_run(&mut self, subscription: SubscriptionId, mut tries: Vec<FirstTry>) -> Result<(), LogError> {
+        while let Some(first) = tries.first() {
+            let key = keys::owned(keys::RUN, subscription.0, first.event);
             if let Some(value) = self.get(&key)? {
-                let before = ids.len();
-                ids.extend(values::decode_run(&value).ok_or_else(|| malformed(&key))?);
-                if ids.len() > before {
-                    ids.sort_unstable();
-                    ids.dedup();
+                let before = tries.len();
+                tries.extend(runs::decode_run(&value).ok_or_else(|| malformed(&key))?);
+                if tries.len() > before {
+                    tries.sort_unstable();
+                    tries.dedup_by_key(|it| it.event);
                 }
             }
-            let (taken, value) = values::encode_run(&ids);
+            let (taken, value) = runs::encode_run(&tries);
             self.put(&key, value);
-            ids.drain(..taken);
+            tries.drain(..taken);
         }
         Ok(())
     }
@@ -137,14 +144,6 @@ impl<'a> Changes<'a> {
             None => self.remove(key),
         }
         self.written.forgotten.extend(gone.iter().map(|seen| (endpoint, *seen)));
-    }
-
-    fn delivered(&mut self, subscription: SubscriptionId, events: &[EventId]) -> Result<(), LogError> {
-        let mut events = events.to_vec();
-        if !events.is_sorted() {
-            events.sort_unstable();
-        }
-        self.add_run(subscription, events)
     }
 
     fn delivery(

@@ -174,7 +174,7 @@ mod tests {
             },
         ];
         let second = vec![
-            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![event] },
+            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![event], at_ms: Some(7) },
             StateOp::Delivery { subscription: SubscriptionId(1), event, record },
             StateOp::Dead(dead),
         ];
@@ -183,5 +183,18 @@ mod tests {
         decode_state(&bytes, &mut ops).unwrap();
         assert_eq!(ops, [first, second].concat());
         assert!(decode_state(&bytes[..bytes.len() - 1], &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn what_was_written_without_a_time_is_read() {
+        #[derive(serde::Serialize)]
+        enum Former {
+            Delivered { subscription: SubscriptionId, events: Vec<EventId> },
+        }
+        let (subscription, events) = (SubscriptionId(1), vec![EventId::MAX]);
+        let bytes = rmp_serde::to_vec(&[Former::Delivered { subscription, events: events.clone() }]).unwrap();
+        let mut ops = Vec::new();
+        decode_state(&bytes, &mut ops).unwrap();
+        assert_eq!(ops, [StateOp::Delivered { subscription, events, at_ms: None }]);
     }
 }

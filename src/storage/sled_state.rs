@@ -33,7 +33,7 @@ use hookmill_actors::{
 use super::{
     LogPlace, StateView,
     changes::{Changes, CountChanges, Written, malformed},
-    jobs, keys,
+    jobs, keys, runs,
     seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
     values,
@@ -308,14 +308,14 @@ impl Shared {
             return values::decode_record(&value).map(DeliveryState::Record).ok_or_else(|| malformed(&key));
         }
         // Runs may overlap: what was slow begins a run beside that of its later neighbours. None spans more than this.
-        let earliest = EventId::at_millis(event.millis().saturating_sub(values::RUN_SPAN_MS));
+        let earliest = EventId::at_millis(event.millis().saturating_sub(runs::RUN_SPAN_MS));
         let first = keys::owned(keys::RUN, subscription.0, earliest.min(event));
         let last = keys::owned(keys::RUN, subscription.0, event);
         for item in self.range(&first, &last).rev() {
             let (key, value) = item?;
-            let run = values::decode_run(&value).ok_or_else(|| malformed(&key))?;
-            if run.binary_search(&event).is_ok() {
-                return Ok(DeliveryState::Delivered);
+            let run = runs::decode_run(&value).ok_or_else(|| malformed(&key))?;
+            if let Ok(at) = run.binary_search_by_key(&event, |it| it.event) {
+                return Ok(DeliveryState::Delivered { at_ms: run[at].at_ms });
             }
         }
         Ok(DeliveryState::Unknown)

@@ -8,15 +8,13 @@ use hookmill_actors::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, Position},
         ids::{EventId, IntegrationId},
-        limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, RUN_IDS_MAX},
+        limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, REPLY_EXCERPT_BYTES},
     },
     ports::state_store::{Mark, Note},
 };
 
 use super::sled_db::VALUE_BYTES_MAX;
 
-/// Ids of one run lie within so many milliseconds: a look-up walks back no further than that.
-pub(super) const RUN_SPAN_MS: u64 = 1 << 16;
 /// Bytes of a dead letter's error that are kept.
 const DEAD_ERROR_BYTES: usize = 1_024;
 /// Bytes of a mark's text that are kept.
@@ -33,6 +31,8 @@ pub(super) struct IdDeltas {
 const OTHER_INTEGRATION: u128 = 1;
 /// The id goes back, or is not of the form that the log gives: its 16 bytes follow.
 const WHOLE: u128 = 2;
+/// No id begins so: a run has a time there.
+pub(super) const NO_ID: u128 = WHOLE | OTHER_INTEGRATION;
 
 impl IdDeltas {
     pub(super) fn write(&mut self, id: EventId, out: &mut Vec<u8>) {
@@ -93,20 +93,6 @@ fn read_ids(mut rest: &[u8]) -> Option<Vec<EventId>> {
         ids.push(deltas.read(&mut rest)?);
     }
     Some(ids)
-}
-
-/// The beginning of an ascending list that makes one run: how many ids, and its value.
-pub(super) fn encode_run(ids: &[EventId]) -> (usize, Vec<u8>) {
-    let mut value = Vec::new();
-    let first_ms = ids.first().map_or(0, |id| id.millis());
-    let taken = write_ids(ids, &mut value, |index, id| {
-        index < RUN_IDS_MAX && id.millis().saturating_sub(first_ms) <= RUN_SPAN_MS
-    });
-    (taken, value)
-}
-
-pub(super) fn decode_run(value: &[u8]) -> Option<Vec<EventId>> {
-    read_ids(value)
 }
 
 /// A position's parts, the first with how many there are and `read_upto`. Open ids of one integration always fit
@@ -216,24 +202,42 @@ impl<'a> NoteWriter<'a> {
     }
 }
 
-/// A record; where its attempts' texts are too long for one value, all are cut to the same, shorter length.
+/// Bytes that stay of a text of an earlier attempt, at least.
+const EARLIER_TEXT_BYTES: usize = 40;
+/// Bytes that stay of the latest attempt's error, at least.
+const LATEST_ERROR_BYTES: usize = 256;
+/// Bytes that stay of a record's reason, at least: as much as an operator may write.
+const REASON_BYTES: usize = 1_200;
+
+/// A record. What makes it too long for one value is cut from its texts, the oldest attempt's first: whoever looks
+/// wants the latest reply, and of the rest that it was no other.
 pub(super) fn encode_record(record: &DeliveryRecord) -> Vec<u8> {
-    let mut value = pack(record);
+    let value = pack(record);
     if value.len() <= VALUE_BYTES_MAX {
         return value;
     }
     let mut record = record.clone();
     let surplus = record.latest.len().saturating_sub(ATTEMPTS_KEPT);
     record.latest.drain(..surplus);
-    let mut text_bytes = VALUE_BYTES_MAX;
-    while value.len() > VALUE_BYTES_MAX && text_bytes > 0 {
-        text_bytes /= 2;
-        for text in record.latest.iter_mut().flat_map(|attempt| [&mut attempt.error, &mut attempt.reply]).flatten() {
-            text.truncate(clipped(text, text_bytes).len());
+    let mut too_long = pack(&record).len().saturating_sub(VALUE_BYTES_MAX);
+    if let Some((latest, earlier)) = record.latest.split_last_mut() {
+        for attempt in earlier {
+            shorten(&mut attempt.reply, EARLIER_TEXT_BYTES, &mut too_long);
+            shorten(&mut attempt.error, EARLIER_TEXT_BYTES, &mut too_long);
         }
-        value = pack(&record);
+        shorten(&mut latest.error, LATEST_ERROR_BYTES, &mut too_long);
+        shorten(&mut latest.reply, REPLY_EXCERPT_BYTES, &mut too_long);
     }
-    value
+    shorten(&mut record.reason, REASON_BYTES, &mut too_long);
+    pack(&record)
+}
+
+/// Cuts a text by so many bytes, or to the least that stays of it; what remains to be cut elsewhere.
+fn shorten(text: &mut Option<String>, bytes_min: usize, too_long: &mut usize) {
+    let Some(text) = text else { return };
+    let before = text.len();
+    text.truncate(clipped(text, before.saturating_sub(*too_long).max(bytes_min)).len());
+    *too_long = too_long.saturating_sub(before - text.len());
 }
 
 pub(super) fn decode_record(value: &[u8]) -> Option<DeliveryRecord> {
@@ -293,7 +297,7 @@ pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// LEB128: seven bits a byte, the lowest first.
-fn write_varint(mut value: u128, out: &mut Vec<u8>) {
+pub(super) fn write_varint(mut value: u128, out: &mut Vec<u8>) {
     loop {
         let [low, ..] = value.to_le_bytes();
         value >>= 7;
@@ -305,7 +309,7 @@ fn write_varint(mut value: u128, out: &mut Vec<u8>) {
     }
 }
 
-fn read_varint(rest: &mut &[u8]) -> Option<u128> {
+pub(super) fn read_varint(rest: &mut &[u8]) -> Option<u128> {
     let mut value = 0u128;
     // A value here has at most 76 bits.
     for shift in (0..77).step_by(7) {
@@ -319,7 +323,7 @@ fn read_varint(rest: &mut &[u8]) -> Option<u128> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use hookmill_actors::domain::{
         delivery::{Attempt, DeadReason, DeliveryStatus},
         ids::SubscriptionId,
@@ -335,7 +339,7 @@ mod tests {
         (0..count as u128).map(|n| EventId::from_parts((n + 1) * step - 1, IntegrationId(u32::MAX), u16::MAX)).collect()
     }
 
-    fn any_ids() -> impl Strategy<Value = Vec<EventId>> {
+    pub(in crate::storage) fn any_ids() -> impl Strategy<Value = Vec<EventId>> {
         let id = prop_oneof![
             8 => (0u128..1 << 74, 0u32..3, any::<u16>())
                 .prop_map(|(sequence, owner, random)| EventId::from_parts(sequence, IntegrationId(owner), random)),
@@ -353,22 +357,6 @@ mod tests {
             prop_assert!(parts.iter().all(|part| part.len() <= VALUE_BYTES_MAX));
             prop_assert_eq!(usize::from(position_parts(&parts[0]).unwrap()), parts.len());
             prop_assert_eq!(decode_position(&parts[0], &parts[1..]), Some(position));
-        }
-
-        #[test]
-        fn runs_survive_and_stay_small(mut ids in any_ids()) {
-            ids.sort();
-            ids.dedup();
-            let mut back = Vec::new();
-            let mut rest = ids.as_slice();
-            while !rest.is_empty() {
-                let (taken, value) = encode_run(rest);
-                prop_assert!(value.len() <= VALUE_BYTES_MAX && taken > 0 && taken <= RUN_IDS_MAX);
-                prop_assert!(rest[taken - 1].millis() - rest[0].millis() <= RUN_SPAN_MS);
-                back.extend(decode_run(&value).unwrap());
-                rest = &rest[taken..];
-            }
-            prop_assert_eq!(back, ids);
         }
 
         #[test]
@@ -395,7 +383,6 @@ mod tests {
 
         #[test]
         fn any_bytes_are_decoded_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode_run(&bytes);
             let _ = decode_notes(&bytes);
             let _ = decode_position(&bytes, &[&bytes]);
             let _ = decode_record(&bytes);
@@ -410,16 +397,6 @@ mod tests {
         let parts = encode_position(&position);
         assert_eq!(parts.len(), 1, "{} bytes in the first", parts[0].len());
         assert_eq!(decode_position(&parts[0], &parts[1..]), Some(position));
-    }
-
-    #[test]
-    fn a_full_run_of_neighbours_takes_few_bytes() {
-        let ids: Vec<EventId> = (0..RUN_IDS_MAX as u128)
-            .map(|n| EventId::from_parts((1_700_000_000_000 << 26) + n * 1_000_000, IntegrationId(7), u16::MAX))
-            .collect();
-        let (taken, value) = encode_run(&ids);
-        assert_eq!(taken, RUN_IDS_MAX);
-        assert!(value.len() < 7 * RUN_IDS_MAX, "{} bytes", value.len());
     }
 
     #[test]
@@ -444,6 +421,47 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_reply_stays_whole_and_the_oldest_is_cut_first() {
+        let attempt = |error: &str| Attempt {
+            at_ms: 1_700_000_000_000,
+            duration_ms: 30_000,
+            status: Some(500),
+            error: Some(error.to_owned()),
+            reply: Some("r".repeat(REPLY_EXCERPT_BYTES)),
+        };
+        let mut record = DeliveryRecord::new(1);
+        record.latest = vec![attempt("answered 500 Internal Server Error"); ATTEMPTS_KEPT];
+        let kept = |record: &DeliveryRecord| -> Vec<usize> {
+            let value = encode_record(record);
+            assert!(value.len() <= VALUE_BYTES_MAX && value.len() > VALUE_BYTES_MAX - 40, "{} bytes", value.len());
+            let back = decode_record(&value).unwrap();
+            assert!(back.latest.iter().all(|it| it.error == record.latest[0].error), "errors fit as they are");
+            back.latest.iter().map(|it| it.reply.as_ref().unwrap().len()).collect()
+        };
+        let lengths = kept(&record);
+        assert_eq!(lengths[..9], [EARLIER_TEXT_BYTES; 9], "{lengths:?}");
+        assert!((EARLIER_TEXT_BYTES..REPLY_EXCERPT_BYTES).contains(&lengths[9]), "{lengths:?}");
+        assert_eq!(lengths[10..], [REPLY_EXCERPT_BYTES; 2], "{lengths:?}");
+        // Ever fewer attempts: nothing is cut that need not be.
+        record.latest.truncate(4);
+        assert_eq!(kept(&record)[1..], [REPLY_EXCERPT_BYTES; 3]);
+        record.latest.truncate(3);
+        assert_eq!(decode_record(&encode_record(&record)), Some(record));
+    }
+
+    #[test]
+    fn a_record_of_fewer_fields_is_read() {
+        let record = DeliveryRecord { attempts: 7, lane: Some(3), ..DeliveryRecord::new(9) };
+        let whole = pack(&record);
+        // The array's length stands first: the fields that came last are left off.
+        for left_off in 1..=3u8 {
+            let mut former = whole[..whole.len() - usize::from(left_off)].to_vec();
+            former[0] -= left_off;
+            assert_eq!(decode_record(&former), Some(record.clone()), "without {left_off}");
+        }
+    }
+
+    #[test]
     fn the_longest_record_and_dead_letter_stay_small_and_keep_their_facts() {
         let mut record = DeliveryRecord::new(u64::MAX);
         (record.status, record.due_ms, record.attempts) = (DeliveryStatus::Retrying, Some(u64::MAX), u32::MAX);
@@ -455,11 +473,13 @@ mod tests {
             reply: Some("\u{fffd}".repeat(256)),
         };
         record.latest = vec![attempt; ATTEMPTS_KEPT];
+        record.reason = Some("é".repeat(9_000));
         let value = encode_record(&record);
         assert!(value.len() <= VALUE_BYTES_MAX, "{} bytes", value.len());
         let back = decode_record(&value).unwrap();
         assert_eq!(back.latest.len(), ATTEMPTS_KEPT);
-        assert!(back.latest.iter().all(|attempt| attempt.error.as_ref().is_some_and(|text| text.len() >= 100)));
+        let long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() >= EARLIER_TEXT_BYTES - 2);
+        assert!(back.latest.iter().all(|attempt| long(&attempt.error) && long(&attempt.reply)));
         assert_eq!((back.status, back.due_ms, back.attempts), (record.status, record.due_ms, record.attempts));
 
         let letter = DeadLetter {

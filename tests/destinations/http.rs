@@ -12,13 +12,7 @@ use hookmill_actors::ports::transport::Verdict;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::{
-    RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer},
-    server::WebPkiClientVerifier,
-};
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
@@ -26,7 +20,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::registry::{BODY, NOW_MS, RETRY, SIGNING_SECRET, consignment, error_of, rendered, transport};
+use crate::{
+    authority::Authority,
+    registry::{BODY, NOW_MS, RETRY, SIGNING_SECRET, consignment, error_of, rendered, transport},
+};
 
 /// A request as a server saw it.
 #[derive(Clone, Debug)]
@@ -130,6 +127,18 @@ async fn method_headers_and_rendered_parts_are_sent_and_signed() {
 }
 
 #[tokio::test]
+async fn every_method_carries_the_body() {
+    let (address, service) = Service::start(None).await;
+    for method in ["POST", "PUT", "PATCH", "DELETE"] {
+        let settings = json!({"url": format!("http://{address}/orders/7"), "method": method});
+        let report = transport("http", settings, None).attempt(consignment(1), NOW_MS).await;
+        assert_eq!(report.verdict, Verdict::Delivered, "{method}: {report:?}");
+        let seen = service.last();
+        assert_eq!((seen.line, &seen.body[..]), (format!("{method} /orders/7"), BODY));
+    }
+}
+
+#[tokio::test]
 async fn every_way_to_sign_in_adds_its_header() {
     let (address, service) = Service::start(None).await;
     let url = format!("http://{address}/in");
@@ -165,50 +174,6 @@ async fn every_way_to_sign_in_adds_its_header() {
 }
 
 // TLS.
-
-/// An authority with a server's and a client's certificate.
-struct Authority {
-    pem: String,
-    certificate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        Self { pem: certificate.pem(), certificate: certificate.der().clone(), issuer: Issuer::new(params, key) }
-    }
-
-    fn sign(&self, name: &str, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        (params.signed_by(&key, &self.issuer).unwrap(), key)
-    }
-
-    /// A server that lets in only who shows a certificate of the authority.
-    fn server(&self) -> ServerConfig {
-        let (certificate, key) = self.sign("localhost", ExtendedKeyUsagePurpose::ServerAuth);
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
-        let provider = Arc::new(ring::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
-        ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(clients)
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap()
-    }
-
-    fn client(&self) -> Value {
-        let (certificate, key) = self.sign("hookmill", ExtendedKeyUsagePurpose::ClientAuth);
-        json!({"client_certificate": certificate.pem(), "client_key": key.serialize_pem()})
-    }
-}
 
 #[tokio::test]
 async fn a_client_certificate_and_an_authority_of_one_s_own() {

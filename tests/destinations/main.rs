@@ -3,9 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod authority;
 mod file;
 mod http;
 mod nats;
 mod peers;
 mod redis_stream;
 mod registry;
+mod tls;

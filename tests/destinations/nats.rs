@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use hookmill_actors::ports::transport::Verdict;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -18,7 +18,18 @@ use crate::{
 
 /// Asks the server's API, as its command line does: the payload of the answer.
 async fn ask(server: &Server, sign_in: &str, subject: &str, body: &str) -> Value {
-    let mut stream = BufReader::new(TcpStream::connect(server.address()).await.unwrap());
+    let stream = TcpStream::connect(server.address()).await.unwrap();
+    ask_on(stream, sign_in, subject, body).await
+}
+
+/// The same on a connection that stands.
+pub(crate) async fn ask_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    sign_in: &str,
+    subject: &str,
+    body: &str,
+) -> Value {
+    let mut stream = BufReader::new(stream);
     let connect = format!("CONNECT {{\"verbose\":false{sign_in}}}\r\nSUB answers 1\r\n");
     let publish = format!("PUB {subject} answers {}\r\n{body}\r\n", body.len());
     stream.write_all(format!("{connect}{publish}").as_bytes()).await.unwrap();

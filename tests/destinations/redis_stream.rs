@@ -22,10 +22,10 @@ async fn ask(server: &Server, command: &[&str]) -> redis::RedisResult<redis::Val
     asked.query_async(&mut connection).await
 }
 
-type Fields = Vec<(String, Vec<u8>)>;
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
 /// The entries' fields, oldest first.
-async fn entries(server: &Server, stream: &str) -> Vec<Fields> {
+pub(crate) async fn entries(server: &Server, stream: &str) -> Vec<Fields> {
     let found = ask(server, &["XRANGE", stream, "-", "+"]).await.unwrap();
     let found: Vec<(String, Fields)> = redis::from_redis_value(found).unwrap();
     found.into_iter().map(|(_, fields)| fields).collect()

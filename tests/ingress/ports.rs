@@ -277,7 +277,7 @@ pub(crate) fn snapshot() -> Snapshot {
         providers: outside.clone(),
         transports: outside.clone(),
         sealer: outside,
-        programs: Arc::new(TextPrograms),
+        programs: Arc::new(TextPrograms::default()),
     };
     compiler.compile(Arc::new(configuration), &Snapshot::default(), 0)
 }

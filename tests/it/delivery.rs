@@ -29,8 +29,15 @@ async fn a_signed_webhook_arrives_unaltered_and_signed() {
     .await;
     assert_eq!(event["event_type"], "payment.succeeded");
     assert_eq!(event["provider_id"], "evt_1");
-    let listed = hookmill.get("/events").await;
+    let listed = hookmill.get("/events?status=success").await;
     assert_eq!(listed["items"][0]["id"], id.as_str());
+    assert_eq!(hookmill.get("/events?status=failure,pending,processing").await["items"], json!([]));
+
+    let moment = |name: &str| event[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let took_ms = moment("processed_at").as_millisecond() - moment("received_at").as_millisecond();
+    assert!((0..10_000).contains(&took_ms), "processed {took_ms} ms after it came");
+    let hookmill = hookmill.terminate().start();
+    assert_eq!(hookmill.get(&format!("/events/{id}")).await["processed_at"], event["processed_at"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,6 +45,16 @@ async fn an_integration_that_holds_its_share_answers_503_and_the_others_go_on() 
     healthy.until("the other's event", |got| got.len() == 1).await;
     let totals = hookmill.get("/metrics").await;
     assert!(totals["totals"]["backlog_full"].as_u64().unwrap_or_default() >= 1, "{totals}");
+    let gauge = &totals["integrations"][0];
+    assert_eq!((&gauge["integration_id"], &gauge["backlog_full"]), (&json!(full), &json!(true)), "{totals}");
+    // Five of a hundred of 16 MiB.
+    assert!(gauge["backlog_bytes"].as_u64().is_some_and(|bytes| bytes > 838_860), "{gauge}");
+    let flow = hookmill.get(&format!("/integrations/{full}/flow")).await;
+    assert_eq!(flow["backlog_full"], true, "{flow}");
+    assert!(flow["backlog_bytes"].as_u64() >= gauge["backlog_bytes"].as_u64(), "{flow}");
+    assert_eq!(flow["subscriptions_total"], 1, "the other's is not told here");
+    let flow = hookmill.get(&format!("/integrations/{other}/flow")).await;
+    assert_eq!(flow["backlog_full"], false, "{flow}");
 
     let hookmill = hookmill.terminate().start();
     wait_for("the same after a restart", async || {
@@ -56,5 +66,7 @@ async fn an_integration_that_holds_its_share_answers_503_and_the_others_go_on() 
     let reply = hookmill.admin(hyper::Method::PUT, &path, Some(json!({"status": "active"}))).await;
     assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
     wait_for("room", async || (send(&hookmill, "full", "{}").await.status == StatusCode::OK).then_some(())).await;
+    let flow = hookmill.get(&format!("/integrations/{full}/flow")).await;
+    assert!(flow["backlog_bytes"].as_u64().is_some_and(|bytes| bytes < 838_860), "{flow}");
     assert!(stopped.received().len() > tried, "it came back by what was delivered");
 }

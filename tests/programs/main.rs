@@ -16,7 +16,7 @@ use hookmill_actors::{
         ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
         transform::Transform,
     },
-    ports::program::{Programs, Rendered, Subject, Transformer},
+    ports::program::{Programs, RenderFault, Rendered, Subject, Transformer},
 };
 
 fn engines(change: impl FnOnce(&mut ProgramOptions)) -> Engines {
@@ -57,7 +57,7 @@ fn subject(body: &str) -> Subject {
 }
 
 async fn rendered(transformer: &Arc<dyn Transformer>, body: &str) -> Result<String, String> {
-    let made = transformer.render(&subject(body)).await.map_err(|fault| fault.0)?;
+    let made = transformer.render(&subject(body)).await.map_err(|fault| fault.to_string())?;
     let Rendered { content_type, body, .. } = made;
     assert_eq!(content_type.as_deref(), Some("application/json"));
     Ok(String::from_utf8(body.to_vec()).expect("JSON is text"))
@@ -175,4 +175,25 @@ fn a_binary_that_is_no_worker_is_named() {
         let Err(fault) = engines.transformer(&transform, &[].into()) else { panic!("`{worker}` is taken") };
         assert!(fault.problem.contains(worker), "{fault}");
     }
+}
+
+#[tokio::test]
+async fn without_a_worker_the_engine_is_unavailable_and_no_event_is_at_fault() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let worker = folder.path().join("hookmill");
+    let install = |binary: &str| {
+        let _ = std::fs::remove_file(&worker);
+        std::os::unix::fs::symlink(binary, &worker).expect("a link");
+    };
+    install(env!("CARGO_BIN_EXE_hookmill"));
+    let engines = engines(|options| options.worker.clone_from(&worker));
+    let program = jq(&engines, ".a");
+    for (binary, words) in [("/nonexistent/hookmill", "cannot be started"), ("/bin/true", "does not answer")] {
+        install(binary);
+        let fault = program.render(&subject(r#"{"a":1}"#)).await.expect_err("there is no worker");
+        let RenderFault::EngineUnavailable(reason) = fault else { panic!("the event is blamed: {fault}") };
+        assert!(reason.contains(words), "{reason}");
+    }
+    install(env!("CARGO_BIN_EXE_hookmill"));
+    assert_eq!(rendered(&program, r#"{"a":1}"#).await.as_deref(), Ok("1"), "it is asked for again each time");
 }

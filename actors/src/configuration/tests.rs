@@ -53,7 +53,7 @@ fn compiler() -> Compiler {
         providers: Arc::new(OneProvider),
         transports: Arc::new(SomeTransports(ScriptedTransports::default())),
         sealer: Arc::new(OpenSealer),
-        programs: Arc::new(TextPrograms),
+        programs: Arc::new(TextPrograms::default()),
     }
 }
 

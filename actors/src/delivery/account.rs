@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use crate::{
         delivery::Position,
         ids::{EventId, SubscriptionId},
     },
-    ports::{event_log::LogError, state_store::StateOp},
+    ports::{clock::Clock, event_log::LogError, state_store::StateOp},
     recorder::{Account, Standing},
     retry::RetryDesk,
     tree::mailbox::Post,
@@ -26,6 +26,7 @@ pub(crate) struct DeliveryAccount {
     standing: Standing,
     owner: Post<DeliveryMsg>,
     retry: RetryDesk,
+    clock: Arc<dyn Clock>,
     book: Mutex<Book>,
 }
 
@@ -39,10 +40,15 @@ struct Book {
 }
 
 impl DeliveryAccount {
-    pub(super) fn new(subscription: SubscriptionId, owner: Post<DeliveryMsg>, retry: RetryDesk) -> Self {
+    pub(super) fn new(
+        subscription: SubscriptionId,
+        owner: Post<DeliveryMsg>,
+        retry: RetryDesk,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let book =
             Book { ledger: Ledger::new(Position::default()), taken: VecDeque::new(), tell: false, closed: false };
-        Self { subscription, standing: Standing::default(), owner, retry, book: Mutex::new(book) }
+        Self { subscription, standing: Standing::default(), owner, retry, clock, book: Mutex::new(book) }
     }
 
     /// Goes on from a recorded position.
@@ -157,7 +163,7 @@ impl Account for DeliveryAccount {
         if book.closed || !book.ledger.dirty() {
             return Vec::new();
         }
-        let mut commit = book.ledger.take_commit(self.subscription);
+        let mut commit = book.ledger.take_commit(self.subscription, self.clock.now_ms());
         let ops = std::mem::take(&mut commit.ops);
         book.taken.push_back(commit);
         ops

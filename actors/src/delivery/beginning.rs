@@ -20,7 +20,7 @@ use crate::{
     metrics::add,
     ports::{
         event_log::{Committing, LogError},
-        program::{ProgramFault, Rendered, Subject, Transformer},
+        program::{ProgramFault, RenderFault, Rendered, Subject, Transformer},
         state_store::StateOp,
         transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
@@ -41,8 +41,8 @@ pub(crate) struct Done {
 pub(super) enum Attempted {
     /// The destination was asked.
     Made(AttemptReport),
-    /// There was nothing to send: the transformation failed on this event.
-    NotRendered(ProgramFault),
+    /// There was nothing to send: the transformation failed on this event, or could not be run.
+    NotRendered(RenderFault),
     /// It could not be noted beforehand, as a suspect's must be.
     NotNoted(LogError),
 }
@@ -300,7 +300,7 @@ impl Attempt {
         }
         let subject = match self.sieve.map(|sieve| sieve.subject(&pending.event)).transpose() {
             Ok(subject) => subject,
-            Err(fault) => return Attempted::NotRendered(fault),
+            Err(fault) => return Attempted::NotRendered(fault.into()),
         };
         let rendered = match (&self.transformer, &subject) {
             (Some(transformer), Some(subject)) => match render(transformer.as_ref(), subject).await {
@@ -322,11 +322,11 @@ impl Attempt {
 }
 
 /// An engine that panics costs one event.
-async fn render(transformer: &dyn Transformer, subject: &Subject) -> Result<Rendered, ProgramFault> {
+async fn render(transformer: &dyn Transformer, subject: &Subject) -> Result<Rendered, RenderFault> {
     AssertUnwindSafe(transformer.render(subject))
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| Err(ProgramFault("the transformation's engine panicked".to_owned())))
+        .unwrap_or_else(|_| Err(ProgramFault("the transformation's engine panicked".to_owned()).into()))
 }
 
 /// A transport that panics costs an attempt, not the actor.

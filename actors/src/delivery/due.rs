@@ -151,7 +151,7 @@ impl Load {
             let record = match ports.state.delivery(*id, entry.event).await? {
                 Known::Record(record) if record.status == DeliveryStatus::Retrying => record,
                 // Settled since the entry was read.
-                Known::Record(_) | Known::Delivered | Known::Unknown => continue,
+                Known::Record(_) | Known::Delivered { .. } | Known::Unknown => continue,
             };
             let payload = match ports.log.get(entry.event).await {
                 Ok(payload) => payload,

@@ -147,12 +147,12 @@ impl Ledger {
         self.next_due_ms.is_some() || !self.retried.is_empty()
     }
 
-    /// Everything settled since the last commit.
-    pub(crate) fn take_commit(&mut self, subscription: SubscriptionId) -> Commit {
+    /// Everything settled since the last commit, handed in at `at_ms`.
+    pub(crate) fn take_commit(&mut self, subscription: SubscriptionId, at_ms: u64) -> Commit {
         let mut ops = std::mem::take(&mut self.ops);
         self.delivered.sort_unstable();
         for run in self.delivered.chunks(RUN_IDS_MAX) {
-            ops.push(StateOp::Delivered { subscription, events: run.to_vec() });
+            ops.push(StateOp::Delivered { subscription, events: run.to_vec(), at_ms: Some(at_ms) });
         }
         self.delivered.clear();
         ops.push(StateOp::Position { subscription, position: self.position() });
@@ -218,7 +218,7 @@ mod tests {
                         ledger.delivered(event);
                     }
                     2 if ledger.dirty() => {
-                        let Commit { ops, outcomes, .. } = ledger.take_commit(SubscriptionId(1));
+                        let Commit { ops, outcomes, .. } = ledger.take_commit(SubscriptionId(1), 0);
                         stored.extend(settled_in(&ops));
                         let Some(StateOp::Position { position, .. }) = ops.last() else {
                             return Err(TestCaseError::fail("a commit ends with the position"));
@@ -245,7 +245,7 @@ mod tests {
         }
         assert_eq!(ledger.room(), 0);
         assert!(ledger.commit_due());
-        let outcomes = ledger.take_commit(SubscriptionId(1)).outcomes;
+        let outcomes = ledger.take_commit(SubscriptionId(1), 0).outcomes;
         assert_eq!(ledger.room(), 0);
         ledger.recorded(outcomes);
         assert_eq!(ledger.room(), IN_FLIGHT_MAX);

@@ -28,7 +28,7 @@ impl DeliveryState {
     pub(super) async fn open(args: DeliveryArgs, me: &Post<DeliveryMsg>) -> Result<Self, ActorProcessingErr> {
         let DeliveryArgs { plan, intake, marks, parent, level, ports, wires } = args;
         let id = plan.subscription.id;
-        let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), wires.retry.clone()));
+        let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), wires.retry.clone(), ports.clock.clone()));
         // A predecessor that crashed may have commits on their way: no more of them, and read the position only after.
         wires.records.open(Owner::Subscription(id), &ledger);
         ports.log.commit(Vec::new())?.await?;
@@ -111,7 +111,7 @@ impl DeliveryState {
     async fn reopen(&mut self, event: EventId) -> Result<(), LogError> {
         let mut record = match self.ports.state.delivery(self.id, event).await? {
             Known::Record(record) => record,
-            Known::Delivered | Known::Unknown => DeliveryRecord::new(self.plan.version()),
+            Known::Delivered { .. } | Known::Unknown => DeliveryRecord::new(self.plan.version()),
         };
         if record.crashes >= POISON_CRASHES {
             self.bury_poison(event, record);

@@ -16,6 +16,7 @@ use crate::{
         order::OnFailure,
     },
     ports::{
+        program::RenderFault,
         state_store::StateOp,
         transport::{AttemptReport, Verdict},
     },
@@ -61,9 +62,15 @@ impl DeliveryState {
                 });
                 self.judge(&event, lane, record, destination, report);
             }
-            Attempted::NotRendered(fault) => {
+            Attempted::NotRendered(RenderFault::EngineUnavailable(reason)) => {
+                let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+                self.postpone(&mut record, &reason);
+                self.fail(event.id, lane, record, After::Retry, reason);
+            }
+            Attempted::NotRendered(RenderFault::Program(fault)) => {
                 Self::count(&self.wires.counters.program_faults);
-                let record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+                let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+                (record.reason, record.postponed) = (None, 0);
                 self.fail(event.id, lane, record, After::Dead(DeadReason::TransformFailed), fault.to_string());
             }
             Attempted::NotNoted(error) => self.log_failed(&error),
@@ -80,6 +87,7 @@ impl DeliveryState {
     ) {
         record.due_ms = None;
         record.crashes = 0;
+        (record.reason, record.postponed) = (None, 0);
         let refused = report.status.is_some_and(|status| {
             self.plan.subscription.retry.dead_statuses.iter().any(|pattern| pattern.fits(status))
         });

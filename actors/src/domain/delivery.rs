@@ -64,9 +64,12 @@ pub struct DeliveryRecord {
     /// Starts after a crash that found it unsettled: an event that takes the process down is known by these.
     #[serde(default)]
     pub crashes: u8,
-    /// Why it was discarded, for people.
+    /// Why it was discarded, or why the attempt that is due was not made earlier, for people.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Times in a row that it could not be prepared, as its transformation's engine was unavailable.
+    #[serde(default)]
+    pub postponed: u32,
 }
 
 impl DeliveryRecord {
@@ -82,6 +85,7 @@ impl DeliveryRecord {
             lane: None,
             crashes: 0,
             reason: None,
+            postponed: 0,
         }
     }
 

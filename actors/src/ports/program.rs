@@ -35,6 +35,18 @@ pub struct Subject {
 #[error("{0}")]
 pub struct ProgramFault(pub String);
 
+/// Why an event was not rendered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RenderFault {
+    /// The program failed on the event.
+    #[error(transparent)]
+    Program(#[from] ProgramFault),
+    /// The program did not run, as its engine cannot be had now: nothing is known of the event. It is tried again
+    /// later, for as long as that takes.
+    #[error("{0}")]
+    EngineUnavailable(String),
+}
+
 /// What selecting said of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selected {
@@ -53,7 +65,8 @@ pub const KEY_BYTES_MAX: usize = 256;
 /// A compiled filter, key expression, or both.
 ///
 /// # Contract
-/// Always returns, in a time and with memory bounded by the expression's checked cost and the body's size.
+/// Always returns, in a time and with memory bounded by the expression's checked cost and the body's size. Runs in this
+/// process, so it is never unavailable.
 pub trait Selector: Send + Sync {
     /// Looks at one event.
     fn select(&self, subject: &Subject) -> Result<Selected, ProgramFault>;
@@ -77,7 +90,7 @@ pub struct Rendered {
 #[async_trait]
 pub trait Transformer: Send + Sync {
     /// Renders one event.
-    async fn render(&self, subject: &Subject) -> Result<Rendered, ProgramFault>;
+    async fn render(&self, subject: &Subject) -> Result<Rendered, RenderFault>;
 }
 
 /// Compiles what operators wrote. An error says where the text is wrong and what would be right.

@@ -93,6 +93,9 @@ pub enum StateOp {
         subscription: SubscriptionId,
         /// Which.
         events: Vec<EventId>,
+        /// When this was handed in, milliseconds since 1970; `None` in logs of a time when it was not kept.
+        #[serde(default)]
+        at_ms: Option<u64>,
     },
     /// Where a delivery stands that did not succeed at its first try. The store keeps the due queue and the dead
     /// letter in step: an entry under the record's former due time goes, one under its new time comes; the dead
@@ -140,7 +143,12 @@ pub enum DeliveryState {
     /// Nothing is kept: beyond the position, open, or not this subscription's.
     Unknown,
     /// Delivered at the first try.
-    Delivered,
+    Delivered {
+        /// When the commit that says so was handed in, milliseconds since 1970: about 50 ms after the answer came
+        /// ([`COMMIT_WAIT_MS`](crate::domain::limits::COMMIT_WAIT_MS)), or less; later only while the commits of
+        /// thousands wait for each other. `None` where it was not kept.
+        at_ms: Option<u64>,
+    },
     /// Anything else.
     Record(DeliveryRecord),
 }

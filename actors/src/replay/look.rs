@@ -19,6 +19,9 @@ pub struct Look {
     pub standing: Option<Standing>,
     /// Its record, where there is one.
     pub record: Option<DeliveryRecord>,
+    /// When it was recorded that the first try succeeded, milliseconds since 1970; `None` where it did not, and where
+    /// the time was not kept.
+    pub first_try_at_ms: Option<u64>,
 }
 
 /// Where an event stands with a subscription. `note` is what intake noted of the event.
@@ -34,8 +37,8 @@ pub async fn look(
     look_at(state, subscription, start_after, &position, event, note).await
 }
 
-/// The same with a position that was read earlier.
-pub(super) async fn look_at(
+/// The same with a position that was read earlier, for whoever looks at many events.
+pub async fn look_at(
     state: &dyn StateStore,
     subscription: SubscriptionId,
     start_after: EventId,
@@ -44,10 +47,10 @@ pub(super) async fn look_at(
     note: Option<&Note>,
 ) -> Result<Look, LogError> {
     let duplicate = note.is_some_and(|note| matches!(note.mark, Some(Mark::DuplicateOf(_))));
-    let (kept, record) = match state.delivery(subscription, event).await? {
-        DeliveryState::Unknown => (Kept::Nothing, None),
-        DeliveryState::Delivered => (Kept::Delivered, None),
-        DeliveryState::Record(record) => (Kept::Record(record.status), Some(record)),
+    let (kept, record, first_try_at_ms) = match state.delivery(subscription, event).await? {
+        DeliveryState::Unknown => (Kept::Nothing, None, None),
+        DeliveryState::Delivered { at_ms } => (Kept::Delivered, None, at_ms),
+        DeliveryState::Record(record) => (Kept::Record(record.status), Some(record), None),
     };
-    Ok(Look { standing: standing(event, start_after, position, kept, duplicate), record })
+    Ok(Look { standing: standing(event, start_after, position, kept, duplicate), record, first_try_at_ms })
 }

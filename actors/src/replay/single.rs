@@ -116,7 +116,7 @@ impl ReplayState {
         record.due_ms = Some(now_ms);
         record.replay = true;
         record.crashes = 0;
-        record.reason = None;
+        (record.reason, record.postponed) = (None, 0);
         Ok(StateOp::Delivery { subscription, event, record })
     }
 
@@ -140,7 +140,7 @@ impl ReplayState {
     async fn story(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryRecord, LogError> {
         Ok(match self.ports.state.delivery(subscription, event).await? {
             DeliveryState::Record(record) => record,
-            DeliveryState::Delivered | DeliveryState::Unknown => {
+            DeliveryState::Delivered { .. } | DeliveryState::Unknown => {
                 DeliveryRecord::new(self.wires.config.current().version())
             }
         })

@@ -35,7 +35,7 @@ struct Maps {
     notes: BTreeMap<EventId, Note>,
     seen: BTreeSet<(EventId, DedupKey)>,
     positions: BTreeMap<SubscriptionId, Position>,
-    delivered: BTreeSet<(SubscriptionId, EventId)>,
+    delivered: BTreeMap<(SubscriptionId, EventId), Option<u64>>,
     records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
     dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
     jobs: BTreeMap<ReplayId, ReplayJob>,
@@ -83,8 +83,8 @@ impl Maps {
             StateOp::Position { subscription, position } => {
                 self.positions.insert(subscription, position);
             }
-            StateOp::Delivered { subscription, events } => {
-                self.delivered.extend(events.into_iter().map(|event| (subscription, event)));
+            StateOp::Delivered { subscription, events, at_ms } => {
+                self.delivered.extend(events.into_iter().map(|event| ((subscription, event), at_ms)));
             }
             StateOp::Delivery { subscription, event, record } => {
                 if record.status != DeliveryStatus::Dead {
@@ -136,8 +136,10 @@ impl StateStore for MemoryState {
         let maps = self.maps();
         Ok(match maps.records.get(&(subscription, event)) {
             Some(record) => DeliveryState::Record(record.clone()),
-            None if maps.delivered.contains(&(subscription, event)) => DeliveryState::Delivered,
-            None => DeliveryState::Unknown,
+            None => match maps.delivered.get(&(subscription, event)) {
+                Some(at_ms) => DeliveryState::Delivered { at_ms: *at_ms },
+                None => DeliveryState::Unknown,
+            },
         })
     }
 

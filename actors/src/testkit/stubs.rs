@@ -1,6 +1,12 @@
 //! The smallest provider, sealer and programs that a tree runs with.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +19,7 @@ use crate::{
         transform::Transform,
     },
     ports::{
-        program::{ProgramFault, Programs, Rendered, Selected, Selector, Subject, Transformer},
+        program::{ProgramFault, Programs, RenderFault, Rendered, Selected, Selector, Subject, Transformer},
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
     },
@@ -106,9 +112,18 @@ impl Sealer for OpenSealer {
 
 /// Programs over a body that is plain text, in a language of its own. A filter `has X` holds where the text contains
 /// X, `fault` fails, `panic` panics. A key `upto X` is the text before the first X. The jq program is ignored: a
-/// rendered body is the text in upper case, `fault` in it fails.
-#[derive(Debug, Default)]
-pub struct TextPrograms;
+/// rendered body is the text in upper case, `fault` in it fails. Clones share the engine that renders.
+#[derive(Clone, Debug, Default)]
+pub struct TextPrograms {
+    unavailable: Arc<AtomicBool>,
+}
+
+impl TextPrograms {
+    /// From now on nothing can be rendered, or everything can again.
+    pub fn set_available(&self, available: bool) {
+        self.unavailable.store(!available, Ordering::Relaxed);
+    }
+}
 
 struct TextSelector {
     filter: Option<String>,
@@ -139,14 +154,19 @@ impl Selector for TextSelector {
     }
 }
 
-struct UpperCase;
+struct UpperCase {
+    unavailable: Arc<AtomicBool>,
+}
 
 #[async_trait]
 impl Transformer for UpperCase {
-    async fn render(&self, subject: &Subject) -> Result<Rendered, ProgramFault> {
+    async fn render(&self, subject: &Subject) -> Result<Rendered, RenderFault> {
+        if self.unavailable.load(Ordering::Relaxed) {
+            return Err(RenderFault::EngineUnavailable("no process can be started".to_owned()));
+        }
         let text = text_of(subject);
         if text.contains("fault") {
-            return Err(ProgramFault("the program failed".to_owned()));
+            return Err(ProgramFault("the program failed".to_owned()).into());
         }
         Ok(Rendered { content_type: None, headers: Vec::new(), body: Bytes::from(text.to_uppercase()) })
     }
@@ -162,6 +182,7 @@ impl Programs for TextPrograms {
         transform: &Transform,
         _headers: &BTreeMap<String, String>,
     ) -> Result<Option<Arc<dyn Transformer>>, SettingsError> {
-        Ok((*transform != Transform::None).then(|| Arc::new(UpperCase) as Arc<dyn Transformer>))
+        let engine = || Arc::new(UpperCase { unavailable: self.unavailable.clone() }) as Arc<dyn Transformer>;
+        Ok((*transform != Transform::None).then(engine))
     }
 }

@@ -14,7 +14,7 @@ use ractor::{Message, RpcReplyPort, rpc::CallResult};
 use crate::{
     activity::ActivityMsg,
     configuration::ConfigHandle,
-    delivery::DeliveryMsg,
+    delivery::{DeliveryMsg, unavailable::OutageLog},
     domain::{
         activity::Activity,
         ids::{IntegrationId, SubscriptionId},
@@ -150,6 +150,7 @@ pub(crate) struct Wires {
     pub(crate) gauges: Gauges,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) clock_trust: ClockTrust,
+    pub(crate) outages: OutageLog,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -173,6 +174,7 @@ impl Wires {
             gauges: Gauges::default(),
             mailboxes: Mailboxes::default(),
             clock_trust: ClockTrust::default(),
+            outages: OutageLog::default(),
             counters: Arc::default(),
         }
     }

@@ -9,7 +9,11 @@ use hookmill_actors::{
         delivery::{DeadReason, DeliveryStatus},
         ids::EventId,
     },
-    ports::{event_log::EventLog, state_store::StateStore, transport::Verdict},
+    ports::{
+        event_log::EventLog,
+        state_store::{DeliveryState, StateStore},
+        transport::Verdict,
+    },
     testkit::scripted_transport::{ScriptedTransports, Step},
 };
 
@@ -32,6 +36,30 @@ async fn every_event_arrives_once_at_every_subscription() {
         let mut arrived = world.arrivals(subscription);
         arrived.sort_unstable();
         assert_eq!(&arrived, sent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_try_has_the_time_at_which_it_succeeded() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    // The body says how many seconds it takes: the first ends after the last.
+    world.transports.set_script(|_, consignment| {
+        let seconds = std::str::from_utf8(&consignment.event.arrival.body).unwrap().parse().unwrap();
+        Step::Answer(Verdict::Delivered, Duration::from_secs(seconds))
+    });
+    let began_ms = world.clock_ms();
+    let mut took = Vec::new();
+    for (body, took_ms) in [("60", 60_000), ("20", 20_000), ("40", 40_000)] {
+        took.push((world.post(integration, body).await, took_ms));
+    }
+    for (event, took_ms) in took {
+        world.until(subscription, &[event], DeliveryStatus::Delivered).await;
+        let known = world.state.delivery(subscription, event).await.unwrap();
+        let DeliveryState::Delivered { at_ms: Some(at_ms) } = known else { panic!("{known:?}") };
+        let late_ms = at_ms - began_ms - took_ms;
+        assert!(late_ms <= 100, "recorded {late_ms} ms after it succeeded");
     }
 }
 

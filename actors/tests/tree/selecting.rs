@@ -8,10 +8,14 @@ use hookmill_actors::{
         config::{Resource, ResourceKey},
         delivery::{DeadReason, DeliveryStatus},
         ids::{EventId, SubscriptionId},
+        order::{OnFailure, Order},
         selection::Selection,
         transform::Transform,
     },
-    ports::{state_store::StateStore, transport::Verdict},
+    ports::{
+        state_store::{DeliveryState, StateStore},
+        transport::Verdict,
+    },
     testkit::scripted_transport::{ScriptedTransports, Step},
 };
 
@@ -85,6 +89,36 @@ async fn a_transformation_changes_what_is_sent_and_its_failure_is_a_dead_letter(
     assert_eq!(reason(&world, subscription, broken).await, Some(DeadReason::TransformFailed));
     let bodies: Vec<_> = world.transports.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies, ["LOUD"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transformation_whose_engine_is_away_waits_for_it_and_spends_no_attempt() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let program = Transform::Jq { program: ".".to_owned() };
+    let order = Order::Fifo { on_failure: OnFailure::Block };
+    let subscription = world
+        .subscription_with(integration, quick_retries(&[]), |it| (it.transform, it.order) = (program, order))
+        .await;
+    world.programs.set_available(false);
+    let events = [world.post(integration, "a").await, world.post(integration, "b").await];
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(world.arrivals(subscription), []);
+    let known = world.state.delivery(subscription, events[0]).await.unwrap();
+    let DeliveryState::Record(record) = known else { panic!("{known:?}") };
+    assert_eq!((record.status, record.attempts, record.latest.len()), (DeliveryStatus::Retrying, 0, 0));
+    assert!(record.reason.as_ref().is_some_and(|reason| reason.contains("no process can be started")), "{record:?}");
+    // 1, 2, 4 ... seconds, then once a minute, each spread over its second half.
+    assert!((60..=125).contains(&record.postponed), "{record:?}");
+    let totals = world.handle().counters().totals();
+    assert_eq!((totals.engine_unavailable, totals.dead), (u64::from(record.postponed), 0), "the other waits behind it");
+
+    let world = world.crash_and_restart().await;
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    assert_eq!(world.delivered(subscription), events);
+    let known = world.state.delivery(subscription, events[0]).await.unwrap();
+    let DeliveryState::Record(record) = known else { panic!("{known:?}") };
+    assert_eq!((record.attempts, record.reason, record.postponed), (1, None, 0), "only what was sent is an attempt");
 }
 
 #[tokio::test(start_paused = true)]

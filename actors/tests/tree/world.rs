@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub(crate) config: MemoryConfig,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) transports: ScriptedTransports,
+    pub(crate) programs: TextPrograms,
     options: TreeOptions,
 }
 
@@ -71,11 +72,12 @@ impl World {
         board: Arc<CommitBoard>,
         options: TreeOptions,
     ) -> Self {
+        let programs = TextPrograms::default();
         let compiler = Compiler {
             providers: Arc::new(OneProvider),
             transports: Arc::new(transports.clone()),
             sealer: Arc::new(OpenSealer),
-            programs: Arc::new(TextPrograms),
+            programs: Arc::new(programs.clone()),
         };
         let ports = Ports {
             log: log.clone(),
@@ -85,7 +87,7 @@ impl World {
             clock: clock.clone(),
         };
         let tree = Tree::start(ports, options, board).await.expect("the tree starts");
-        Self { tree, log, state, config, clock, transports, options }
+        Self { tree, log, state, config, clock, transports, programs, options }
     }
 
     /// As after a crash: everything in memory is gone, the stores stay.
@@ -242,7 +244,7 @@ impl World {
     pub(crate) async fn status(&self, subscription: SubscriptionId, event: EventId) -> DeliveryStatus {
         match self.state.delivery(subscription, event).await.expect("the state answers") {
             DeliveryState::Unknown => DeliveryStatus::Pending,
-            DeliveryState::Delivered => DeliveryStatus::Delivered,
+            DeliveryState::Delivered { .. } => DeliveryStatus::Delivered,
             DeliveryState::Record(record) => record.status,
         }
     }

@@ -4,7 +4,7 @@
 use hookmill_actors::{
     domain::{
         config::{Configuration, Subscription},
-        delivery::{Attempt, DeliveryRecord},
+        delivery::Attempt,
         ids::EventId,
         standing::{Processing, Standing},
     },
@@ -32,6 +32,13 @@ pub(super) struct Story {
     deliveries: Vec<DeliveryView>,
 }
 
+#[cfg(test)]
+impl Story {
+    pub(super) fn status(&self) -> Processing {
+        self.status
+    }
+}
+
 impl Default for Story {
     fn default() -> Self {
         told(Processing::Success, Vec::new())
@@ -52,9 +59,12 @@ pub(super) struct DeliveryView {
     latest_attempts: Vec<AttemptView>,
     next_attempt_at: Option<String>,
     replay: bool,
+    /// Why the next attempt was not made earlier, where that is not for the destination; or why it was discarded.
+    reason: Option<String>,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
-    /// When it was done; `null` while it is not, and where it succeeded at the first try.
+    /// When it was done; `null` while it is not. Of a first try that succeeded, when that was recorded: within about
+    /// 50 ms after it.
     processed_at: Option<String>,
     #[serde(skip)]
     processed_at_ms: Option<u64>,
@@ -81,14 +91,14 @@ pub(super) async fn of(
         if subscription.integration_id != event.integration() {
             continue;
         }
-        let Look { standing, record } = look(state, subscription.id, subscription.start_after, event, note).await?;
-        let Some(standing) = standing else { continue };
+        let look = look(state, subscription.id, subscription.start_after, event, note).await?;
+        let Some(standing) = look.standing else { continue };
         let letter = match standing {
             Standing::Dead => state.dead_letter(subscription.id, event).await?,
             _ => None,
         };
         let dead_error = letter.map(|letter| (letter.error, letter.at_ms));
-        deliveries.push(delivery(subscription, standing, record, dead_error));
+        deliveries.push(delivery(subscription, standing, look, dead_error));
     }
     let taken_in =
         if state.intake(event.integration()).await? >= event { Processing::Success } else { Processing::Pending };
@@ -119,7 +129,7 @@ fn told(of_none: Processing, deliveries: Vec<DeliveryView>) -> Story {
 fn delivery(
     subscription: &Subscription,
     standing: Standing,
-    record: Option<DeliveryRecord>,
+    Look { record, first_try_at_ms, .. }: Look,
     dead: Option<(String, u64)>,
 ) -> DeliveryView {
     let attempts = match (&record, standing) {
@@ -139,7 +149,7 @@ fn delivery(
     let ended_ms = latest.last().map(|attempt| attempt.at_ms.saturating_add(u64::from(attempt.duration_ms)));
     let processed_at_ms = match standing {
         Standing::Dead => dead.map(|(_, at_ms)| at_ms).or(ended_ms),
-        Standing::Delivered => ended_ms,
+        Standing::Delivered => ended_ms.or(first_try_at_ms),
         _ => None,
     };
     DeliveryView {
@@ -152,6 +162,7 @@ fn delivery(
         latest_attempts: latest.into_iter().map(attempt).collect(),
         next_attempt_at: due_ms.filter(|_| !standing.is_settled()).map(time),
         replay,
+        reason,
         error_message,
         processed_at: processed_at_ms.map(time),
         processed_at_ms,
@@ -176,7 +187,7 @@ fn attempt(attempt: Attempt) -> AttemptView {
 mod tests {
     use hookmill_actors::{
         domain::{
-            delivery::{DeadLetter, DeadReason, DeliveryStatus, Position},
+            delivery::{DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus, Position},
             ids::{IntegrationId, SubscriptionId},
         },
         ports::state_store::{Mark, StateOp},
@@ -225,12 +236,16 @@ mod tests {
 
     #[tokio::test]
     async fn each_subscription_tells_where_it_stands() {
-        let retrying = DeliveryRecord { due_ms: Some(0), ..record(DeliveryStatus::Retrying, Some("answered 500")) };
+        let retrying = DeliveryRecord {
+            due_ms: Some(0),
+            reason: Some("waits for its engine".to_owned()),
+            ..record(DeliveryStatus::Retrying, Some("answered 500"))
+        };
         let discarded =
             DeliveryRecord { reason: Some("a test order".to_owned()), ..record(DeliveryStatus::Discarded, Some("x")) };
         let ops = [
             taken_in(Note { event: id(50), event_type: Some("a".into()), ..Note::default() }),
-            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)] },
+            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)], at_ms: None },
             op(2, retrying),
             read_upto(3, 40),
             read_upto(4, 50),
@@ -255,6 +270,8 @@ mod tests {
         );
         assert_eq!(story.deliveries[1].next_attempt_at.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert_eq!(story.deliveries[1].latest_attempts[0].status, Some(500));
+        let reasons: Vec<_> = story.deliveries.iter().filter_map(|it| it.reason.as_deref()).collect();
+        assert_eq!(reasons, ["waits for its engine", "a test order"]);
         assert_eq!(story.error_message.as_deref(), Some("discarded: a test order"));
         assert_eq!((story.status, story.processed_at), (Processing::Processing, None));
         assert_eq!(story.processing_attempts, 4);
@@ -279,8 +296,16 @@ mod tests {
         assert_eq!(failed.processed_at.as_deref(), Some("1970-01-01T00:00:09Z"));
         let done = story(&[(1, 0), (3, 0)], &[note(), delivered, read_upto(3, 80)]).await;
         assert_eq!((done.status, done.processed_at.as_deref()), (Processing::Success, Some("1970-01-01T00:00:01.5Z")));
-        let untimed = [note(), StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)] }];
-        assert_eq!(story(&[(1, 0)], &untimed).await.processed_at, None, "a first try leaves no time");
+        let first_try = |number, at_ms| {
+            let subscription = SubscriptionId(number);
+            StateOp::Delivered { subscription, events: vec![id(50)], at_ms }
+        };
+        let timed = [note(), first_try(1, Some(2_000)), first_try(2, Some(3_000))];
+        let told = story(&[(1, 0), (2, 0)], &timed).await;
+        assert_eq!(told.deliveries[0].processed_at.as_deref(), Some("1970-01-01T00:00:02Z"));
+        assert_eq!(told.processed_at.as_deref(), Some("1970-01-01T00:00:03Z"), "the last of them");
+        let untimed = [note(), first_try(1, Some(2_000)), first_try(2, None)];
+        assert_eq!(story(&[(1, 0), (2, 0)], &untimed).await.processed_at, None, "nobody knows which was the last");
     }
 
     #[tokio::test]

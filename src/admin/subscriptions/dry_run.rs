@@ -159,7 +159,7 @@ async fn try_one(compiled: &Arc<Compiled>, selection: &Arc<Selection>, subject: 
     if let Some(transformer) = &compiled.transformer {
         match transformer.render(&subject).await {
             Ok(rendered) => item.rendered = Some(shown(rendered)),
-            Err(ProgramFault(fault)) => return faulty(item, fault),
+            Err(fault) => return faulty(item, fault.to_string()),
         }
     }
     item.selected = true;

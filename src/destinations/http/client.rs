@@ -155,6 +155,11 @@ impl Proxy {
     }
 }
 
+/// Trusts the authorities of that PEM alone.
+pub(in crate::destinations) fn tls_of(ca: &str) -> Result<ClientConfig, SettingsError> {
+    tls(Some(ca), None)
+}
+
 /// With the given authorities alone, and with a certificate to show.
 fn tls(ca: Option<&str>, identity: Option<&(Secret, Secret)>) -> Result<ClientConfig, SettingsError> {
     let verified = match ca {

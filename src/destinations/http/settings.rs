@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     super::{
         header_rules,
-        members::{Credentials, Members},
+        members::{CA, Credentials, Members},
         url::{self, Scheme, Server},
     },
     auth::Auth,
@@ -25,9 +25,8 @@ pub(super) const NAME: &str = "http";
 const URL: &str = "url";
 const PROXY: &str = "proxy";
 const HEADERS: &str = "headers";
-const CA: &str = "ca";
 const MEMBERS: [&str; 8] = [URL, "method", HEADERS, "auth", CA, PROXY, "timeout_ms", "connect_timeout_ms"];
-const METHODS: [(&str, u8); 3] = [("POST", 0), ("PUT", 1), ("PATCH", 2)];
+const METHODS: [(&str, u8); 4] = [("POST", 0), ("PUT", 1), ("PATCH", 2), ("DELETE", 3)];
 const SCHEMES: [Scheme; 2] = [("http", 80), ("https", 443)];
 /// A proxy is spoken to in plain HTTP; what goes through a tunnel is TLS all the same.
 const PROXY_SCHEMES: [Scheme; 1] = [("http", 80)];
@@ -35,9 +34,6 @@ const PROXY_SCHEMES: [Scheme; 1] = [("http", 80)];
 /// Headers that a destination adds at most, and bytes of one value.
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 1024;
-/// A few certificates.
-const CA_BYTES_MAX: usize = 12 << 10;
-
 /// What holds for destinations that do not say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpDefaults {
@@ -81,7 +77,8 @@ impl HttpSettings {
         let method = match members.choice("method", &METHODS)? {
             None | Some(0) => Method::POST,
             Some(1) => Method::PUT,
-            Some(_) => Method::PATCH,
+            Some(2) => Method::PATCH,
+            Some(_) => Method::DELETE,
         };
         let this = Self {
             method,
@@ -132,7 +129,7 @@ fn headers(members: &Members<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, Sett
 }
 
 fn peer(members: &Members<'_>, credentials: &mut Credentials, uri: &Uri) -> Result<Peer, SettingsError> {
-    let ca = members.raw(CA, 1..=CA_BYTES_MAX)?;
+    let ca = members.authorities()?;
     let (user, password) = PROXY_CREDENTIALS;
     let proxy = match members.text(PROXY, 1..=usize::MAX)? {
         Some(text) => {

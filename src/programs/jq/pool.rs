@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hookmill_actors::ports::program::{ProgramFault, RenderFault};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{
@@ -90,33 +91,31 @@ impl Pool {
     }
 
     /// Runs a program on an event, in its turn.
-    pub(super) async fn run(&self, request: Request) -> Result<Bytes, String> {
+    pub(super) async fn run(&self, request: Request) -> Result<Bytes, RenderFault> {
         let _permit = self.permits.acquire().await;
         loop {
             let idle = lock(&self.idle).pop();
             let mut worker = match idle {
                 Some(worker) => worker,
-                None => self.started().await?,
+                None => self.started().await.map_err(RenderFault::EngineUnavailable)?,
             };
             let answer = ask(&worker, request.clone(), self.options.deadline).await;
-            match answer {
+            let fault = match answer {
                 Some(Ok(answer)) => {
                     worker.served += 1;
                     lock(&self.idle).push(worker);
-                    return match answer {
-                        Answer::Done(value) => Ok(value.into()),
-                        Answer::Fault(problem) => Err(problem),
-                    };
+                    match answer {
+                        Answer::Done(value) => return Ok(value.into()),
+                        Answer::Fault(problem) => problem,
+                    }
                 }
                 // It may have died of what others left in its memory, or been killed by the system.
-                Some(Err(Death::AtWork(_))) if worker.served > 1 => {}
-                Some(Err(Death::AtWork(cause))) => return Err(format!("the jq program was stopped: {cause}")),
-                Some(Err(Death::NotStarted(reason))) => return Err(reason),
-                None => {
-                    let deadline = self.options.deadline;
-                    return Err(format!("the jq program was stopped: it ran longer than {deadline:?}"));
-                }
-            }
+                Some(Err(Death::AtWork(_))) if worker.served > 1 => continue,
+                Some(Err(Death::AtWork(cause))) => format!("the jq program was stopped: {cause}"),
+                Some(Err(Death::NotStarted(reason))) => return Err(RenderFault::EngineUnavailable(reason)),
+                None => format!("the jq program was stopped: it ran longer than {:?}", self.options.deadline),
+            };
+            return Err(ProgramFault(fault).into());
         }
     }
 

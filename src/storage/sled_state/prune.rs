@@ -14,7 +14,11 @@ use hookmill_actors::{
 };
 
 use super::{Shared, malformed};
-use crate::storage::{keys, values};
+use crate::storage::{
+    keys,
+    runs::{self, FirstTry},
+    values,
+};
 
 /// Keys looked at while commits wait.
 const STEP_KEYS: usize = 256;
@@ -25,8 +29,8 @@ enum Fate {
     Goes,
     /// Notes of which these are still needed, under the last one's key.
     Notes(EventId, Vec<u8>),
-    /// Ids of a run that are still needed.
-    Run(Vec<EventId>),
+    /// What of a run is still needed.
+    Run(Vec<FirstTry>),
 }
 
 pub(super) fn prune(shared: &Shared, upto: EventId) -> Result<u64, LogError> {
@@ -86,9 +90,9 @@ fn prune_step(
                     changes.remove(&key);
                     changes.put(&keys::owned(letter, owner, last), value);
                 }
-                Fate::Run(ids) => {
+                Fate::Run(tries) => {
                     changes.remove(&key);
-                    changes.add_run(SubscriptionId(owner), ids)?;
+                    changes.add_run(SubscriptionId(owner), tries)?;
                 }
             }
         }
@@ -110,17 +114,17 @@ fn fate_of_notes(shared: &Shared, value: &[u8]) -> Result<Option<Fate>, LogError
 }
 
 fn fate_of_run(shared: &Shared, value: &[u8], upto: EventId) -> Result<Option<Fate>, LogError> {
-    let Some(mut ids) = values::decode_run(value) else { return Ok(None) };
-    if ids.last().is_some_and(|last| *last > upto) {
+    let Some(mut tries) = runs::decode_run(value) else { return Ok(None) };
+    if tries.last().is_some_and(|last| last.event > upto) {
         return Ok(Some(Fate::Stays));
     }
-    let needed = needed_among(shared, ids.iter().copied())?;
-    let before = ids.len();
-    ids.retain(|id| needed.contains(id));
-    Ok(Some(match ids.len() {
+    let needed = needed_among(shared, tries.iter().map(|it| it.event))?;
+    let before = tries.len();
+    tries.retain(|it| needed.contains(&it.event));
+    Ok(Some(match tries.len() {
         0 => Fate::Goes,
         kept if kept == before => Fate::Stays,
-        _ => Fate::Run(ids),
+        _ => Fate::Run(tries),
     }))
 }
 

@@ -87,8 +87,10 @@ fn commit() -> impl Strategy<Value = Vec<StateOp>> {
         2 => (subscription.clone(), events.clone(), 0..EVENTS).prop_map(|(subscription, open, upto)| {
             StateOp::Position { subscription, position: Position { read_upto: event(upto), open } }
         }),
-        3 => (subscription.clone(), events).prop_map(|(subscription, events)| {
-            StateOp::Delivered { subscription, events }
+        // Each event has one time, whenever it comes again: which of several stands is nobody's business.
+        3 => (subscription.clone(), events, 0..3u64).prop_map(|(subscription, mut events, class)| {
+            events.retain(|event| event.sequence() % 3 == u128::from(class));
+            StateOp::Delivered { subscription, events, at_ms: class.checked_sub(1).map(|n| n + 1_700_000_000_000) }
         }),
         6 => (subscription.clone(), few.clone(), status, 0u64..50, 0u64..6).prop_map(
             |(subscription, event, (status, has_due), due, lane)| {
@@ -226,7 +228,7 @@ proptest! {
                     );
                     let settled = match &want {
                         DeliveryState::Unknown => false,
-                        DeliveryState::Delivered => true,
+                        DeliveryState::Delivered { .. } => true,
                         DeliveryState::Record(record) => {
                             use DeliveryStatus::{Cancelled, Delivered, Discarded};
                             matches!(record.status, Delivered | Cancelled | Discarded)
@@ -296,7 +298,7 @@ fn pruning_everything_leaves_only_what_is_needed() {
         event: event(6),
         record: record(DeliveryStatus::Retrying, Some(9)),
     };
-    let delivered = StateOp::Delivered { subscription, events: (0..EVENTS).map(event).collect() };
+    let delivered = StateOp::Delivered { subscription, events: (0..EVENTS).map(event).collect(), at_ms: None };
     state.apply(&with_intake(vec![due, delivered], 0, 1), place(1)).unwrap();
     assert!(state.prune(EventId::MAX).unwrap() > 0);
     let kept: Vec<(u8, EventId)> = state
@@ -316,15 +318,29 @@ fn a_slow_delivery_hides_nobody_in_its_run() {
     let root = tempfile::tempdir().unwrap();
     let (state, runtime) = (open(&root.path().join("state")), runtime());
     let subscription = SubscriptionId(1);
-    let delivered =
-        |numbers: &[u64]| StateOp::Delivered { subscription, events: numbers.iter().copied().map(event).collect() };
-    state.apply(&[delivered(&[10, 11, 12, 14])], place(1)).unwrap();
+    let delivered = |numbers: &[u64], at_ms| {
+        let events = numbers.iter().copied().map(event).collect();
+        StateOp::Delivered { subscription, events, at_ms: Some(at_ms) }
+    };
+    state.apply(&[delivered(&[10, 11, 12, 14], 70)], place(1)).unwrap();
     // Far behind the others, and then the same first id again.
-    state.apply(&[delivered(&[0, 1, 13, 300]), delivered(&[0, 5])], place(2)).unwrap();
-    let found: Vec<u64> = (0..EVENTS)
-        .filter(|n| runtime.block_on(state.delivery(subscription, event(*n))) == Ok(DeliveryState::Delivered))
-        .collect();
-    assert_eq!(found, [0, 1, 5, 10, 11, 12, 13, 14, 300]);
+    state.apply(&[delivered(&[0, 1, 13, 300], 80), delivered(&[0, 5], 90)], place(2)).unwrap();
+    let found = |state: &SledState| -> Vec<(u64, u64)> {
+        let time = |n| match runtime.block_on(state.delivery(subscription, event(n))).unwrap() {
+            DeliveryState::Delivered { at_ms } => Some((n, at_ms.unwrap())),
+            _ => None,
+        };
+        (0..EVENTS).filter_map(time).collect()
+    };
+    let want = [(0, 80), (1, 80), (5, 90), (10, 70), (11, 70), (12, 70), (13, 80), (14, 70), (300, 80)];
+    assert_eq!(found(&state), want, "each has the time of its own commit");
+    // Of the first run only this stays, in a run of its own.
+    let needed = record(DeliveryStatus::Retrying, Some(9));
+    state
+        .apply(&[StateOp::Delivery { subscription: SubscriptionId(2), event: event(5), record: needed }], place(3))
+        .unwrap();
+    state.prune(event(EVENTS)).unwrap();
+    assert_eq!(found(&state), [(5, 90)]);
 }
 
 fn full_record(due_ms: u64) -> DeliveryRecord {
@@ -370,7 +386,11 @@ fn the_largest_values_written_over_and_removed_make_no_blob() {
             ops.push(StateOp::Position { subscription: SubscriptionId(u32::try_from(batch).unwrap()), position });
             let notes: Vec<Note> = (0..256).map(|n| long(round * 1_024 + batch * 256 + n)).collect();
             ops.push(StateOp::Intake { integration: IntegrationId(1), upto: EventId::MAX, notes });
-            ops.push(StateOp::Delivered { subscription: SubscriptionId(2), events: wide[..RUN_IDS_MAX].to_vec() });
+            ops.push(StateOp::Delivered {
+                subscription: SubscriptionId(2),
+                events: wide[..RUN_IDS_MAX].to_vec(),
+                at_ms: Some(u64::MAX),
+            });
             state.apply(&ops, place(round)).unwrap();
         }
         state.sync().unwrap();
@@ -418,7 +438,7 @@ fn a_kill_leaves_whole_commits_only_and_all_that_were_synced() {
         let first = n * 2;
         let ops = with_intake(
             vec![
-                StateOp::Delivered { subscription, events: vec![event(first)] },
+                StateOp::Delivered { subscription, events: vec![event(first)], at_ms: Some(n) },
                 StateOp::Delivery {
                     subscription,
                     event: event(first + 1),
@@ -460,7 +480,11 @@ fn what_a_commit_costs() {
     let runs = |round: u64| -> Vec<StateOp> {
         let ids: Vec<EventId> = (round * 512..(round + 1) * 512).map(id).collect();
         let position = Position { read_upto: ids[511], open: ids[256..].to_vec() };
-        let run = |part: &[EventId]| StateOp::Delivered { subscription: SubscriptionId(1), events: part.to_vec() };
+        let run = |part: &[EventId]| StateOp::Delivered {
+            subscription: SubscriptionId(1),
+            events: part.to_vec(),
+            at_ms: Some(1_700_000_000_000 + round),
+        };
         vec![run(&ids[..256]), run(&ids[256..]), StateOp::Position { subscription: SubscriptionId(1), position }]
     };
     let records = |round: u64| -> Vec<StateOp> {

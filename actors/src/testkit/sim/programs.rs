@@ -14,7 +14,7 @@ use crate::{
         transform::Transform,
     },
     ports::{
-        program::{ProgramFault, Programs, Rendered, Selected, Selector, Subject, Transformer},
+        program::{ProgramFault, Programs, RenderFault, Rendered, Selected, Selector, Subject, Transformer},
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
     },
 };
@@ -130,10 +130,10 @@ struct SimTransformer;
 
 #[async_trait]
 impl Transformer for SimTransformer {
-    async fn render(&self, subject: &Subject) -> Result<Rendered, ProgramFault> {
+    async fn render(&self, subject: &Subject) -> Result<Rendered, RenderFault> {
         let body = &subject.event.arrival.body;
         if body.ends_with(b"fault") {
-            return Err(ProgramFault("the program failed".to_owned()));
+            return Err(ProgramFault("the program failed".to_owned()).into());
         }
         let headers = vec![(SUBSCRIPTION_HEADER.to_owned(), subject.subscription.to_string())];
         Ok(Rendered { content_type: None, headers, body: Bytes::from(body.to_ascii_uppercase()) })

@@ -60,7 +60,7 @@ fn standing(world: &World, known: &Known, event: &Event) -> Standing {
     let id = known.subscription.id;
     let story = world.watch.seen().stories.get(&(id, event.id)).cloned().unwrap_or_default();
     let record = match world.watch.durable(id, event.id) {
-        DeliveryState::Delivered => return delivered(&story),
+        DeliveryState::Delivered { .. } => return delivered(&story),
         DeliveryState::Record(record) => record,
         DeliveryState::Unknown => return unknown(world, known, event, &story),
     };

@@ -463,7 +463,7 @@ fn follows(
     wall_ms: Option<u64>,
 ) -> Result<(), String> {
     let record = match durable {
-        DeliveryState::Delivered => return Err("it is recorded as delivered".to_owned()),
+        DeliveryState::Delivered { .. } => return Err("it is recorded as delivered".to_owned()),
         DeliveryState::Unknown if attempt == 1 && !replay => return Ok(()),
         DeliveryState::Unknown => return Err("nothing is recorded of earlier attempts".to_owned()),
         DeliveryState::Record(record) => record,

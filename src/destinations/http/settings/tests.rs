@@ -97,7 +97,7 @@ fn headers_auth_and_peers_have_faults_of_their_own() {
     let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).unwrap().signing_key.serialize_pem();
     let secret = "0123456789abcdef";
     let cases = [
-        (json!({"method": "GET"}), json!({}), "method", "`POST`, `PUT`, `PATCH`"),
+        (json!({"method": "GET"}), json!({}), "method", "`POST`, `PUT`, `PATCH`, `DELETE`"),
         (json!({"method": "post"}), json!({}), "method", "`POST`"),
         (json!({"headers": []}), json!({}), "headers", "object"),
         (json!({"headers": {"host": "b"}}), json!({}), "headers.host", "set by hookmill"),

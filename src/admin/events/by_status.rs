@@ -1,0 +1,299 @@
+//! Which events stand at a wanted status. No index says so: each event is looked at, newest first, as far as one request
+//! may go; the next one goes on from there.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
+
+use hookmill_actors::{
+    domain::{
+        config::{Configuration, Subscription},
+        delivery::Position,
+        ids::{EventId, IntegrationId},
+        standing::Processing,
+    },
+    ports::{
+        event_log::{EventLog, LogError},
+        state_store::StateStore,
+    },
+    replay::look_at,
+};
+use tokio::time::Instant;
+
+/// What an event's status is called.
+pub(super) const STATUSES: [(&str, Processing); 4] = [
+    ("pending", Processing::Pending),
+    ("processing", Processing::Processing),
+    ("success", Processing::Success),
+    ("failure", Processing::Failure),
+];
+
+/// Ids read from the log at once.
+const IDS_AT_ONCE: usize = 256;
+
+/// How far one request looks, at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Events that are found.
+    pub(super) found: usize,
+    /// Events that are looked at, whether they pass or not.
+    pub(super) looked_at: usize,
+    /// After this no further event is looked at: one of many subscriptions, or of a busy hour, costs more than others.
+    pub(super) time: Duration,
+}
+
+impl Bounds {
+    pub(super) fn of_page(found: usize) -> Self {
+        Self { found, looked_at: 4_096, time: Duration::from_secs(1) }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Newest first.
+    pub(super) events: Vec<(EventId, Processing)>,
+    /// The last event looked at, where the next request goes on; `None` when nothing lies beyond.
+    pub(super) next: Option<EventId>,
+}
+
+/// The newest events before `before` whose status is one of `wanted`; at least one event is looked at.
+pub(super) async fn find(
+    (log, state): (&dyn EventLog, &dyn StateStore),
+    configuration: &Configuration,
+    integration: Option<IntegrationId>,
+    wanted: &[Processing],
+    mut before: EventId,
+    bounds: Bounds,
+) -> Result<Found, LogError> {
+    let began = Instant::now();
+    let mut lookup = Lookup::new(state, configuration);
+    let mut events = Vec::new();
+    let mut left = bounds.looked_at;
+    loop {
+        let asked = IDS_AT_ONCE.min(left);
+        let ids = log.latest(integration, before, asked).await?;
+        let is_last = ids.len() < asked;
+        for id in ids {
+            before = id;
+            let status = lookup.status(id).await?;
+            if wanted.contains(&status) {
+                events.push((id, status));
+            }
+            if events.len() == bounds.found || began.elapsed() >= bounds.time {
+                return Ok(Found { events, next: Some(before) });
+            }
+            // The store answers at once, so nobody else would have a turn.
+            tokio::task::yield_now().await;
+        }
+        left -= asked;
+        if is_last || left == 0 {
+            return Ok(Found { events, next: (!is_last).then_some(before) });
+        }
+    }
+}
+
+/// Looks up one event after the other. Positions are read once, and before any outcome: what they say is settled has
+/// its outcome stored.
+struct Lookup<'a> {
+    state: &'a dyn StateStore,
+    configuration: &'a Configuration,
+    known: HashMap<IntegrationId, Known<'a>>,
+}
+
+struct Known<'a> {
+    intake: EventId,
+    subscriptions: Vec<(&'a Subscription, Position)>,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(state: &'a dyn StateStore, configuration: &'a Configuration) -> Self {
+        Self { state, configuration, known: HashMap::new() }
+    }
+
+    /// The status that the event's own page tells.
+    async fn status(&mut self, event: EventId) -> Result<Processing, LogError> {
+        let known = match self.known.entry(event.integration()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let known = known(self.state, self.configuration, event.integration()).await?;
+                place.insert(known)
+            }
+        };
+        let mut standings = Vec::new();
+        for (subscription, position) in &known.subscriptions {
+            let (id, start_after) = (subscription.id, subscription.start_after);
+            // Without its note a duplicate counts as left out by the selection: either way it is done with.
+            let look = look_at(self.state, id, start_after, position, event, None).await?;
+            standings.extend(look.standing);
+        }
+        Ok(match standings.as_slice() {
+            [] if known.intake >= event => Processing::Success,
+            [] => Processing::Pending,
+            some => Processing::of_all(some.iter().map(|standing| standing.processing())),
+        })
+    }
+}
+
+async fn known<'a>(
+    state: &dyn StateStore,
+    configuration: &'a Configuration,
+    integration: IntegrationId,
+) -> Result<Known<'a>, LogError> {
+    let intake = state.intake(integration).await?;
+    let mut subscriptions = Vec::new();
+    for subscription in configuration.subscriptions.values() {
+        if subscription.integration_id == integration {
+            let position = state.position(subscription.id).await?.unwrap_or_default();
+            subscriptions.push((&**subscription, position));
+        }
+    }
+    Ok(Known { intake, subscriptions })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use axum::body::Bytes;
+    use hookmill_actors::{
+        domain::{
+            delivery::{DeliveryRecord, DeliveryStatus},
+            event::{Arrival, NewEvent},
+            headers::HeaderBlock,
+            ids::{EndpointId, SubscriptionId},
+        },
+        ports::state_store::{Mark, Note, StateOp},
+        router::CommitBoard,
+        testkit::{memory_log::MemoryLog, memory_state::MemoryState},
+    };
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            super::{subscriptions::tests::subscription, testing::FixedClock},
+            story,
+        },
+        *,
+    };
+
+    const SHOP: IntegrationId = IntegrationId(1);
+    const ALL: [Processing; 4] =
+        [Processing::Pending, Processing::Processing, Processing::Success, Processing::Failure];
+
+    /// A log with an event of each of these integrations, and their ids.
+    async fn log(state: &MemoryState, integrations: impl Iterator<Item = u32>) -> (MemoryLog, Vec<EventId>) {
+        let log = MemoryLog::new(state.clone(), Arc::new(CommitBoard::default()), Arc::new(FixedClock(1_000)));
+        let mut ids = Vec::new();
+        for integration in integrations {
+            let arrival = Arrival {
+                endpoint: EndpointId(1),
+                received_at_ms: 1_000,
+                accepted_version: 1,
+                peer: [192, 0, 2, 1].into(),
+                hops: 0,
+                query: "".into(),
+                headers: HeaderBlock::default(),
+                body: Bytes::new(),
+            };
+            let event = NewEvent { integration: IntegrationId(integration), arrival };
+            ids.push(log.append(event).expect("there is room").await.expect("it is in memory"));
+        }
+        (log, ids)
+    }
+
+    fn whole(found: usize) -> Bounds {
+        Bounds { found, looked_at: 10_000, time: Duration::from_secs(3_600) }
+    }
+
+    /// Subscriptions 1 and 2 are of the shop, the second from event `start` on; nobody subscribes to integration 2.
+    fn configuration(start: EventId) -> Configuration {
+        let mut configuration = Configuration::default();
+        for (number, start_after) in [(1, EventId::ZERO), (2, start)] {
+            configuration.subscriptions.insert_mut(SubscriptionId(number), subscription(number, 1, start_after).into());
+        }
+        configuration
+    }
+
+    fn outcome(number: u32, event: EventId, kind: u8) -> Option<StateOp> {
+        let status = match kind {
+            0 => return None,
+            1 => {
+                let subscription = SubscriptionId(number);
+                return Some(StateOp::Delivered { subscription, events: vec![event], at_ms: None });
+            }
+            2 => DeliveryStatus::Retrying,
+            3 => DeliveryStatus::Dead,
+            4 => DeliveryStatus::Parked,
+            _ => DeliveryStatus::Delivered,
+        };
+        let record = DeliveryRecord { status, ..DeliveryRecord::new(1) };
+        Some(StateOp::Delivery { subscription: SubscriptionId(number), event, record })
+    }
+
+    fn position(number: u32, read_upto: EventId, open: Vec<EventId>) -> StateOp {
+        StateOp::Position { subscription: SubscriptionId(number), position: Position { read_upto, open } }
+    }
+
+    proptest! {
+        /// Page by page, however short the pages: each event whose own page tells the wanted status is found once,
+        /// newest first.
+        #[test]
+        fn pages_find_what_the_events_own_pages_tell(
+            events in proptest::collection::vec((1u32..3, 0u8..6, 0u8..6, any::<bool>()), 1..60),
+            read in [0usize..60, 0usize..60], taken_in in 0usize..60, start in 0usize..60,
+            wanted in proptest::sample::subsequence(ALL.to_vec(), 1..4), only_shop in any::<bool>(),
+            found_most in 1usize..5, looked_at in 1usize..9,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let state = MemoryState::default();
+                let (log, ids) = log(&state, events.iter().map(|(of, ..)| *of)).await;
+                let upto = |at: usize| ids[at % ids.len()];
+                for (event, (_, first, second, duplicate)) in ids.iter().zip(&events) {
+                    let mark = duplicate.then(|| Mark::DuplicateOf(ids[0]));
+                    let notes = vec![Note { event: *event, mark, ..Note::default() }];
+                    state.apply(&[StateOp::Intake { integration: event.integration(), upto: upto(taken_in), notes }]);
+                    let outcomes = [outcome(1, *event, *first), outcome(2, *event, *second)];
+                    state.apply(&outcomes.into_iter().flatten().collect::<Vec<_>>());
+                }
+                for (number, read) in (1..).zip(read.map(upto)) {
+                    let open = ids.iter().copied().filter(|id| *id <= read).step_by(3).collect();
+                    state.apply(&[position(number, read, open)]);
+                }
+                let configuration = configuration(upto(start));
+                let integration = only_shop.then_some(SHOP);
+                let mut want = Vec::new();
+                for event in ids.iter().rev().filter(|id| !only_shop || id.integration() == SHOP) {
+                    let note = state.note(*event).await.unwrap();
+                    let status = story::of(&state, &configuration, *event, note.as_ref()).await.unwrap().status();
+                    want.extend(wanted.contains(&status).then_some((*event, status)));
+                }
+                let (mut found, mut before) = (Vec::new(), EventId::MAX);
+                loop {
+                    let bounds = Bounds { looked_at, ..whole(found_most) };
+                    let page = find((&log, &state), &configuration, integration, &wanted, before, bounds).await.unwrap();
+                    prop_assert!(page.events.len() <= found_most);
+                    found.extend(page.events);
+                    let Some(next) = page.next else { break };
+                    prop_assert!(next < before, "a page goes on");
+                    before = next;
+                }
+                prop_assert_eq!(found, want);
+                Ok(())
+            })?;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_ends_in_time_and_says_where() {
+        let state = MemoryState::default();
+        let (log, ids) = log(&state, [1; 10].into_iter()).await;
+        let configuration = configuration(EventId::ZERO);
+        let bounds = Bounds { time: Duration::ZERO, ..whole(10) };
+        let ports: (&dyn EventLog, &dyn StateStore) = (&log, &state);
+        let found = find(ports, &configuration, None, &[Processing::Failure], EventId::MAX, bounds).await;
+        assert_eq!(found, Ok(Found { events: Vec::new(), next: Some(ids[9]) }), "one is looked at all the same");
+    }
+}
