@@ -50,7 +50,9 @@ pub(crate) enum IntegrationMsg {
     Read(Result<TakenIn, LogError>),
     /// Reading or looking at the next events panicked.
     ReadPanicked,
-    /// Begin to read, or, after a failed read, try again.
+    /// It runs: see what there is.
+    Begin,
+    /// The timer after a failed read: try again.
     ReadAgain,
     /// A commit of notes that is waited for came back, or one failed.
     Recorded(Result<(), LogError>),
@@ -143,7 +145,7 @@ impl Actor for IntegrationActor {
         };
         state.reconcile(&me).await;
         // Not here: an actor that fails before it runs leaves its deliveries behind.
-        me.cast(IntegrationMsg::ReadAgain);
+        me.cast(IntegrationMsg::Begin);
         Ok(state)
     }
 
@@ -165,6 +167,7 @@ impl Actor for IntegrationActor {
                 state.take_in(&me, result);
             }
             IntegrationMsg::ReadPanicked => return Err(READ_PANICKED.into()),
+            IntegrationMsg::Begin => {}
             IntegrationMsg::ReadAgain => state.reading = false,
             IntegrationMsg::Recorded(result) => result?,
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),

@@ -34,7 +34,7 @@ const ACCOUNTS_A_COMMIT: usize = 128;
 const OPS_A_COMMIT: usize = 4_096;
 /// Between two such commits. Where more accounts have something than fit, each has more by the time its turn comes,
 /// for the same price.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(25);
 /// Commits under way, at most: those behind them wait at the desk, where they grow.
 const UNDER_WAY_MAX: usize = 16;
 
