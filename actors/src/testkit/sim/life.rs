@@ -150,7 +150,15 @@ impl Life {
         for write in &writes {
             match &write.resource {
                 Some(Resource::Subscription(subscription)) => world.watch.configured(subscription, false),
-                Some(Resource::Destination(destination)) => world.watch.limited(destination),
+                Some(Resource::Destination(destination)) => {
+                    world.watch.limited(destination);
+                    if destination.status == DestinationStatus::Active {
+                        world.watch.roused(|subscription| subscription.destination_id == destination.id);
+                    }
+                }
+                Some(Resource::Integration(integration)) if integration.status == IntegrationStatus::Active => {
+                    world.watch.roused(|subscription| subscription.integration_id == integration.id);
+                }
                 _ => {}
             }
         }

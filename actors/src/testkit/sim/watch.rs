@@ -109,6 +109,8 @@ pub(super) struct Seen {
     pub(super) attempts: u64,
 }
 
+/// Suspects of one subscription that may be under way at once.
+const SUSPECTS_TOGETHER_MAX: usize = 16;
 /// A change of the configuration reaches the delivery actors within this.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -226,6 +228,15 @@ impl Watch {
         known.rests_since = if rests { known.rests_since.or(Some(now)) } else { None };
     }
 
+    /// What makes these subscriptions rest may be taken away: they may run before it is known that they do, and rest
+    /// again by then.
+    pub(super) fn roused(&self, which: impl Fn(&Subscription) -> bool) {
+        let mut seen = self.seen();
+        for known in seen.known.values_mut().filter(|known| !known.deleted && which(&known.subscription)) {
+            known.rests_since = None;
+        }
+    }
+
     /// The destination is limited so from now on.
     pub(super) fn limited(&self, destination: &Destination) {
         self.seen().limits.insert(destination.id, destination.limits);
@@ -314,7 +325,7 @@ impl Watch {
         // A suspect waits for a note on the disk after it was admitted.
         let late = matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES);
         let begun = Begun { retry: attempt > 1 && !replay, replay, late };
-        seen.check_limits(&known, begun, &what);
+        seen.check_limits(&self.disk, &known, begun, &what);
         if late {
             // Nor does its own time say when the next one may begin.
             seen.forget_pace(&known);
@@ -351,12 +362,12 @@ impl Watch {
 }
 
 impl Seen {
-    fn check_limits(&mut self, known: &Known, begun: Begun, what: &str) {
+    fn check_limits(&mut self, disk: &Disk, known: &Known, begun: Begun, what: &str) {
         let (now, restarts) = (self.now(), self.restarts());
         let subscription = &known.subscription;
         let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
         // What could not be rendered was a first attempt that nobody saw, in every life that took it up.
-        let unseen = self.faulty * (self.life + 1);
+        let unseen = self.faulty * (self.life + 1) + self.not_noted(disk, subscription.destination_id);
         let borne = self.borne.entry(subscription.destination_id).or_default();
         if let Err(why) = borne.begin(&limits, begun, unseen, now) {
             self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
@@ -369,6 +380,27 @@ impl Seen {
         {
             self.breaks(format!("{what}: {why}"));
         }
+    }
+
+    /// First attempts, at most, that their destination admitted and that wait for a note on the disk, as suspects do.
+    fn not_noted(&self, disk: &Disk, destination: DestinationId) -> u32 {
+        let starts = u64::from(self.life) + self.restarts() + 1;
+        if starts + 1 < u64::from(SUSPECT_CRASHES) {
+            return 0;
+        }
+        let own = self.known.values().filter(|known| known.subscription.destination_id == destination);
+        let waiting = own.map(|known| {
+            let id = known.subscription.id;
+            let position = disk.state.position(id).now_or_never().and_then(Result::ok).flatten().unwrap_or_default();
+            let suspects = position.open.iter().filter(|event| {
+                let idle = self.stories.get(&(id, **event)).is_none_or(|story| story.under_way == 0);
+                let read = disk.state.delivery(id, **event).now_or_never().and_then(Result::ok);
+                // The count of the start under way may not be on the disk yet.
+                idle && matches!(read, Some(DeliveryState::Record(record)) if record.crashes + 1 >= SUSPECT_CRASHES)
+            });
+            suspects.count().min(SUSPECTS_TOGETHER_MAX)
+        });
+        u32::try_from(waiting.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     fn forget_pace(&mut self, known: &Known) {
