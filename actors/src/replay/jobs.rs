@@ -11,13 +11,17 @@ use crate::{
         activity::ActivityResult,
         config::Configuration,
         ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
-        limits::{REPLAY_RATE_MAX, REPLAYS_ACTIVE_MAX, REPLAYS_MAX},
+        limits::{COMMIT_WAIT_MS, REPLAY_RATE_MAX, REPLAYS_ACTIVE_MAX, REPLAYS_MAX},
         replay::{
             EventFilter, REPLAY_TYPES_BYTES_MAX, ReplayCounts, ReplayCursor, ReplayJob, ReplayQuery, ReplayStatus,
         },
     },
     ports::{event_log::LogError, state_store::StateOp},
 };
+
+/// What delivery actors decide is handed to the log within this. A plan is not made earlier: what it did not find yet,
+/// though it stood there when the job was made, would take the place of something else.
+pub(super) const RECORDED_WITHIN: Duration = Duration::from_millis(4 * COMMIT_WAIT_MS);
 
 impl Live {
     pub(super) fn new(job: ReplayJob) -> Self {
@@ -71,7 +75,7 @@ impl ReplayState {
             self.jobs.remove(&id);
         }
         self.jobs.insert(job.id, Live::new(job.clone()));
-        self.schedule(me, job.id, Instant::now());
+        self.schedule(me, job.id, Instant::now() + RECORDED_WITHIN);
         self.note(author, "replay.created", format!("replay {id}"), ActivityResult::Ok, "");
         Ok(job)
     }

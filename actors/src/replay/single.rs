@@ -111,12 +111,14 @@ impl ReplayState {
         now_ms: u64,
     ) -> Result<StateOp, LogError> {
         let mut record = self.story(subscription, event).await?;
+        // Only a dead letter may hold its order key back; what is settled has left its place.
+        record.lane = record.lane.filter(|_| record.status == DeliveryStatus::Dead);
         record.status = DeliveryStatus::Retrying;
         record.attempts = 0;
         record.due_ms = Some(now_ms);
         record.replay = true;
         record.crashes = 0;
-        (record.reason, record.postponed) = (None, 0);
+        (record.reason, record.postponed, record.discarded_at_ms) = (None, 0, None);
         Ok(StateOp::Delivery { subscription, event, record })
     }
 
@@ -133,6 +135,7 @@ impl ReplayState {
         record.due_ms = None;
         record.lane = None;
         record.reason = Some(reason);
+        record.discarded_at_ms = Some(self.ports.clock.now_ms());
         Ok(StateOp::Delivery { subscription, event, record })
     }
 
