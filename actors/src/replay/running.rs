@@ -165,6 +165,10 @@ impl ReplayState {
                 job.end(ReplayStatus::Done, "", now_ms);
             }
         }
+        if step.fed.keys().any(|subscription| self.is_gone(*subscription)) {
+            // It was deleted meanwhile: the next step knows.
+            return Ok(Step { ops: Vec::new(), fed: HashMap::new(), held: true, ..step });
+        }
         step.job = job;
         Ok(step)
     }

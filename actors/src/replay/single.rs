@@ -50,7 +50,12 @@ impl ReplayState {
             }
         }
         let now_ms = self.ports.clock.now_ms();
-        self.commit(vec![self.again(subscription, event, now_ms).await?]).await?;
+        let again = self.again(subscription, event, now_ms).await?;
+        // What a deleted subscription still had on its way is cancelled, and this would come after that.
+        if self.is_gone(subscription) {
+            return Err(ReplayError::SubscriptionGone(subscription));
+        }
+        self.commit(vec![again]).await?;
         add(&self.wires.counters.replayed, 1);
         self.wires.retry.schedule(subscription, now_ms);
         let action = if is_dead { "dead_letter.replayed" } else { "event.replayed" };
@@ -101,6 +106,11 @@ impl ReplayState {
             self.note(author, "dead_letters.discarded", subject, ActivityResult::Ok, reason);
         }
         Ok(Discarded { discarded, next: found.next })
+    }
+
+    /// Whether the subscription is deleted by now.
+    pub(super) fn is_gone(&self, subscription: SubscriptionId) -> bool {
+        !self.wires.config.current().configuration.subscriptions.contains_key(&subscription)
     }
 
     /// The operation that makes a settled delivery due again, with fresh attempts and under the same id.

@@ -54,7 +54,7 @@ pub(super) struct Orders {
 
 /// A bulk replay as the disk saw it.
 struct Job {
-    job: ReplayJob,
+    stored: ReplayJob,
     /// What its query said when it was made.
     covers: BTreeSet<Key>,
     /// What it may leave out, or send though it did not stand there yet: what changed meanwhile.
@@ -88,7 +88,7 @@ impl Orders {
 
     /// Jobs, and what each that is done should have sent and did not.
     pub(super) fn jobs(&self) -> impl Iterator<Item = (&ReplayJob, &[Key])> {
-        self.jobs.values().map(|job| (&job.job, job.missing.as_slice()))
+        self.jobs.values().map(|job| (&job.stored, job.missing.as_slice()))
     }
 
     pub(super) fn wrong(&self) -> Option<&str> {
@@ -152,6 +152,12 @@ impl Orders {
     /// What a record says about replays and discards.
     fn judge(&mut self, key: Key, known: &DeliveryState, record: &DeliveryRecord, before: &Before<'_>) {
         let (subscription, event) = key;
+        let cancelled = matches!(known, DeliveryState::Record(old) if old.status == DeliveryStatus::Cancelled);
+        let goes_on =
+            matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Pending);
+        if cancelled && goes_on {
+            self.breaks(format!("subscription {subscription}, event {event}: on its way again after it was cancelled"));
+        }
         match record.status {
             DeliveryStatus::Delivered if record.replay && !is_delivered(known) => {
                 *self.delivered.entry(key).or_default() += 1;
@@ -183,7 +189,7 @@ impl Orders {
         let Some(known) = self.jobs.get(&job.id) else {
             let (covers, open) = covered(job, before);
             let (sent, missing) = (BTreeSet::new(), Vec::new());
-            self.jobs.insert(job.id, Job { job: job.clone(), covers, open, sent, missing });
+            self.jobs.insert(job.id, Job { stored: job.clone(), covers, open, sent, missing });
             if !fed.is_empty() || job.status != ReplayStatus::Planning {
                 self.breaks(format!("replay {}: it is made as {:?} and sends {fed:?}", job.id, job.status));
             }
@@ -193,7 +199,7 @@ impl Orders {
             return self.breaks(format!("replay {}: {why}", job.id));
         }
         if let Some(known) = self.jobs.get_mut(&job.id) {
-            known.job = job.clone();
+            known.stored = job.clone();
             known.sent.extend(fed);
             if job.status == ReplayStatus::Done && !self.timeless {
                 known.missing = known.owed(before).filter(|item| !known.sent.contains(item)).copied().collect();
@@ -203,7 +209,7 @@ impl Orders {
 
     /// What is changed by others is not what active jobs found any more.
     fn note_changes(&mut self, ops: &[StateOp], by: Option<ReplayId>) {
-        let jobs = self.jobs.values_mut().filter(|it| Some(it.job.id) != by && !it.job.status.has_ended());
+        let jobs = self.jobs.values_mut().filter(|it| Some(it.stored.id) != by && !it.stored.status.has_ended());
         for job in jobs {
             for op in ops {
                 match op {
@@ -212,7 +218,9 @@ impl Orders {
                         job.may_cover_delivered((*subscription, *event), record);
                     }
                     StateOp::Delivered { subscription, events, .. } => {
-                        events.iter().for_each(|event| job.changed((*subscription, *event)));
+                        for event in events {
+                            job.changed((*subscription, *event));
+                        }
                     }
                     StateOp::Dead(letter) => job.may_cover(letter),
                     _ => {}
@@ -231,7 +239,7 @@ impl Job {
 
     /// Whether this may be stored after what is.
     fn follows(&self, job: &ReplayJob, fed: &[Key], timeless: bool, before: &Before<'_>) -> Result<(), String> {
-        let old = &self.job;
+        let old = &self.stored;
         let same = (&old.query, old.target, old.upto, old.created_at_ms, old.rate_per_s);
         if same != (&job.query, job.target, job.upto, job.created_at_ms, job.rate_per_s) {
             return Err(format!("another took its place: {job:?}"));
@@ -268,7 +276,7 @@ impl Job {
 
     /// A delivery changed that it may cover, or that is where it sends to.
     fn changed(&mut self, (subscription, event): Key) {
-        let to = match (self.job.target, source(&self.job)) {
+        let to = match (self.stored.target, source(&self.stored)) {
             (Some(target), Some(source)) if subscription == source || subscription == target => target,
             (Some(_), _) => return,
             (None, _) => subscription,
@@ -278,8 +286,8 @@ impl Job {
 
     /// A letter that came there before the job was made, and is recorded only now.
     fn may_cover(&mut self, letter: &DeadLetter) {
-        let early = letter.at_ms <= self.job.created_at_ms && letter.event <= self.job.upto;
-        let fits = match &self.job.query {
+        let early = letter.at_ms <= self.stored.created_at_ms && letter.event <= self.stored.upto;
+        let fits = match &self.stored.query {
             ReplayQuery::DeadLetters(filter) => filter.passes(letter),
             ReplayQuery::Events(filter) => {
                 filter.subscription == letter.subscription && filter.standing == Some(Standing::Dead)
@@ -292,9 +300,9 @@ impl Job {
 
     /// A delivery that ended before the job was made, and is recorded only now.
     fn may_cover_delivered(&mut self, (subscription, event): Key, record: &DeliveryRecord) {
-        let ReplayQuery::Events(filter) = &self.job.query else { return };
+        let ReplayQuery::Events(filter) = &self.stored.query else { return };
         let ended_ms = record.latest.last().map(|attempt| attempt.at_ms + u64::from(attempt.duration_ms));
-        let early = ended_ms.is_some_and(|ended_ms| ended_ms <= self.job.created_at_ms) && event <= self.job.upto;
+        let early = ended_ms.is_some_and(|ended_ms| ended_ms <= self.stored.created_at_ms) && event <= self.stored.upto;
         let delivered = record.status == DeliveryStatus::Delivered && filter.standing == Some(Standing::Delivered);
         if early && delivered && filter.subscription == subscription {
             self.may_send((subscription, event));
@@ -302,7 +310,7 @@ impl Job {
     }
 
     fn may_send(&mut self, (subscription, event): Key) {
-        let item = (self.job.target.unwrap_or(subscription), event);
+        let item = (self.stored.target.unwrap_or(subscription), event);
         self.covers.insert(item);
         self.open.insert(item);
     }

@@ -373,8 +373,11 @@ impl Seen {
         let (now, restarts) = (self.now(), self.restarts());
         let subscription = &known.subscription;
         let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
-        // What could not be rendered was a first attempt that nobody saw, in every life that took it up.
-        let unseen = self.faulty * (self.life + 1) + self.not_noted(disk, subscription.destination_id);
+        // What could not be rendered was a first attempt that nobody saw, in every life that took it up, of every
+        // subscription that shares the destination.
+        let sharing = self.known.values().filter(|it| it.subscription.destination_id == subscription.destination_id);
+        let not_rendered = self.faulty * (self.life + 1) * u32::try_from(sharing.count()).unwrap_or(u32::MAX);
+        let unseen = not_rendered + self.not_noted(disk, subscription.destination_id);
         let borne = self.borne.entry(subscription.destination_id).or_default();
         if let Err(why) = borne.begin(&limits, begun, unseen, now) {
             self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
