@@ -1,6 +1,6 @@
 //! Runs seeds of the simulation: `cargo run --release -p hookmill-actors --example simulate -- --seeds N [--seed S]
-//! [--start K] [--threads T] [--all]`. Ends with 1 at the first seed in which an invariant does not hold, and prints
-//! it; with `--all` it goes on and prints a line for each.
+//! [--start K] [--threads T] [--all] [--lines L]`. Ends with 1 at the first seed in which an invariant does not hold,
+//! and prints it with the last lines of its course; with `--all` it goes on and prints a line for each.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![expect(clippy::disallowed_methods, reason = "how long it took is told in real time; the runs have their own")]
@@ -23,10 +23,11 @@ struct Args {
     threads: u64,
     whole: bool,
     all: bool,
+    lines: usize,
 }
 
 fn args() -> Result<Args, String> {
-    let mut args = Args { start: 0, seeds: 500, threads: 2, whole: false, all: false };
+    let mut args = Args { start: 0, seeds: 500, threads: 2, whole: false, all: false, lines: 200 };
     let mut given = std::env::args().skip(1);
     while let Some(flag) = given.next() {
         let mut number = || {
@@ -38,8 +39,12 @@ fn args() -> Result<Args, String> {
             "--start" => args.start = number()?,
             "--threads" => args.threads = number()?.max(1),
             "--all" => args.all = true,
+            "--lines" => args.lines = usize::try_from(number()?).unwrap_or(usize::MAX),
             "--seed" => (args.start, args.seeds, args.whole) = (number()?, 1, true),
-            _ => return Err(format!("`{flag}` is unknown; there are --seeds, --start, --seed, --threads and --all")),
+            _ => {
+                let known = "--seeds, --start, --seed, --threads, --all and --lines";
+                return Err(format!("`{flag}` is unknown; there are {known}"));
+            }
         }
     }
     Ok(args)
@@ -94,11 +99,12 @@ fn main() -> ExitCode {
     });
     let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
     let done = done.into_inner();
-    if let Some(Broken { seed, broken, tail }) = broken {
+    if let Some(Broken { seed, broken, course }) = broken {
         if args.all {
             return ExitCode::FAILURE;
         }
-        println!("\n{}", tail.join("\n"));
+        let from = course.len().saturating_sub(args.lines);
+        println!("\n{}", course[from..].join("\n"));
         println!("\nseed {seed} breaks an invariant: {broken}\nrun it again with `--seed {seed}`");
         return ExitCode::FAILURE;
     }

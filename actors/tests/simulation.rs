@@ -8,6 +8,9 @@ use std::{
 use hookmill_actors::testkit::sim::{Features, run};
 
 const SEEDS: u64 = 500;
+/// Beyond those: a retry that was noted as taken after its subscription's deletion had cancelled it, and retries beside
+/// first attempts that two subscriptions could not render.
+const FOUND: [u64; 4] = [23_361, 34_693, 44_017, 40_087];
 const THREADS: usize = 2;
 
 #[test]
@@ -18,10 +21,10 @@ fn every_invariant_holds_for_every_seed() {
             scope.spawn(|| {
                 let mut found = Vec::new();
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        return found;
-                    }
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let beyond = usize::try_from(index.saturating_sub(SEEDS)).expect("a small number");
+                    let seed = if index < SEEDS { Some(&index) } else { FOUND.get(beyond) };
+                    let Some(&seed) = seed else { return found };
                     found.extend(run(seed, Features::ALL).err());
                 }
             })
@@ -31,7 +34,7 @@ fn every_invariant_holds_for_every_seed() {
     let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert!(
         found.is_empty(),
-        "{}\n{} of {SEEDS} seeds break an invariant; `simulate --seed N` shows the course of one",
+        "{}\n{} seeds break an invariant; `simulate --seed N` shows the course of one",
         lines.join("\n"),
         found.len()
     );

@@ -14,7 +14,7 @@ use crate::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
     },
-    tree::{Ports, mailbox::Post},
+    tree::{Ports, mailbox::Post, wires::Roll},
 };
 
 /// A delivery that is due: its record, and its event where the log still has it whole.
@@ -52,6 +52,7 @@ impl DeliveryState {
             ports: self.ports.clone(),
             id: self.id,
             taken: self.retrying.clone(),
+            holders: self.wires.deliveries.clone(),
             limit: slots,
             noted: self.started.elapsed() < YOUNG,
         };
@@ -132,6 +133,7 @@ struct Load {
     id: SubscriptionId,
     /// Due entries whose attempts are under way or not yet recorded.
     taken: HashSet<EventId>,
+    holders: Roll<SubscriptionId, DeliveryMsg>,
     limit: usize,
     /// Whether what is taken is noted as taken.
     noted: bool,
@@ -180,7 +182,8 @@ impl Load {
             let (event, record) = (item.event, item.record.clone());
             ops.push(StateOp::Delivery { subscription: self.id, event, record });
         }
-        if ops.is_empty() {
+        // Once the subscription is deleted its retries are cancelled, which must not be undone.
+        if ops.is_empty() || !self.holders.holds(self.id) {
             return Ok(());
         }
         self.ports.log.commit(ops)?.await

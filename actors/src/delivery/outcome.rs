@@ -39,9 +39,8 @@ impl DeliveryState {
             self.suspects -= 1;
         }
         self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
-        let Pending { event, lane, record, due } = pending;
-        // What was released meanwhile holds nobody back any more.
-        let lane = lane.filter(|lane| !due || self.lanes.held_by(event.id) == Some(*lane));
+        let lane = self.held_lane(&pending);
+        let Pending { event, record, due, .. } = pending;
         if due {
             self.ledger.retried(event.id);
         }
@@ -194,8 +193,15 @@ impl DeliveryState {
         if pending.due {
             self.ledger.retried(pending.event.id);
         }
+        let lane = self.held_lane(&pending);
         self.bury_expired(pending.event.id, pending.record);
-        self.free_lane(pending.lane);
+        self.free_lane(lane);
+    }
+
+    /// The lane that waits for this delivery. What was due may have been released meanwhile, or another of its key
+    /// holds the lane since a change of the order: then nobody waits for it.
+    fn held_lane(&self, pending: &Pending) -> Option<u64> {
+        pending.lane.filter(|lane| !pending.due || self.lanes.held_by(pending.event.id) == Some(*lane))
     }
 
     pub(super) fn bury_expired(&mut self, event: EventId, record: Option<DeliveryRecord>) {

@@ -70,6 +70,9 @@ pub struct DeliveryRecord {
     /// Times in a row that it could not be prepared, as its transformation's engine was unavailable.
     #[serde(default)]
     pub postponed: u32,
+    /// When it was discarded, milliseconds since 1970.
+    #[serde(default)]
+    pub discarded_at_ms: Option<u64>,
 }
 
 impl DeliveryRecord {
@@ -86,6 +89,7 @@ impl DeliveryRecord {
             crashes: 0,
             reason: None,
             postponed: 0,
+            discarded_at_ms: None,
         }
     }
 

@@ -69,7 +69,14 @@ impl ReplayState {
 
     /// Counts the next part of what the job covers.
     async fn plan(&self, mut job: ReplayJob) -> Result<Step, LogError> {
+        if job.cursor == first_cursor(&job.query) {
+            // What was handed in before is recorded once this is.
+            self.commit(Vec::new()).await?;
+        }
         let snapshot = self.wires.config.current();
+        if let Some(step) = self.without_subscription(&snapshot, &job) {
+            return Ok(step);
+        }
         let found = scan(&self.ports, &snapshot, &job, LOOK_MAX).await?;
         job.counts.planned += found.items.len() as u64;
         let room = SAMPLE_MAX.saturating_sub(job.sample.len());
@@ -83,17 +90,28 @@ impl ReplayState {
         Ok(Step { job, ops: Vec::new(), fed: HashMap::new(), held: found.ahead_of_intake })
     }
 
+    /// The last step where the subscription that all goes to was deleted, or the one whose events are asked for by
+    /// where they stand: what that was is not known without it.
+    fn without_subscription(&self, snapshot: &Snapshot, job: &ReplayJob) -> Option<Step> {
+        let source = match &job.query {
+            ReplayQuery::Events(filter) if filter.standing.is_some() => Some(filter.subscription),
+            _ => None,
+        };
+        let gone = |id: &SubscriptionId| !snapshot.configuration.subscriptions.contains_key(id);
+        let gone = job.only_target().filter(gone).or(source.filter(gone))?;
+        let mut job = job.clone();
+        job.end(ReplayStatus::Failed, format!("subscription {gone} was deleted"), self.ports.clock.now_ms());
+        Some(Step { job, ops: Vec::new(), fed: HashMap::new(), held: false })
+    }
+
     /// Makes the next batch due, as far as there is room for it.
     async fn feed(&self, mut job: ReplayJob) -> Result<Step, LogError> {
         let now_ms = self.ports.clock.now_ms();
         let snapshot = self.wires.config.current();
-        let mut step = Step { ops: Vec::new(), fed: HashMap::new(), held: false, job: job.clone() };
-        let gone = |id: &SubscriptionId| !snapshot.configuration.subscriptions.contains_key(id);
-        if let Some(target) = job.only_target().filter(gone) {
-            job.end(ReplayStatus::Failed, format!("subscription {target} was deleted"), now_ms);
-            step.job = job;
+        if let Some(step) = self.without_subscription(&snapshot, &job) {
             return Ok(step);
         }
+        let mut step = Step { ops: Vec::new(), fed: HashMap::new(), held: false, job: job.clone() };
         let Some(live) = self.jobs.get(&job.id) else { return Ok(step) };
         let batch = live.pace.batch();
         let found = scan(&self.ports, &snapshot, &job, batch).await?;
@@ -146,6 +164,10 @@ impl ReplayState {
             if found.end || left == 0 {
                 job.end(ReplayStatus::Done, "", now_ms);
             }
+        }
+        if step.fed.keys().any(|subscription| self.is_gone(*subscription)) {
+            // It was deleted meanwhile: the next step knows.
+            return Ok(Step { ops: Vec::new(), fed: HashMap::new(), held: true, ..step });
         }
         step.job = job;
         Ok(step)

@@ -3,7 +3,7 @@
 use super::look::look_at;
 use crate::{
     domain::{
-        delivery::{DeadLetter, Position},
+        delivery::{DeadLetter, DeliveryRecord, Position},
         ids::{EventId, SubscriptionId},
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX},
         replay::{DeadLetterFilter, EventFilter, ReplayCursor, ReplayItem, ReplayJob, ReplayQuery},
@@ -210,11 +210,27 @@ impl<'a> Matcher<'a> {
         let Some(wanted) = self.filter.standing else { return Ok(true) };
         let (whose, start_after) = (self.filter.subscription, self.start_after);
         let look = look_at(state, whose, start_after, &self.position, event.id, note.as_ref()).await?;
-        // What came to stand there only after the job was made did not stand there then.
-        let later = look.record.as_ref().and_then(|record| record.latest.last()).is_some_and(|attempt| {
-            matches!(wanted, Standing::Delivered | Standing::Dead) && attempt.at_ms > self.created_at_ms
-        });
-        Ok(look.standing == Some(wanted) && !later)
+        Ok(look.standing == Some(wanted) && self.stood_then(event.id, wanted, look.record.as_ref()).await?)
+    }
+
+    /// Whether the event stood there when the job was made, and not only since.
+    async fn stood_then(
+        &self,
+        event: EventId,
+        standing: Standing,
+        record: Option<&DeliveryRecord>,
+    ) -> Result<bool, LogError> {
+        let since_ms = match standing {
+            Standing::Dead => {
+                self.ports.state.dead_letter(self.filter.subscription, event).await?.map(|letter| letter.at_ms)
+            }
+            Standing::Delivered => record
+                .and_then(|record| record.latest.last())
+                .map(|attempt| attempt.at_ms.saturating_add(u64::from(attempt.duration_ms))),
+            Standing::Discarded => record.and_then(|record| record.discarded_at_ms),
+            _ => None,
+        };
+        Ok(since_ms.is_none_or(|since_ms| since_ms <= self.created_at_ms))
     }
 }
 
@@ -225,7 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::{
-            delivery::{DeadReason, DeliveryRecord, DeliveryStatus},
+            delivery::{DeadReason, DeliveryStatus},
             ids::{IntegrationId, ReplayId},
             replay::{ReplayCounts, ReplayStatus},
         },

@@ -50,7 +50,12 @@ impl ReplayState {
             }
         }
         let now_ms = self.ports.clock.now_ms();
-        self.commit(vec![self.again(subscription, event, now_ms).await?]).await?;
+        let again = self.again(subscription, event, now_ms).await?;
+        // What a deleted subscription still had on its way is cancelled, and this would come after that.
+        if self.is_gone(subscription) {
+            return Err(ReplayError::SubscriptionGone(subscription));
+        }
+        self.commit(vec![again]).await?;
         add(&self.wires.counters.replayed, 1);
         self.wires.retry.schedule(subscription, now_ms);
         let action = if is_dead { "dead_letter.replayed" } else { "event.replayed" };
@@ -103,6 +108,11 @@ impl ReplayState {
         Ok(Discarded { discarded, next: found.next })
     }
 
+    /// Whether the subscription is deleted by now.
+    pub(super) fn is_gone(&self, subscription: SubscriptionId) -> bool {
+        !self.wires.config.current().configuration.subscriptions.contains_key(&subscription)
+    }
+
     /// The operation that makes a settled delivery due again, with fresh attempts and under the same id.
     pub(super) async fn again(
         &self,
@@ -111,12 +121,14 @@ impl ReplayState {
         now_ms: u64,
     ) -> Result<StateOp, LogError> {
         let mut record = self.story(subscription, event).await?;
+        // Only a dead letter may hold its order key back; what is settled has left its place.
+        record.lane = record.lane.filter(|_| record.status == DeliveryStatus::Dead);
         record.status = DeliveryStatus::Retrying;
         record.attempts = 0;
         record.due_ms = Some(now_ms);
         record.replay = true;
         record.crashes = 0;
-        (record.reason, record.postponed) = (None, 0);
+        (record.reason, record.postponed, record.discarded_at_ms) = (None, 0, None);
         Ok(StateOp::Delivery { subscription, event, record })
     }
 
@@ -133,6 +145,7 @@ impl ReplayState {
         record.due_ms = None;
         record.lane = None;
         record.reason = Some(reason);
+        record.discarded_at_ms = Some(self.ports.clock.now_ms());
         Ok(StateOp::Delivery { subscription, event, record })
     }
 

@@ -21,7 +21,10 @@ mod destinations;
 mod disk;
 mod life;
 mod limits;
+mod operator;
+mod orders;
 mod programs;
+mod rules;
 mod scenario;
 mod verdict;
 mod watch;
@@ -44,6 +47,8 @@ pub struct Features {
     pub expiry: bool,
     /// Provider's ids that come again.
     pub dedup: bool,
+    /// Replays, single ones and in bulk, of what is not dead either; and discards.
+    pub replays: bool,
     /// Rates, limits of concurrency, retry budgets and breakers.
     pub limits: bool,
     /// The wall clock is set.
@@ -62,6 +67,7 @@ impl Features {
         faults: false,
         expiry: false,
         dedup: false,
+        replays: false,
         limits: false,
         clock_jumps: false,
         failing_reads: false,
@@ -75,6 +81,7 @@ impl Features {
         faults: true,
         expiry: true,
         dedup: true,
+        replays: true,
         limits: true,
         clock_jumps: true,
         failing_reads: true,
@@ -102,8 +109,8 @@ pub struct Broken {
     pub seed: u64,
     /// What did not hold.
     pub broken: String,
-    /// The last things that happened.
-    pub tail: Vec<String>,
+    /// What happened, up to that.
+    pub course: Vec<String>,
 }
 
 /// What outlives the lives of a run.
@@ -116,10 +123,9 @@ struct World {
     serial: u64,
     /// Every body that was sent.
     sent: Vec<String>,
+    /// Reasons of discards that were acknowledged, and whose activities are not lost with a crash.
+    reasons: Vec<String>,
 }
-
-/// Lines of the trace that are shown.
-const TAIL_LINES: usize = 200;
 
 /// Runs a seed on the calling thread.
 pub fn run(seed: u64, features: Features) -> Result<Outcome, Broken> {
@@ -130,8 +136,16 @@ pub fn run(seed: u64, features: Features) -> Result<Outcome, Broken> {
     let scenario = Scenario::new(&mut rng, features);
     watch.note(format!("{scenario:?}"));
     let destinations = SimDestinations::new(watch.clone(), rng.fork());
-    let mut world =
-        World { watch, destinations, scenario, features, wall_ms: 1_760_000_000_000, serial: 0, sent: Vec::new() };
+    let mut world = World {
+        watch,
+        destinations,
+        scenario,
+        features,
+        wall_ms: 1_760_000_000_000,
+        serial: 0,
+        sent: Vec::new(),
+        reasons: Vec::new(),
+    };
     for life in 0..world.scenario.lives {
         live(&mut world, life, &mut rng);
         if world.watch.broken().is_some() {
@@ -143,7 +157,7 @@ pub fn run(seed: u64, features: Features) -> Result<Outcome, Broken> {
     }
     let (attempts, crashes) = world.watch.counts();
     match world.watch.broken() {
-        Some(broken) => Err(Broken { seed, broken, tail: world.watch.tail(TAIL_LINES) }),
+        Some(broken) => Err(Broken { seed, broken, course: world.watch.course() }),
         None => Ok(Outcome {
             trace_hash: world.watch.trace_hash(),
             events: world.watch.disk.accepted().len(),
@@ -157,6 +171,7 @@ pub fn run(seed: u64, features: Features) -> Result<Outcome, Broken> {
 fn live(world: &mut World, life: u32, rng: &mut fastrand::Rng) {
     let runtime = paused_runtime();
     let manners = world.scenario.manners;
+    let reasons = world.reasons.len();
     let (log, ended) = runtime.block_on(async {
         let begun = tokio::time::Instant::now();
         world.watch.begin_life(life);
@@ -194,6 +209,10 @@ fn live(world: &mut World, life: u32, rng: &mut fastrand::Rng) {
     log.crash(world.wall_ms);
     let downtime = if rng.bool() { 0 } else { rng.u64(..=60_000) };
     let (end, lasted) = ended;
+    if !matches!(end, Ok(End::Stopped)) {
+        // The last of the activities may be lost.
+        world.reasons.truncate(reasons);
+    }
     world.watch.end_life(!matches!(end, Ok(End::Stopped)), lasted, Duration::from_millis(downtime));
     world.wall_ms += downtime;
 }

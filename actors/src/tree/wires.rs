@@ -108,6 +108,11 @@ impl<K: Ord + Copy, T: Message> Roll<K, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
     }
 
+    /// Whether somebody answers for the key, or will again.
+    pub(crate) fn holds(&self, key: K) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
+    }
+
     /// A hint to the holder.
     pub(crate) fn hint(&self, key: K, msg: T) {
         if let Some((actor, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {

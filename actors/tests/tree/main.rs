@@ -7,6 +7,7 @@ mod discarding;
 mod limiting;
 mod ordering;
 mod recording;
+mod replay_bounds;
 mod replaying;
 mod retrying;
 mod selecting;

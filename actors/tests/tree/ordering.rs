@@ -212,3 +212,42 @@ async fn the_payload_of_a_parked_delivery_outlives_the_trim() {
     on.store(false, Ordering::Relaxed);
     world.until(subscription, &[parked], DeliveryStatus::Delivered).await;
 }
+
+/// After a change of the order two failed events of one key may be due: one sent again out of the dead letter, which
+/// holds the key back since the restart, and one that failed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_expires_without_holding_its_key_back_lets_nobody_pass() {
+    let world = World::start(refusing_bad(&Arc::new(AtomicBool::new(true)))).await;
+    let integration = world.integration().await;
+    let order = by_customer(OnFailure::Block);
+    let subscription = world.subscription_with(integration, quick_retries(&[]), |it| it.order = order).await;
+    let key = ResourceKey::Subscription(subscription);
+    let dead = world.post(integration, "ann:bad 1").await;
+    world.until(subscription, &[dead], DeliveryStatus::Dead).await;
+    let park = |resource: &mut Resource| {
+        let Resource::Subscription(it) = resource else { unreachable!() };
+        (it.order, it.retry) = (by_customer(OnFailure::Park), quick_retries(&[5]));
+        it.expires_after_s = Some(300);
+    };
+    world.update(key, park).await;
+    let failed = world.post(integration, "ann:bad 2").await;
+    world.until(subscription, &[failed], DeliveryStatus::Retrying).await;
+    let rest = |active: bool| {
+        move |resource: &mut Resource| {
+            let Resource::Subscription(it) = resource else { unreachable!() };
+            it.active = active;
+        }
+    };
+    world.update(key, rest(false)).await;
+    world.handle().replay("operator", subscription, dead).await.expect("it is dead");
+    let world = world.crash_and_restart().await;
+    world.transports.set_script(|_, _| Step::Answer(Verdict::Delivered, Duration::from_secs(20)));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let behind = world.post(integration, "ann:good").await;
+    world.update(key, rest(true)).await;
+    world.until(subscription, &[failed], DeliveryStatus::Dead).await;
+    world.until(subscription, &[dead, behind], DeliveryStatus::Delivered).await;
+    assert_eq!(world.delivered(subscription), [dead, behind]);
+    let destination = world.handle().config().current().configuration.subscriptions[&subscription].destination_id;
+    assert_eq!(world.transports.most_under_way(destination), 1, "one of a key at a time");
+}

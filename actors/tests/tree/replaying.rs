@@ -65,11 +65,11 @@ impl Down {
     }
 }
 
-fn dead_letters(rate_per_s: u32, start: bool) -> NewReplay {
+pub(crate) fn dead_letters(rate_per_s: u32, start: bool) -> NewReplay {
     NewReplay { query: ReplayQuery::DeadLetters(DeadLetterFilter::default()), target: None, rate_per_s, start }
 }
 
-fn events_of(integration: IntegrationId, subscription: SubscriptionId) -> EventFilter {
+pub(crate) fn events_of(integration: IntegrationId, subscription: SubscriptionId) -> EventFilter {
     EventFilter {
         integration,
         subscription,
@@ -85,7 +85,7 @@ fn events(filter: EventFilter, target: Option<SubscriptionId>) -> NewReplay {
     NewReplay { query: ReplayQuery::Events(filter), target, rate_per_s: 1_000, start: true }
 }
 
-async fn create(world: &World, wanted: NewReplay) -> ReplayId {
+pub(crate) async fn create(world: &World, wanted: NewReplay) -> ReplayId {
     world.handle().create_replay("operator", wanted).await.expect("a valid replay").id
 }
 
@@ -93,7 +93,7 @@ async fn job(world: &World, id: ReplayId) -> ReplayJob {
     world.state.job(id).await.expect("the state answers").expect("it is remembered")
 }
 
-async fn until(world: &World, id: ReplayId, wanted: ReplayStatus) -> ReplayJob {
+pub(crate) async fn until(world: &World, id: ReplayId, wanted: ReplayStatus) -> ReplayJob {
     for _ in 0..20_000 {
         let job = job(world, id).await;
         if job.status == wanted {
@@ -104,7 +104,7 @@ async fn until(world: &World, id: ReplayId, wanted: ReplayStatus) -> ReplayJob {
     panic!("the replay did not become {wanted:?}: {:?}", job(world, id).await);
 }
 
-async fn command(world: &World, id: ReplayId, command: ReplayCommand) -> ReplayStatus {
+pub(crate) async fn command(world: &World, id: ReplayId, command: ReplayCommand) -> ReplayStatus {
     world.handle().command_replay("operator", id, command).await.expect("it is possible now").status
 }
 
@@ -112,7 +112,7 @@ fn replays(world: &World) -> Vec<Seen> {
     world.transports.seen().into_iter().filter(|seen| seen.replay).collect()
 }
 
-fn replayed_events(world: &World) -> Vec<EventId> {
+pub(crate) fn replayed_events(world: &World) -> Vec<EventId> {
     replays(world).iter().map(|seen| seen.event).collect()
 }
 

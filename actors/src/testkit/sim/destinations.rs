@@ -157,7 +157,7 @@ impl Transport for SimTransport {
         let course = self.all.course(self.destination);
         tokio::time::sleep(course.answers_after / 2).await;
         if course.takes {
-            watch.taken(subscription, event.id);
+            watch.taken(subscription, event.id, consignment.replay);
         }
         tokio::time::sleep(course.answers_after / 2).await;
         if course.panics {

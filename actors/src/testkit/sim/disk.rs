@@ -10,8 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use tokio::sync::{Notify, oneshot};
 
+use super::orders::{Before, Orders};
 use crate::{
     domain::{
         delivery::{DeadLetter, DeliveryStatus, Position},
@@ -21,6 +23,7 @@ use crate::{
     },
     ports::{
         clock::Clock,
+        config_store::ConfigStore,
         event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
         state_store::{
             DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
@@ -42,6 +45,7 @@ struct Kept {
     events: BTreeMap<EventId, Arc<Event>>,
     accepted: BTreeMap<EventId, Arc<Event>>,
     died: HashSet<(SubscriptionId, EventId)>,
+    orders: Orders,
     last: u128,
 }
 
@@ -65,6 +69,24 @@ impl Disk {
         self.kept().died.contains(&(subscription, event))
     }
 
+    /// What operators asked for.
+    pub(super) fn orders<T>(&self, look: impl FnOnce(&mut Orders) -> T) -> T {
+        look(&mut self.kept().orders)
+    }
+
+    pub(super) fn wrong_order(&self) -> Option<String> {
+        self.kept().orders.wrong().map(str::to_owned)
+    }
+
+    /// Times that an operator's replay made this delivery due.
+    pub(super) fn times_again(&self, subscription: SubscriptionId, event: EventId) -> u32 {
+        self.kept().orders.again((subscription, event))
+    }
+
+    pub(super) fn times_mean_nothing(&self) {
+        self.kept().orders.timeless = true;
+    }
+
     fn add(&self, request: Request, now_ms: u64, random: u16) -> Answer {
         let mut kept = self.kept();
         match request {
@@ -84,6 +106,9 @@ impl Disk {
                         kept.died.insert((*subscription, *event));
                     }
                 }
+                let configuration = self.config.load().now_or_never().and_then(Result::ok).unwrap_or_default();
+                let Kept { events, orders, .. } = &mut *kept;
+                orders.committed(&ops, &Before { state: &self.state, configuration: &configuration, events });
                 self.state.apply(&ops);
                 Answer::Recorded(reply)
             }

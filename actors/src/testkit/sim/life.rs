@@ -9,7 +9,7 @@ use super::{
     destinations::Mood,
     disk::{Manners, SimLog},
     programs::{SimPrograms, SimProviders},
-    scenario,
+    scenario::{self, Scenario},
 };
 use crate::{
     configuration::{Kind, Write},
@@ -18,7 +18,6 @@ use crate::{
         event::{Arrival, NewEvent},
         headers::HeaderBlock,
         ids::{DestinationId, EndpointId, IntegrationId},
-        order::{OnFailure, Order},
     },
     ports::{
         clock::Clock,
@@ -42,8 +41,8 @@ pub(super) struct Life {
     pub(super) tree: Tree,
     pub(super) log: SimLog,
     pub(super) clock: Arc<TestClock>,
-    rng: fastrand::Rng,
-    features: Features,
+    pub(super) rng: fastrand::Rng,
+    pub(super) features: Features,
 }
 
 /// What keeps a life from going on.
@@ -81,7 +80,8 @@ impl Life {
             },
             clock: clock.clone(),
         };
-        let options = TreeOptions { retention: world.scenario.retention, ..TreeOptions::default() };
+        let Scenario { retention, dead_letters, .. } = world.scenario;
+        let options = TreeOptions { retention, dead_letters, ..TreeOptions::default() };
         let started = Tree::start(ports, options, board).await;
         let features = world.features;
         (log.clone(), started.map(|tree| Self { tree, log, clock, rng: own, features }))
@@ -134,7 +134,7 @@ impl Life {
     }
 
     /// Writes resources, and tells the watch what stands.
-    async fn write(&self, world: &World, resources: Vec<Resource>) {
+    pub(super) async fn write(&self, world: &World, resources: Vec<Resource>) {
         let current = self.handle().config().current().configuration.clone();
         let writes: Vec<Write> = resources
             .into_iter()
@@ -150,7 +150,15 @@ impl Life {
         for write in &writes {
             match &write.resource {
                 Some(Resource::Subscription(subscription)) => world.watch.configured(subscription, false),
-                Some(Resource::Destination(destination)) => world.watch.limited(destination),
+                Some(Resource::Destination(destination)) => {
+                    world.watch.limited(destination);
+                    if destination.status == DestinationStatus::Active {
+                        world.watch.roused(|subscription| subscription.destination_id == destination.id);
+                    }
+                }
+                Some(Resource::Integration(integration)) if integration.status == IntegrationStatus::Active => {
+                    world.watch.roused(|subscription| subscription.integration_id == integration.id);
+                }
                 _ => {}
             }
         }
@@ -191,6 +199,7 @@ impl Life {
                 return Err(Cut::GaveUp);
             }
             self.step(world).await?;
+            world.watch.look_at_orders();
         }
         let wait = self.rng.u64(..=2_000);
         Ok(match self.rng.u8(..4) {
@@ -216,7 +225,7 @@ impl Life {
         match self.rng.u8(..20) {
             0..=9 => self.post(world)?,
             10..=13 => self.change_mood(world),
-            14 | 15 => self.replay_one(world).await,
+            14 | 15 => self.operate(world).await,
             16 if world.scenario.clock_jumps => {
                 let by_ms = self.rng.i64(-600_000..=600_000);
                 world.watch.note(format!("the clock jumps by {by_ms} ms"));
@@ -288,15 +297,6 @@ impl Life {
         world.destinations.set_mood(destination, mood);
     }
 
-    async fn replay_one(&mut self, world: &World) {
-        let Ok(letters) = self.handle().ports().state.dead_letters(None, 50).await else { return };
-        let Some(letter) = self.rng.choice(letters) else { return };
-        // Asked for from the moment that it is written down, acknowledged or not.
-        world.watch.replay_asked(letter.subscription, letter.event);
-        let replayed = self.handle().replay("operator", letter.subscription, letter.event).await;
-        world.watch.note(format!("replay {} {}: {}", letter.subscription, letter.event, replayed.is_ok()));
-    }
-
     async fn reconfigure(&mut self, world: &World) {
         let configuration = self.handle().config().current().configuration.clone();
         let Some(mut subscription) =
@@ -354,56 +354,10 @@ impl Life {
     }
 
     /// The world is kind again, and operators do their part.
-    pub(super) async fn heal(&mut self, world: &World) {
+    pub(super) async fn heal(&mut self, world: &mut World) {
         world.watch.note("everything heals");
         world.destinations.heal();
         self.log.set_manners(Manners { commit_ms_max: 5, read_ms_max: 0, reads_failing: 0 });
         self.care(world).await;
-    }
-
-    /// What an operator who watches would do: switch on what rests, send again what holds others back.
-    pub(super) async fn care(&self, world: &World) {
-        let configuration = self.handle().config().current().configuration.clone();
-        let mut changed = Vec::new();
-        for integration in configuration.integrations.values().filter(|it| it.status != IntegrationStatus::Active) {
-            let active = Integration { status: IntegrationStatus::Active, ..Integration::clone(integration) };
-            changed.push(Resource::Integration(active));
-        }
-        for destination in configuration.destinations.values().filter(|it| it.status != DestinationStatus::Active) {
-            let status = DestinationStatus::Active;
-            changed.push(Resource::Destination(Destination { status, ..Destination::clone(destination) }));
-        }
-        for subscription in configuration.subscriptions.values().filter(|it| !it.active) {
-            changed.push(Resource::Subscription(Subscription { active: true, ..Subscription::clone(subscription) }));
-        }
-        if !changed.is_empty() {
-            self.write(world, changed).await;
-        }
-        let Ok(letters) = self.handle().ports().state.dead_letters(None, usize::MAX).await else { return };
-        for letter in letters {
-            let Some(subscription) = configuration.subscriptions.get(&letter.subscription) else { continue };
-            let blocks = subscription.order.on_failure() == Some(OnFailure::Block);
-            let hopeless =
-                world.watch.disk.accepted_event(letter.event).is_none_or(|event| {
-                    event.arrival.body.ends_with(b"fault") || event.arrival.body.ends_with(b"boom")
-                });
-            if blocks && hopeless {
-                // No replay helps; the order must give way.
-                let order = match &subscription.order {
-                    Order::FifoByKey { key, .. } => Order::FifoByKey { key: key.clone(), on_failure: OnFailure::Park },
-                    _ => Order::Fifo { on_failure: OnFailure::Park },
-                };
-                self.write(
-                    world,
-                    vec![Resource::Subscription(Subscription { order, ..Subscription::clone(subscription) })],
-                )
-                .await;
-                return;
-            }
-            if blocks {
-                world.watch.replay_asked(letter.subscription, letter.event);
-                let _ = self.handle().replay("operator", letter.subscription, letter.event).await;
-            }
-        }
     }
 }

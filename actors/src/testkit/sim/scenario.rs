@@ -17,6 +17,7 @@ use crate::{
         shaping::{BreakerPolicy, Concurrency, DestinationLimits, Rate, RetryBudget},
         transform::Transform,
     },
+    replay::DeadLetterRetention,
     scheduler::Retention,
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Scenario {
     pub(super) steps: u32,
     pub(super) manners: Manners,
     pub(super) retention: Retention,
+    pub(super) dead_letters: DeadLetterRetention,
     pub(super) clock_jumps: bool,
 }
 
@@ -52,6 +54,11 @@ impl Scenario {
             steps: rng.u32(5..=25),
             manners,
             retention: Retention { age_max, ..Retention::default() },
+            dead_letters: if features.replays && rng.u8(..5) == 0 {
+                DeadLetterRetention(Duration::from_secs(1_200))
+            } else {
+                DeadLetterRetention::default()
+            },
             clock_jumps: features.clock_jumps && rng.u8(..5) == 0,
         }
     }

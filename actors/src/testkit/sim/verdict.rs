@@ -6,7 +6,9 @@ use futures_util::FutureExt;
 
 use super::{
     World,
-    watch::{Known, Story, lane, selects},
+    orders::source,
+    rules::{lane, selects},
+    watch::{Known, Story},
 };
 use crate::{
     domain::{
@@ -15,7 +17,9 @@ use crate::{
         ids::{EventId, SubscriptionId},
         limits::POISON_CRASHES,
         order::OnFailure,
+        replay::ReplayStatus,
     },
+    ports::config_store::ConfigStore,
     ports::state_store::{DeliveryState, Mark, StateStore},
 };
 
@@ -30,15 +34,64 @@ enum Standing {
 
 /// The first delivery that is not settled, in words.
 pub(super) fn unsettled(world: &World) -> Option<String> {
-    deliveries(world).find_map(|(id, event, standing)| match standing {
+    let deliveries = deliveries(world).find_map(|(id, event, standing)| match standing {
         Standing::Settled => None,
         Standing::Unsettled(why) | Standing::Wrong(why) => Some(format!("subscription {id}, event {event}: {why}")),
-    })
+    });
+    deliveries.or_else(|| unsettled_replay(world))
+}
+
+/// A bulk replay that has not ended, or an event from before a subscription's start that is still on its way to it.
+fn unsettled_replay(world: &World) -> Option<String> {
+    let (going, again) = world.watch.disk.orders(|orders| {
+        let going = orders.jobs().find(|(job, _)| !job.status.has_ended()).map(|(job, _)| format!("still {job:?}"));
+        (going, orders.all_again().map(|(key, _)| key).collect::<Vec<_>>())
+    });
+    let known = world.watch.seen().known.clone();
+    let early = again.into_iter().filter(|(id, event)| {
+        known.get(id).is_some_and(|known| !known.deleted && *event <= known.subscription.start_after)
+    });
+    going.or_else(|| early.map(|key| (key, world.watch.durable(key.0, key.1))).find_map(still_due))
+}
+
+fn still_due(((id, event), durable): ((SubscriptionId, EventId), DeliveryState)) -> Option<String> {
+    let DeliveryState::Record(record) = durable else {
+        return Some(format!("{id} {event}: its replay left no record"));
+    };
+    let settled = matches!(record.status, DeliveryStatus::Delivered | DeliveryStatus::Dead | DeliveryStatus::Discarded);
+    (!settled).then(|| format!("subscription {id}, event {event}, from before its start: still {record:?}"))
 }
 
 /// The first invariant that does not hold at the end.
 pub(super) fn broken(world: &World) -> Option<String> {
-    unsettled(world).or_else(|| disorder(world))
+    unsettled(world).or_else(|| disorder(world)).or_else(|| half_replayed(world)).or_else(|| forgotten_reason(world))
+}
+
+/// A bulk replay that left something out, or a delivery that was replayed and never came as a replay.
+fn half_replayed(world: &World) -> Option<String> {
+    let deleted = |id: SubscriptionId| world.watch.seen().known.get(&id).is_none_or(|known| known.deleted);
+    world.watch.disk.orders(|orders| {
+        for (job, missing) in orders.jobs() {
+            if let Some(item) = missing.iter().find(|(target, _)| !deleted(*target)) {
+                return Some(format!("replay {} is done and left out {item:?}: {job:?}", job.id));
+            }
+            let needs = [job.only_target(), source(job)];
+            if job.status == ReplayStatus::Failed && !needs.into_iter().flatten().any(deleted) {
+                return Some(format!("replay {} failed for no reason: {}", job.id, job.note));
+            }
+        }
+        let taken = |key| world.watch.seen().stories.get(&key).map_or(0, |story| story.replays_taken);
+        orders.all_again().find(|(key, delivered)| taken(*key) < *delivered).map(|((id, event), delivered)| {
+            format!("subscription {id}, event {event}: recorded as replayed {delivered} times, taken fewer times")
+        })
+    })
+}
+
+/// A discard whose reason is not in the activity log.
+fn forgotten_reason(world: &World) -> Option<String> {
+    let log = world.watch.disk.config.activities(None, usize::MAX).now_or_never().and_then(Result::ok)?;
+    let kept = |reason: &String| log.iter().any(|entry| entry.activity.detail == *reason);
+    world.reasons.iter().find(|reason| !kept(reason)).map(|reason| format!("no activity has `{reason}`"))
 }
 
 fn deliveries(world: &World) -> impl Iterator<Item = (SubscriptionId, EventId, Standing)> {
@@ -70,16 +123,16 @@ fn standing(world: &World, known: &Known, event: &Event) -> Standing {
         DeliveryStatus::Pending | DeliveryStatus::Retrying | DeliveryStatus::Parked => {
             Standing::Unsettled(format!("still {record:?}"))
         }
-        DeliveryStatus::Cancelled | DeliveryStatus::Discarded => {
-            Standing::Wrong(format!("{:?}, and nobody asked for that", record.status))
-        }
+        // Each discard was looked at when it was recorded.
+        DeliveryStatus::Discarded => Standing::Settled,
+        DeliveryStatus::Cancelled => Standing::Wrong("cancelled, and nobody asked for that".to_owned()),
     }
 }
 
 fn delivered(story: &Story) -> Standing {
-    match story.first_taken {
-        Some(_) => Standing::Settled,
-        None => Standing::Wrong("recorded as delivered, and the destination never took it".to_owned()),
+    match story.first_taken.is_some() || story.replays_taken > 0 {
+        true => Standing::Settled,
+        false => Standing::Wrong("recorded as delivered, and the destination never took it".to_owned()),
     }
 }
 

@@ -12,16 +12,15 @@ use tokio::time::Instant;
 use super::{
     disk::Disk,
     limits::{Begun, Borne, Paced, attempts_max},
-    programs::{part, passes},
+    rules::{follows, lane, may_be_sent},
 };
 use crate::{
     domain::{
         config::{Destination, Subscription},
-        delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{DestinationId, EventId, SubscriptionId},
         limits::SUSPECT_CRASHES,
-        order::{OnFailure, Order},
+        order::OnFailure,
         shaping::DestinationLimits,
     },
     metrics::Counters,
@@ -45,14 +44,15 @@ pub(super) struct Known {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Story {
     pub(super) attempts: u32,
-    /// The rank of the first attempt that the destination took, whatever it answered.
+    /// The rank of the first attempt, other than a replay, that the destination took, whatever it answered.
     pub(super) first_taken: Option<u64>,
-    /// In which life hookmill last heard that it was delivered.
-    pub(super) delivered_in: Option<u32>,
+    /// In which life hookmill last heard that it was delivered, and how often it had been made due again by then.
+    pub(super) delivered_in: Option<(u32, u32)>,
     pub(super) failed: bool,
     /// It failed so that it may have been given up, whether or not that was still written down.
     pub(super) spent: bool,
-    pub(super) replays_asked: u32,
+    /// Attempts marked as a replay that the destination took.
+    pub(super) replays_taken: u32,
     under_way: u32,
 }
 
@@ -109,6 +109,8 @@ pub(super) struct Seen {
     pub(super) attempts: u64,
 }
 
+/// Suspects of one subscription that may be under way at once.
+const SUSPECTS_TOGETHER_MAX: usize = 16;
 /// A change of the configuration reaches the delivery actors within this.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -164,10 +166,8 @@ impl Watch {
         self.seen().trace.hash
     }
 
-    pub(super) fn tail(&self, lines: usize) -> Vec<String> {
-        let seen = self.seen();
-        let from = seen.trace.lines.len().saturating_sub(lines);
-        seen.trace.lines[from..].to_vec()
+    pub(super) fn course(&self) -> Vec<String> {
+        std::mem::take(&mut self.seen().trace.lines)
     }
 
     /// A life begins, on the current runtime.
@@ -201,6 +201,8 @@ impl Watch {
         let mut seen = self.seen();
         seen.ever_jumped = true;
         seen.jumped_until = seen.now() + Duration::from_secs(120);
+        drop(seen);
+        self.disk.times_mean_nothing();
     }
 
     /// From now on, or no longer, a change of the configuration may come into force.
@@ -224,6 +226,15 @@ impl Watch {
         known.window_max = known.window_max.max(window);
         known.subscription = subscription.clone();
         known.rests_since = if rests { known.rests_since.or(Some(now)) } else { None };
+    }
+
+    /// What makes these subscriptions rest may be taken away: they may run before it is known that they do, and rest
+    /// again by then.
+    pub(super) fn roused(&self, which: impl Fn(&Subscription) -> bool) {
+        let mut seen = self.seen();
+        for known in seen.known.values_mut().filter(|known| !known.deleted && which(&known.subscription)) {
+            known.rests_since = None;
+        }
     }
 
     /// The destination is limited so from now on.
@@ -258,9 +269,11 @@ impl Watch {
         }
     }
 
-    /// An operator asks for a replay, whether or not it comes to that.
-    pub(super) fn replay_asked(&self, subscription: SubscriptionId, event: EventId) {
-        self.seen().stories.entry((subscription, event)).or_default().replays_asked += 1;
+    /// What became durable of what operators asked for, where that is not what they asked for.
+    pub(super) fn look_at_orders(&self) {
+        if let Some(wrong) = self.disk.wrong_order() {
+            self.breaks(wrong);
+        }
     }
 
     /// What is on the disk about a delivery.
@@ -273,6 +286,8 @@ impl Watch {
     pub(super) fn attempt_begins(&self, id: SubscriptionId, event: &Event, attempt: u32, replay: bool, wall_ms: u64) {
         let durable = self.durable(id, event.id);
         let accepted = self.disk.accepted_event(event.id);
+        let made_due = self.disk.times_again(id, event.id);
+        self.look_at_orders();
         let mut seen = self.seen();
         let now = seen.now();
         seen.attempts += 1;
@@ -284,7 +299,7 @@ impl Watch {
         let Some(known) = seen.known.get(&id).cloned() else {
             return seen.breaks(format!("{what}: there is no such subscription"));
         };
-        if let Err(why) = may_be_sent(&known.subscription, event) {
+        if let Err(why) = may_be_sent(&known.subscription, event, replay) {
             seen.breaks(format!("{what}: {why}"));
         }
         if !seen.changing && known.rests_since.is_some_and(|since| now > since + HEARD_WITHIN) {
@@ -300,21 +315,18 @@ impl Watch {
         let early = !retry.dead_statuses.is_empty() || retry.age_max_s.is_some();
         let last_attempt = if early { 1 } else { attempts_max(retry) };
         let story = seen.stories.entry((id, event.id)).or_default();
-        let (again, asked) = (story.delivered_in == Some(life), story.replays_asked);
+        let again = story.delivered_in == Some((life, made_due));
         story.attempts += 1;
         story.spent |= attempt >= last_attempt;
         story.under_way += 1;
-        if restarts == 0 && again && !replay {
+        if restarts == 0 && again {
             seen.breaks(format!("{what}: it was delivered before, and nothing broke since"));
-        }
-        if replay && asked == 0 {
-            seen.breaks(format!("{what}: nobody asked for a replay"));
         }
         seen.check_window(&self.disk, &known, restarts);
         // A suspect waits for a note on the disk after it was admitted.
         let late = matches!(&durable, DeliveryState::Record(record) if record.crashes >= SUSPECT_CRASHES);
         let begun = Begun { retry: attempt > 1 && !replay, replay, late };
-        seen.check_limits(&known, begun, &what);
+        seen.check_limits(&self.disk, &known, begun, &what);
         if late {
             // Nor does its own time say when the next one may begin.
             seen.forget_pace(&known);
@@ -322,11 +334,16 @@ impl Watch {
     }
 
     /// The destination took what was sent.
-    pub(super) fn taken(&self, subscription: SubscriptionId, event: EventId) {
+    pub(super) fn taken(&self, subscription: SubscriptionId, event: EventId, replay: bool) {
         let mut seen = self.seen();
         seen.taken += 1;
         let rank = seen.taken;
-        seen.stories.entry((subscription, event)).or_default().first_taken.get_or_insert(rank);
+        let story = seen.stories.entry((subscription, event)).or_default();
+        if replay {
+            story.replays_taken += 1;
+        } else {
+            story.first_taken.get_or_insert(rank);
+        }
     }
 
     /// The attempt's end, as hookmill hears it; `None`: it panicked. `bad`: it speaks against the destination's health.
@@ -337,6 +354,7 @@ impl Watch {
         delivered: Option<bool>,
         bad: bool,
     ) {
+        let made_due = self.disk.times_again(subscription, event);
         let mut seen = self.seen();
         seen.note_end(subscription, bad);
         let (now, life) = (seen.now(), seen.life);
@@ -344,19 +362,22 @@ impl Watch {
         let story = seen.stories.entry((subscription, event)).or_default();
         story.under_way = story.under_way.saturating_sub(1);
         match delivered {
-            Some(true) => story.delivered_in = Some(life),
+            Some(true) => story.delivered_in = Some((life, made_due)),
             Some(false) | None => story.failed = true,
         }
     }
 }
 
 impl Seen {
-    fn check_limits(&mut self, known: &Known, begun: Begun, what: &str) {
+    fn check_limits(&mut self, disk: &Disk, known: &Known, begun: Begun, what: &str) {
         let (now, restarts) = (self.now(), self.restarts());
         let subscription = &known.subscription;
         let limits = self.limits.get(&subscription.destination_id).copied().unwrap_or_default();
-        // What could not be rendered was a first attempt that nobody saw, in every life that took it up.
-        let unseen = self.faulty * (self.life + 1);
+        // What could not be rendered was a first attempt that nobody saw, in every life that took it up, of every
+        // subscription that shares the destination.
+        let sharing = self.known.values().filter(|it| it.subscription.destination_id == subscription.destination_id);
+        let not_rendered = self.faulty * (self.life + 1) * u32::try_from(sharing.count()).unwrap_or(u32::MAX);
+        let unseen = not_rendered + self.not_noted(disk, subscription.destination_id);
         let borne = self.borne.entry(subscription.destination_id).or_default();
         if let Err(why) = borne.begin(&limits, begun, unseen, now) {
             self.breaks(format!("destination {}, {what}: {why}", subscription.destination_id));
@@ -369,6 +390,27 @@ impl Seen {
         {
             self.breaks(format!("{what}: {why}"));
         }
+    }
+
+    /// First attempts, at most, that their destination admitted and that wait for a note on the disk, as suspects do.
+    fn not_noted(&self, disk: &Disk, destination: DestinationId) -> u32 {
+        let starts = u64::from(self.life) + self.restarts() + 1;
+        if starts + 1 < u64::from(SUSPECT_CRASHES) {
+            return 0;
+        }
+        let own = self.known.values().filter(|known| known.subscription.destination_id == destination);
+        let waiting = own.map(|known| {
+            let id = known.subscription.id;
+            let position = disk.state.position(id).now_or_never().and_then(Result::ok).flatten().unwrap_or_default();
+            let suspects = position.open.iter().filter(|event| {
+                let idle = self.stories.get(&(id, **event)).is_none_or(|story| story.under_way == 0);
+                let read = disk.state.delivery(id, **event).now_or_never().and_then(Result::ok);
+                // The count of the start under way may not be on the disk yet.
+                idle && matches!(read, Some(DeliveryState::Record(record)) if record.crashes + 1 >= SUSPECT_CRASHES)
+            });
+            suspects.count().min(SUSPECTS_TOGETHER_MAX)
+        });
+        u32::try_from(waiting.sum::<usize>()).unwrap_or(u32::MAX)
     }
 
     fn forget_pace(&mut self, known: &Known) {
@@ -403,7 +445,8 @@ impl Seen {
                 let Some((lane, on_failure)) = lane(&known.subscription, &stored) else { continue };
                 // What was passed over, or died and was sent again, goes beside the others.
                 let aside = self.stories.get(&(id, *event)).is_some_and(|story| story.failed);
-                let free = disk.ever_dead(id, *event) || (on_failure == OnFailure::Skip && aside);
+                let again = disk.ever_dead(id, *event) || disk.times_again(id, *event) > 0;
+                let free = again || (on_failure == OnFailure::Skip && aside);
                 if !free && !lanes.insert(lane) {
                     self.breaks(format!("subscription {id}: two of one order key are under way: {under_way:?}"));
                     break;
@@ -418,72 +461,4 @@ impl Seen {
             ));
         }
     }
-}
-
-/// Whether the subscription may send this event at all.
-fn may_be_sent(subscription: &Subscription, event: &Event) -> Result<(), &'static str> {
-    if event.id.integration() != subscription.integration_id {
-        return Err("it belongs to another integration");
-    }
-    if event.id <= subscription.start_after {
-        return Err("it came before the subscription's start");
-    }
-    match selects(subscription, event) {
-        true => Ok(()),
-        false => Err("the selection leaves it out"),
-    }
-}
-
-/// Whether the subscription takes the event; faulty ones count as taken.
-pub(super) fn selects(subscription: &Subscription, event: &Event) -> bool {
-    let body = &event.arrival.body;
-    let selection = &subscription.selection;
-    if body.ends_with(b"boom") {
-        return true;
-    }
-    selection.takes_type(part(body, 1))
-        && (body.ends_with(b"fault") || selection.filter.as_deref().is_none_or(|filter| passes(filter, body)))
-}
-
-/// The lane of an event, where the subscription keeps an order, and what a failure means in it.
-pub(super) fn lane(subscription: &Subscription, event: &Event) -> Option<(String, OnFailure)> {
-    match &subscription.order {
-        Order::Parallel => None,
-        Order::Fifo { on_failure } => Some((String::new(), *on_failure)),
-        Order::FifoByKey { on_failure, .. } => Some((part(&event.arrival.body, 0)?.to_owned(), *on_failure)),
-    }
-}
-
-/// Whether an attempt may follow on what is recorded. `wall_ms` is given where due times can be compared with it.
-fn follows(
-    subscription: &Subscription,
-    durable: &DeliveryState,
-    attempt: u32,
-    replay: bool,
-    wall_ms: Option<u64>,
-) -> Result<(), String> {
-    let record = match durable {
-        DeliveryState::Delivered { .. } => return Err("it is recorded as delivered".to_owned()),
-        DeliveryState::Unknown if attempt == 1 && !replay => return Ok(()),
-        DeliveryState::Unknown => return Err("nothing is recorded of earlier attempts".to_owned()),
-        DeliveryState::Record(record) => record,
-    };
-    let DeliveryRecord { status, attempts, due_ms, .. } = record;
-    match status {
-        DeliveryStatus::Pending | DeliveryStatus::Retrying | DeliveryStatus::Parked => {}
-        settled => return Err(format!("it is recorded as {settled:?}")),
-    }
-    if *attempts + 1 != attempt {
-        return Err(format!("{attempts} attempts are recorded"));
-    }
-    let allowed = attempts_max(&subscription.retry);
-    if attempt > allowed {
-        return Err(format!("{allowed} attempts are allowed"));
-    }
-    if let (Some(due_ms), Some(wall_ms)) = (due_ms, wall_ms)
-        && wall_ms < *due_ms
-    {
-        return Err(format!("it is due in {} ms", due_ms - wall_ms));
-    }
-    Ok(())
 }
