@@ -42,6 +42,8 @@ mod dedup;
 mod intake;
 pub(crate) mod marks;
 
+pub(crate) use self::intake::cancel_due;
+
 /// What may be said to an integration actor.
 pub(crate) enum IntegrationMsg {
     /// The router: the log has more for you. Never more than one waiting.
@@ -173,9 +175,10 @@ impl Actor for IntegrationActor {
             IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
                 state.args.reconcile.open();
-                state.reconcile(&me).await;
+                // What is rare is boxed: an actor's future is as large as the largest of what it may wait for.
+                Box::pin(state.reconcile(&me)).await;
             }
-            IntegrationMsg::Restart(subscription) => state.start(&me, subscription).await,
+            IntegrationMsg::Restart(subscription) => Box::pin(state.start(&me, subscription)).await,
             IntegrationMsg::Drain(reply) => state.drain(reply),
         }
         state.read_on(&me).await
@@ -212,7 +215,7 @@ impl IntegrationState {
                 recent: self.keys.clone(),
             };
             let after = self.intake;
-            let taking_in = async move { AssertUnwindSafe(intake.after(after)).catch_unwind().await };
+            let taking_in = Box::pin(async move { AssertUnwindSafe(intake.after(after)).catch_unwind().await });
             match here_or_beside(me, taking_in, read).await {
                 Some(Ok(result)) => self.take_in(me, result),
                 Some(Err(_)) => return Err(READ_PANICKED.into()),
@@ -328,14 +331,14 @@ impl IntegrationState {
     fn remove(&mut self, subscription: SubscriptionId) {
         self.args.wires.deliveries.remove(subscription);
         self.args.wires.paces.forget(subscription);
-        self.args.wires.records.forget(Owner::Subscription(subscription));
+        self.args.wires.records.forget(&*self.args.ports.log, Owner::Subscription(subscription));
         let Some(child) = self.deliveries.remove(&subscription) else { return };
         if let Some(actor) = child.actor {
             actor.actor().stop(Some("subscription deleted".to_owned()));
         }
         let ports = self.args.ports.clone();
         tokio::spawn(async move {
-            if let Err(error) = intake::cancel_due(&ports, subscription).await {
+            if let Err(error) = cancel_due(&ports, subscription).await {
                 tracing::warn!(subscription = subscription.0, %error, "retries of a deleted subscription remain");
             }
         });

@@ -13,9 +13,13 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, RpcRep
 use tokio::time::Instant;
 
 use crate::{
-    domain::{config::IntegrationStatus, ids::IntegrationId},
-    integration::{IntegrationActor, IntegrationArgs, IntegrationMsg},
+    domain::{
+        config::IntegrationStatus,
+        ids::{IntegrationId, SubscriptionId},
+    },
+    integration::{IntegrationActor, IntegrationArgs, IntegrationMsg, cancel_due},
     metrics::add,
+    ports::event_log::LogError,
     recorder::Owner,
     router::gate::Gate,
     tree::{
@@ -113,6 +117,7 @@ impl Actor for IntegrationsActor {
         args.wires.integrations.set(me.clone());
         args.wires.changed.take();
         let all = args.wires.config.current().configuration.integrations.keys().copied().collect();
+        tokio::spawn(cancel_forgotten(args.ports.clone(), args.wires.clone()));
         let mut state = IntegrationsState { args, children: BTreeMap::new() };
         state.reconcile(&me, all).await;
         Ok(state)
@@ -203,7 +208,7 @@ impl IntegrationsState {
     fn remove(&mut self, id: IntegrationId) {
         let Some(child) = self.children.remove(&id) else { return };
         self.args.wires.intakes.remove(id);
-        self.args.wires.records.forget(Owner::Integration(id));
+        self.args.wires.records.forget(&*self.args.ports.log, Owner::Integration(id));
         // First, as it cancels the retries of the subscriptions that went with it.
         child.reconcile();
         if let Some(actor) = &child.actor {
@@ -314,6 +319,23 @@ impl IntegrationsState {
             }
             let _ = reply.send(());
         });
+    }
+}
+
+/// Cancels what waits for subscriptions that were deleted right before a crash.
+async fn cancel_forgotten(ports: Ports, wires: Wires) {
+    let mut after = SubscriptionId(0);
+    let cancelled = async {
+        while let Some(subscription) = ports.state.next_waiting(after).await? {
+            if !wires.config.current().configuration.subscriptions.contains_key(&subscription) {
+                cancel_due(&ports, subscription).await?;
+            }
+            after = subscription;
+        }
+        Ok::<(), LogError>(())
+    };
+    if let Err(error) = cancelled.await {
+        tracing::warn!(%error, "retries of deleted subscriptions may remain; the next start looks for them again");
     }
 }
 

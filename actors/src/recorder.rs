@@ -60,6 +60,13 @@ pub(crate) struct Standing {
     hurries: Gate,
 }
 
+impl Standing {
+    /// It stands in that line no more. To be said before it is taken: what is added from here on asks again.
+    fn leave(&self, hurried: bool) {
+        if hurried { self.hurries.open() } else { self.waits.open() }
+    }
+}
+
 /// Whose account it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
@@ -101,9 +108,11 @@ impl RecordDesk {
         }
     }
 
-    /// The owner is gone for good.
-    pub(crate) fn forget(&self, owner: Owner) {
-        if let Some(before) = lock(&self.0.open).remove(&owner).and_then(|before| before.upgrade()) {
+    /// The owner is gone for good. What it had settled is recorded, and nothing after that.
+    pub(crate) fn forget(&self, log: &dyn EventLog, owner: Owner) {
+        let before = lock(&self.0.open).remove(&owner).and_then(|before| before.upgrade());
+        if let Some(before) = before {
+            self.commit(log, [before.clone()]);
             before.close();
         }
     }
@@ -129,6 +138,18 @@ impl RecordDesk {
     /// Records what the account has now.
     pub(crate) fn now(&self, log: &dyn EventLog, account: &Arc<impl Account + 'static>) {
         self.commit(log, [account.clone() as Arc<dyn Account>]);
+    }
+
+    /// Records what all accounts have now.
+    pub(crate) fn everything(&self, log: &dyn EventLog) {
+        let lines = std::mem::take(&mut *lock(&self.0.lines));
+        let lines = [(lines.hurried, true), (lines.waiting, false)];
+        let waiting = lines.into_iter().flat_map(|(line, hurries)| line.into_iter().map(move |one| (one, hurries)));
+        let all = waiting.map(|((_, account), hurries)| {
+            account.standing().leave(hurries);
+            account
+        });
+        self.commit(log, all);
     }
 
     /// Hands in what these have, as one commit where it is not too much. The accounts hear when it is durable.
@@ -184,13 +205,7 @@ impl RecordDesk {
                 break;
             };
             let Some((_, account)) = line.pop_front() else { break };
-            let standing = account.standing();
-            // Before it is taken: what is added from here on asks again.
-            if hurries {
-                standing.hurries.open();
-            } else {
-                standing.waits.open();
-            }
+            account.standing().leave(hurries);
             due.push(account);
         }
         due

@@ -15,7 +15,7 @@ pub use self::{
     retention::DeadLetterRetention,
     scan::{Letters, letters},
 };
-use self::{jobs::RECORDED_WITHIN, pace::Pace, retention::Sweep};
+use self::{jobs::HEARD_WITHIN, pace::Pace, retention::Sweep};
 use crate::{
     domain::{
         activity::{Activity, ActivityResult},
@@ -168,7 +168,7 @@ impl Actor for ReplayActor {
         let active: Vec<ReplayId> =
             state.jobs.iter().filter(|(_, live)| live.job.status.is_active()).map(|(id, _)| *id).collect();
         for id in active {
-            state.schedule(&me, id, Instant::now() + RECORDED_WITHIN);
+            state.schedule(&me, id, Instant::now() + HEARD_WITHIN);
         }
         me.send_interval(retention::SWEEP_EVERY, || ReplayMsg::Sweep);
         state.wires.replays.set(me);

@@ -117,6 +117,10 @@ impl StateStore for MemoryState {
         Ok(Vec::new())
     }
 
+    async fn next_waiting(&self, _after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError> {
+        Ok(None)
+    }
+
     async fn marks(
         &self,
         _integration: IntegrationId,

@@ -82,7 +82,7 @@ pub(super) fn parse_lane(key: &[u8]) -> Option<InLane> {
 }
 
 /// `l` and `q` keys: of a subscription, by a number, for an event.
-fn ordered(letter: u8, subscription: SubscriptionId, by: u64, event: EventId) -> [u8; 29] {
+pub(super) fn ordered(letter: u8, subscription: SubscriptionId, by: u64, event: EventId) -> [u8; 29] {
     let mut key = [0; 29];
     key[..5].copy_from_slice(&number(letter, subscription.0));
     key[5..13].copy_from_slice(&by.to_be_bytes());
@@ -93,6 +93,11 @@ fn ordered(letter: u8, subscription: SubscriptionId, by: u64, event: EventId) ->
 fn parse_ordered(key: &[u8]) -> Option<(u64, EventId)> {
     let (by, event) = key.get(5..)?.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*by), EventId::from_bytes(event.try_into().ok()?)))
+}
+
+/// Whose an `l` or `q` key is.
+pub(super) fn parse_subscription(key: &[u8]) -> Option<SubscriptionId> {
+    Some(SubscriptionId(u32::from_be_bytes(*key.get(1..)?.first_chunk::<4>()?)))
 }
 
 pub(super) fn needed(event: EventId, subscription: SubscriptionId) -> [u8; 21] {
@@ -107,7 +112,7 @@ pub(super) fn parse_needed(key: &[u8]) -> Option<EventId> {
     Some(EventId::from_bytes(*key.get(1..)?.first_chunk::<16>()?))
 }
 
-fn number(letter: u8, number: u32) -> [u8; 5] {
+pub(super) fn number(letter: u8, number: u32) -> [u8; 5] {
     let [a, b, c, d] = number.to_be_bytes();
     [letter, a, b, c, d]
 }

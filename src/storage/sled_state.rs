@@ -152,6 +152,10 @@ impl StateStore for SledState {
         self.scan(move |shared| shared.lanes(subscription)).await
     }
 
+    async fn next_waiting(&self, after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError> {
+        self.scan(move |shared| shared.next_waiting(after)).await
+    }
+
     async fn marks(
         &self,
         integration: IntegrationId,
@@ -300,6 +304,18 @@ impl Shared {
         let last = keys::due(subscription, Due { due_ms: until_ms, event: EventId::MAX });
         let entries = self.range(&first, &last).take(limit);
         entries.map(|item| item.and_then(|(key, _)| keys::parse_due(&key).ok_or_else(|| malformed(&key)))).collect()
+    }
+
+    fn next_waiting(&self, after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError> {
+        self.db.check()?;
+        let Some(next) = after.0.checked_add(1) else { return Ok(None) };
+        let first_of = |letter| {
+            let first = keys::number(letter, next);
+            let last = keys::ordered(letter, SubscriptionId(u32::MAX), u64::MAX, EventId::MAX);
+            let found = self.range(&first, &last).next().transpose()?;
+            found.map(|(key, _)| keys::parse_subscription(&key).ok_or_else(|| malformed(&key))).transpose()
+        };
+        Ok([first_of(keys::DUE)?, first_of(keys::LANE)?].into_iter().flatten().min())
     }
 
     fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {

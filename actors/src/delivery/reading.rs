@@ -115,7 +115,7 @@ impl DeliveryState {
         }
         self.reading = true;
         let look = self.look();
-        let looking = async move { look.at(upto, events).await };
+        let looking = Box::pin(async move { look.at(upto, events).await });
         let prepared = move |result| DeliveryMsg::Prepared { upto: last, result };
         if let Some(result) = here_or_beside(me, looking, prepared).await {
             self.take_prepared(me, last, result);

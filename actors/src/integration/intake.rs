@@ -109,7 +109,7 @@ pub(super) fn record(integration: IntegrationId, upto: EventId, mut notes: Vec<N
 const CANCEL_BATCH: usize = 256;
 
 /// Cancels everything of a subscription that is due or parked; each has the outcome `cancelled` afterwards.
-pub(super) async fn cancel_due(ports: &Ports, subscription: SubscriptionId) -> Result<(), LogError> {
+pub(crate) async fn cancel_due(ports: &Ports, subscription: SubscriptionId) -> Result<(), LogError> {
     loop {
         // What a delivery actor that was just stopped had handed in comes first.
         ports.log.commit(Vec::new())?.await?;

@@ -182,6 +182,8 @@ pub trait StateStore: Send + Sync {
     async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError>;
     /// Deliveries of a subscription whose record has a lane and is retrying, parked or dead, by lane and event.
     async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError>;
+    /// The first subscription above `after` that has anything due, or a record that [`StateStore::lanes`] tells of.
+    async fn next_waiting(&self, after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError>;
     /// The marks of an integration's events after `after` and up to `upto`, ascending.
     async fn marks(
         &self,

@@ -19,10 +19,9 @@ use crate::{
     ports::{event_log::LogError, state_store::StateOp},
 };
 
-/// What delivery actors decide is handed to the log within this, also where ten thousand of them share its commits: a
-/// round of the recorder takes half a second then. A plan is not made earlier: what it did not find yet, though it
-/// stood there when the job was made, would take the place of something else.
-pub(super) const RECORDED_WITHIN: Duration = Duration::from_secs(1);
+/// Within this, delivery actors hear of the attempts that have ended. A plan is not made earlier: what it did not find
+/// yet, though it stood there when the job was made, would take the place of something else.
+pub(super) const HEARD_WITHIN: Duration = Duration::from_millis(200);
 
 impl Live {
     pub(super) fn new(job: ReplayJob) -> Self {
@@ -76,7 +75,7 @@ impl ReplayState {
             self.jobs.remove(&id);
         }
         self.jobs.insert(job.id, Live::new(job.clone()));
-        self.schedule(me, job.id, Instant::now() + RECORDED_WITHIN);
+        self.schedule(me, job.id, Instant::now() + HEARD_WITHIN);
         self.note(author, "replay.created", format!("replay {id}"), ActivityResult::Ok, "");
         Ok(job)
     }

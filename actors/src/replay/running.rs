@@ -70,7 +70,8 @@ impl ReplayState {
     /// Counts the next part of what the job covers.
     async fn plan(&self, mut job: ReplayJob) -> Result<Step, LogError> {
         if job.cursor == first_cursor(&job.query) {
-            // What was handed in before is recorded once this is.
+            // What was decided before is recorded once this is.
+            self.wires.records.everything(&*self.ports.log);
             self.commit(Vec::new()).await?;
         }
         let snapshot = self.wires.config.current();

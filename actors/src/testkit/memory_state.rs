@@ -111,6 +111,14 @@ impl Maps {
             | DeliveryStatus::Discarded => None,
         })
     }
+
+    /// What holds others back in a lane, or is held back in it.
+    fn held(&self) -> impl Iterator<Item = (&(SubscriptionId, EventId), u64)> {
+        let held = self.records.iter().filter(|(_, record)| {
+            matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead)
+        });
+        held.filter_map(|(key, record)| record.lane.map(|lane| (key, lane)))
+    }
 }
 
 #[async_trait]
@@ -145,14 +153,17 @@ impl StateStore for MemoryState {
 
     async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
         let maps = self.maps();
-        let own = maps.records.range((subscription, EventId::ZERO)..=(subscription, EventId::MAX));
-        let held = own.filter(|(_, record)| {
-            matches!(record.status, DeliveryStatus::Retrying | DeliveryStatus::Parked | DeliveryStatus::Dead)
-        });
-        let mut lanes: Vec<InLane> =
-            held.filter_map(|((_, event), record)| record.lane.map(|lane| InLane { lane, event: *event })).collect();
+        let own = maps.held().filter(|((of, _), _)| *of == subscription);
+        let mut lanes: Vec<InLane> = own.map(|((_, event), lane)| InLane { lane, event: *event }).collect();
         lanes.sort_unstable();
         Ok(lanes)
+    }
+
+    async fn next_waiting(&self, after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError> {
+        let maps = self.maps();
+        let due = maps.due().map(|((of, _), _)| *of);
+        let held = maps.held().map(|((of, _), _)| *of);
+        Ok(due.chain(held).filter(|of| *of > after).min())
     }
 
     async fn marks(

@@ -185,6 +185,33 @@ async fn deleting_a_subscription_cancels_its_retries() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_crash_right_after_the_deletion_leaves_no_retries_behind() {
+    let world = World::start(ScriptedTransports::new(|_, _| FAIL)).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[3_600])).await;
+    let events = world.post_many(integration, 300).await;
+    world.until(subscription, &events, DeliveryStatus::Retrying).await;
+    world.delete(ResourceKey::Subscription(subscription)).await;
+    let world = world.crash_and_restart().await;
+    world.until(subscription, &events, DeliveryStatus::Cancelled).await;
+    assert_eq!(world.state.counts().await.unwrap().due, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_right_before_the_deletion_is_on_record() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[60])).await;
+    let events = world.post_many(integration, 20).await;
+    while world.transports.seen().len() < events.len() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    world.delete(ResourceKey::Subscription(subscription)).await;
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn new_events_go_on_while_thousands_of_slow_retries_are_made() {
     let failing = Arc::new(AtomicBool::new(true));
     let is_failing = failing.clone();

@@ -392,6 +392,10 @@ impl StateStore for SimState {
         self.state.lanes(subscription).await
     }
 
+    async fn next_waiting(&self, after: SubscriptionId) -> Result<Option<SubscriptionId>, LogError> {
+        self.state.next_waiting(after).await
+    }
+
     async fn marks(
         &self,
         integration: IntegrationId,
