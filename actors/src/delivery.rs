@@ -97,8 +97,8 @@ pub(crate) enum DeliveryMsg {
 struct Pending {
     event: Arc<Event>,
     lane: Option<u64>,
-    /// What is known of it; `None` before its first attempt.
-    record: Option<DeliveryRecord>,
+    /// What is known of it; `None` before its first attempt. Boxed: of most there is none.
+    record: Option<Box<DeliveryRecord>>,
     /// It stands in the due queue until its outcome is recorded.
     due: bool,
 }

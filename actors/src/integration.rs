@@ -97,7 +97,8 @@ pub(crate) struct IntegrationState {
     account: Arc<IntakeAccount>,
     reading: bool,
     more: bool,
-    deliveries: BTreeMap<SubscriptionId, Child>,
+    /// Boxed: a map's node has room for eleven.
+    deliveries: BTreeMap<SubscriptionId, Box<Child>>,
     marks: RecentMarks,
     keys: RecentKeys,
 }
@@ -298,7 +299,7 @@ impl IntegrationState {
                     let budget = RestartBudget::new(self.args.limit);
                     let child =
                         Child { plan, actor: None, budget, at: EventId::ZERO, credit: 0, woken: true, parked: false };
-                    self.deliveries.insert(id, child);
+                    self.deliveries.insert(id, Box::new(child));
                     self.start(me, id).await;
                 }
             }

@@ -14,7 +14,7 @@ use crate::{
     gateway::Gateway,
     load::LoadArgs,
     process::{Scratch, Server, load},
-    report::table,
+    report::{median, table},
 };
 
 /// How many.
@@ -23,8 +23,11 @@ pub(crate) struct ManyArgs {
     /// Integrations.
     #[arg(long, default_value_t = 10_000)]
     integrations: u64,
-    /// Seconds of load at full speed, for one integration and for all.
-    #[arg(long, default_value_t = 15.0)]
+    /// Rounds of load at full speed, to one integration and to all in turn; the ratio is the median over them.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Seconds of each load.
+    #[arg(long, default_value_t = 6.0)]
     seconds: f64,
     /// Keep-alive connections of the sender.
     #[arg(long, default_value_t = 64)]
@@ -34,35 +37,45 @@ pub(crate) struct ManyArgs {
     body_bytes: usize,
 }
 
-/// Measures and prints.
+/// Measures and prints. Both gateways run throughout and are loaded in turn: the one that rests costs the other nothing.
 pub(crate) fn run(args: &ManyArgs, binary: &Path, directory: &Path) -> Result<Value> {
     let scratch = Scratch::below(directory)?;
-    let (data, sink) = (scratch.path().join("data"), Server::sink()?);
-    let (gateway, _) = Gateway::start(binary, &data)?;
+    let (data, sink) = (scratch.path().join("many"), Server::sink()?);
     let url = format!("http://{}/", sink.address);
-    gateway.way(0, &url, 64)?;
-    let one = flood(args, &gateway, &sink, 1)?;
+    let (many, _) = Gateway::start(binary, &data)?;
     let began = Instant::now();
-    for number in 1..args.integrations {
-        gateway.way(number, &url, 64)?;
+    for number in 0..args.integrations {
+        many.way(number, &url, 64)?;
     }
     println!("{} integrations made in {:.1} s", args.integrations, began.elapsed().as_secs_f64());
-    gateway.running.settle(Duration::from_mins(1))?;
-    gateway.stop()?;
-    let (gateway, ready) = Gateway::start(binary, &data)?;
-    let (idle_mib, _) = gateway.running.memory_mib()?;
-    let all = flood(args, &gateway, &sink, args.integrations)?;
-    let (_, peak_mib) = gateway.running.memory_mib()?;
-    gateway.stop()?;
+    many.running.settle(Duration::from_mins(1))?;
+    many.stop()?;
+    let (many, ready) = Gateway::start(binary, &data)?;
+    let (idle_mib, _) = many.running.memory_mib()?;
+    let (one, _) = Gateway::start(binary, &scratch.path().join("one"))?;
+    one.way(0, &url, 64)?;
 
-    let rows = [("one", one), (&*args.integrations.to_string(), all)]
+    let mut rounds = Vec::new();
+    for round in 1..=args.rounds {
+        let alone = flood(args, &one, &sink, 1)?;
+        let all = flood(args, &many, &sink, args.integrations)?;
+        println!("round {round}: {alone:.0}/s to one, {all:.0}/s to all");
+        rounds.push((alone, all, all / alone));
+    }
+    let (_, peak_mib) = many.running.memory_mib()?;
+    one.stop()?;
+    many.stop()?;
+
+    let column = |of: fn(&(f64, f64, f64)) -> f64| median(&rounds.iter().map(of).collect::<Vec<_>>());
+    let (alone, all, ratio) = (column(|round| round.0), column(|round| round.1), column(|round| round.2));
+    let rows = [("one", alone), (&*args.integrations.to_string(), all)]
         .map(|(name, delivered)| vec![name.to_owned(), format!("{delivered:.0}")]);
     table(&["integrations", "delivered /s"], &rows);
-    println!("\nratio                {:>8.2}", all / one);
+    println!("\nmedian ratio         {ratio:>8.2}");
     println!("ready after a start  {:>8.0} ms", ready.as_secs_f64() * 1e3);
     println!("memory               {idle_mib:>8.0} MiB after it, {peak_mib:.0} MiB at the peak of the load\n");
     Ok(json!({
-        "integrations": args.integrations, "one_per_second": one, "all_per_second": all,
+        "integrations": args.integrations, "one_per_second": alone, "all_per_second": all, "ratio_median": ratio,
         "ready_ms": ready.as_secs_f64() * 1e3, "idle_mib": idle_mib, "peak_mib": peak_mib,
     }))
 }

@@ -133,9 +133,9 @@ struct HttpTransport {
     client: HttpClient,
     method: Method,
     uri: Uri,
-    /// What is the same in every request. A `host` is only in it for `http`: an `https` connection may turn out to
+    /// What is the same in every request; of two with one name the later holds. A `host` is only in it for `http`: an `https` connection may turn out to
     /// be HTTP/2, which has `:authority` instead, so there the client decides.
-    fixed: HeaderMap,
+    fixed: Box<[(HeaderName, HeaderValue)]>,
     auth: Auth,
     signer: Signer,
     timeout: Duration,
@@ -145,19 +145,18 @@ struct HttpTransport {
 impl HttpTransport {
     fn new(client: HttpClient, settings: HttpSettings, signer: Signer) -> Self {
         let HttpSettings { uri, method, headers, auth, peer, timeout, connect_timeout } = settings;
-        let mut fixed = HeaderMap::new();
-        fixed.insert(USER_AGENT, HeaderValue::from_static(PRODUCT));
+        let mut fixed = vec![(USER_AGENT, HeaderValue::from_static(PRODUCT))];
         if uri.scheme_str() == Some("http") {
             if let Some(host) = uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok()) {
-                fixed.insert(HOST, host);
+                fixed.push((HOST, host));
             }
             // Of `https` the proxy sees no request but the tunnel's.
             if let Some(authorization) = peer.proxy.and_then(|proxy| proxy.authorization) {
-                fixed.insert(PROXY_AUTHORIZATION, authorization);
+                fixed.push((PROXY_AUTHORIZATION, authorization));
             }
         }
         fixed.extend(headers);
-        Self { client, method, uri, fixed, auth, signer, timeout, connect_timeout }
+        Self { client, method, uri, fixed: fixed.into(), auth, signer, timeout, connect_timeout }
     }
 
     /// The request of one attempt. Its changing header values are slices of one buffer. Of the arrival's headers
@@ -179,7 +178,7 @@ impl HttpTransport {
 
         let mut headers = HeaderMap::with_capacity(HEADERS_MAX + self.fixed.len() + parcel.headers.len());
         for (name, value) in &self.fixed {
-            headers.insert(name, value.clone());
+            headers.insert(name.clone(), value.clone());
         }
         headers.insert(CONTENT_TYPE, parcel.content_type());
         for (given, value) in parcel.headers {

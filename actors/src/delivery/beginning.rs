@@ -219,9 +219,9 @@ impl DeliveryState {
         self.suspects += 1;
         // What was noted of it before comes first.
         self.commit();
-        let record = pending.record.get_or_insert_with(|| DeliveryRecord::new(self.plan.version()));
+        let record = pending.record.get_or_insert_with(|| Box::new(DeliveryRecord::new(self.plan.version())));
         record.crashes = record.crashes.saturating_add(1);
-        let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: record.clone() };
+        let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: (**record).clone() };
         self.ports.log.commit(vec![op])
     }
 
@@ -261,8 +261,8 @@ impl DeliveryState {
         match payload {
             Ok(Some(event)) => {
                 self.held_bytes += event.arrival.body.len();
-                let record = Some(DeliveryRecord { lane: Some(lane), ..DeliveryRecord::new(self.plan.version()) });
-                self.lanes.loaded(Pending { event, lane: Some(lane), record, due: false });
+                let record = DeliveryRecord { lane: Some(lane), ..DeliveryRecord::new(self.plan.version()) };
+                self.lanes.loaded(Pending { event, lane: Some(lane), record: Some(Box::new(record)), due: false });
             }
             Ok(None) => {
                 self.bury_corrupt(event, DeliveryRecord::new(self.plan.version()));

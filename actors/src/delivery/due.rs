@@ -104,7 +104,12 @@ impl DeliveryState {
                 }
                 Some(payload) => {
                     self.held_bytes += payload.arrival.body.len();
-                    self.due_ready.push_back(Pending { event: payload, lane, record: Some(record), due: true });
+                    self.due_ready.push_back(Pending {
+                        event: payload,
+                        lane,
+                        record: Some(Box::new(record)),
+                        due: true,
+                    });
                 }
                 None => {
                     self.ledger.retried(event);

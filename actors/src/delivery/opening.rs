@@ -144,7 +144,8 @@ impl DeliveryState {
         for pending in waiting {
             if let Some(record) = pending.record.as_mut().filter(|record| record.crashes > 0) {
                 record.crashes = 0;
-                let op = StateOp::Delivery { subscription: self.id, event: pending.event.id, record: record.clone() };
+                let op =
+                    StateOp::Delivery { subscription: self.id, event: pending.event.id, record: (**record).clone() };
                 self.ledger.noted(op);
             }
         }

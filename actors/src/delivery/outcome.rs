@@ -41,6 +41,7 @@ impl DeliveryState {
         self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         let lane = self.held_lane(&pending);
         let Pending { event, record, due, .. } = pending;
+        let record = record.map(|record| *record);
         if due {
             self.ledger.retried(event.id);
         }
@@ -194,7 +195,7 @@ impl DeliveryState {
             self.ledger.retried(pending.event.id);
         }
         let lane = self.held_lane(&pending);
-        self.bury_expired(pending.event.id, pending.record);
+        self.bury_expired(pending.event.id, pending.record.map(|record| *record));
         self.free_lane(lane);
     }
 

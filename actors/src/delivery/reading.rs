@@ -176,7 +176,7 @@ impl DeliveryState {
 
     /// Puts a delivery where it is begun from, in its order.
     pub(super) fn enqueue(&mut self, event: Arc<Event>, lane: Option<u64>, record: Option<DeliveryRecord>) {
-        let pending = Pending { event, lane, record, due: false };
+        let pending = Pending { event, lane, record: record.map(Box::new), due: false };
         let (id, bytes) = (pending.event.id, pending.bytes());
         match self.lanes.push(lane, id, pending, self.may_park()) {
             Pushed::Kept => self.held_bytes += bytes,
@@ -187,7 +187,7 @@ impl DeliveryState {
     /// Records that a delivery waits behind a failed one; its payload leaves memory.
     pub(super) fn park(&mut self, pending: Pending) {
         Self::count(&self.wires.counters.parked);
-        let mut record = pending.record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
+        let mut record = pending.record.map_or_else(|| DeliveryRecord::new(self.plan.version()), |record| *record);
         record.status = DeliveryStatus::Parked;
         record.lane = pending.lane;
         record.due_ms = None;
