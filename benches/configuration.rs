@@ -197,6 +197,7 @@ fn resources(id: u32) -> [Resource; 4] {
         secrets: Vec::new(),
         body_bytes_max: None,
         dedup_window_s: None,
+        rate_limit: None,
         meta,
     };
     let destination = Destination {

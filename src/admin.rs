@@ -5,6 +5,7 @@
 //! Every request passes the gate in `auth`; every body is read by `json`, `form` and `fields`; every refusal is made in
 //! `problem`. Each resource has one file: read, merge and show are pure functions there.
 
+mod access;
 mod auth;
 mod deadletters;
 mod destinations;
@@ -24,8 +25,10 @@ mod restart;
 mod serve;
 mod setup;
 mod subscriptions;
+mod table;
 #[cfg(test)]
 mod testing;
+mod tokens;
 mod tools;
 #[cfg(test)]
 mod walkthrough;
@@ -37,7 +40,6 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
     middleware::from_fn_with_state,
-    routing::{MethodRouter, get, post},
 };
 use hookmill_actors::{
     ports::{provider::Providers, sealer::Sealer},
@@ -46,16 +48,18 @@ use hookmill_actors::{
 use tokio::{net::TcpListener, sync::Semaphore};
 
 use self::{
+    access::{Access, Admits},
     auth::{FailedSignIns, Gate, Hosts},
     problem::{Code, Problem},
+    table::Methods,
     tools::Tools,
 };
 pub use self::{
-    auth::{TokenCheck, TokenName},
     subscriptions::SubscriptionDefaults,
     tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
 };
+use crate::tokens::TokenRegistry;
 
 /// How the API listens.
 #[derive(Clone, Debug)]
@@ -96,7 +100,7 @@ pub struct AdminPorts {
     /// The destination registry.
     pub destinations: Arc<dyn DestinationRules>,
     /// Who may come in.
-    pub tokens: Arc<dyn TokenCheck>,
+    pub tokens: Arc<TokenRegistry>,
     /// Whether webhooks can be taken now.
     pub readiness: Readiness,
     /// Random bytes and fingerprints.
@@ -105,20 +109,32 @@ pub struct AdminPorts {
     pub subscription_defaults: SubscriptionDefaults,
 }
 
-/// What handlers share.
+/// What handlers share. No handler takes it as it is: [`access::State`] makes an [`Api`] of it.
+#[derive(Clone)]
+struct Shared(Api);
+
+/// What a handler works with.
 #[derive(Clone)]
 struct Api {
     tree: TreeHandle,
     tools: Tools,
+    tokens: Arc<TokenRegistry>,
     readiness: Readiness,
     subscription_defaults: SubscriptionDefaults,
     /// Places for destination tests under way.
     tests: Arc<Semaphore>,
+    /// Whose request it is.
+    access: Option<Access>,
 }
 
 impl Api {
     fn test_places() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(destinations::test::TESTS_MAX))
+    }
+
+    /// Milliseconds since 1970.
+    fn now_ms(&self) -> u64 {
+        self.tree.ports().clock.now_ms()
     }
 }
 
@@ -135,7 +151,7 @@ impl AdminServer {
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
         let gate = Gate {
-            tokens: ports.tokens,
+            tokens: ports.tokens.clone(),
             hosts: Hosts::new(address.ip(), &options.allowed_hosts),
             sign_ins: FailedSignIns::new(),
             request_timeout: options.request_timeout,
@@ -151,11 +167,13 @@ impl AdminServer {
         let api = Api {
             tree: ports.tree,
             tools,
+            tokens: ports.tokens,
             readiness: ports.readiness,
             subscription_defaults: ports.subscription_defaults,
             tests: Api::test_places(),
+            access: None,
         };
-        Ok(Self { listener, address, router: router(routes(), api, gate, options.body_bytes_max) })
+        Ok(Self { listener, address, router: router(routes(), Shared(api), gate, options.body_bytes_max) })
     }
 
     /// Where it listens.
@@ -169,17 +187,15 @@ impl AdminServer {
     }
 }
 
-fn router<S: Clone + Send + Sync + 'static>(
-    table: impl IntoIterator<Item = (&'static str, MethodRouter<S>)>,
+fn router<S: Admits>(
+    table: impl IntoIterator<Item = (&'static str, Methods<S>)>,
     state: S,
     gate: Gate,
     body_bytes_max: usize,
 ) -> Router {
     let mut router = Router::new();
     for (path, methods) in table {
-        router = router.route(path, methods.clone());
-        // The original's paths end with a slash.
-        router = router.route(&format!("{path}/"), methods);
+        router = methods.put_on(router, path, &state);
     }
     router
         .fallback(async || Problem::new(Code::NotFound, "the admin API has no such path"))
@@ -191,47 +207,66 @@ fn router<S: Clone + Send + Sync + 'static>(
         .layer(from_fn_with_state(Arc::new(gate), auth::gate))
 }
 
-/// Every path there is; what is not here is 404, and only health is open.
-fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
+/// Every path there is, and the least role that each method needs; what is not here is 404, and only health is open.
+///
+/// Viewers read. Managers do what the original's managers did: all but deleting integrations. Tokens are the admins'.
+fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
     use resource::{delete, list, one};
+    use table::{get, open, post};
+
+    use crate::tokens::Role::{Admin, Manager, Viewer};
     vec![
-        ("/healthz", get(metrics::alive)),
-        ("/readyz", get(metrics::ready)),
-        ("/api/v1/integrations", get(list::<Integration>).post(setup::create)),
-        ("/api/v1/integrations/{id}", get(one::<Integration>).put(integrations::update).delete(delete::<Integration>)),
-        ("/api/v1/integrations/{id}/flow", get(flow::of_integration)),
-        ("/api/v1/integrations/{id}/restart", post(restart::restart)),
-        ("/api/v1/integrations/{id}/versions", get(integrations::versions)),
-        ("/api/v1/webhooks", get(list::<Endpoint>).post(webhooks::create)),
-        ("/api/v1/webhooks/{id}", get(one::<Endpoint>).put(webhooks::update).delete(delete::<Endpoint>)),
-        ("/api/v1/webhooks/{id}/rotate-secret", post(webhooks::rotate_secret)),
-        ("/api/v1/destinations", get(list::<Destination>).post(destinations::create)),
-        ("/api/v1/destinations/{id}", get(one::<Destination>).put(destinations::update).delete(delete::<Destination>)),
-        ("/api/v1/destinations/{id}/flow", get(flow::one)),
-        ("/api/v1/destinations/{id}/rotate-secret", post(destinations::rotate_secret)),
-        ("/api/v1/destinations/{id}/test", post(destinations::test::stored)),
-        ("/api/v1/destinations/test", post(destinations::test::unsaved)),
-        ("/api/v1/subscriptions", get(list::<Subscription>).post(subscriptions::create)),
-        ("/api/v1/subscriptions/dry_run", post(subscriptions::dry_run)),
+        ("/healthz", open(metrics::alive)),
+        ("/readyz", open(metrics::ready)),
+        ("/api/v1/integrations", get(Viewer, list::<Integration>).post(Manager, setup::create).scoped()),
+        (
+            "/api/v1/integrations/{id}",
+            get(Viewer, one::<Integration>).put(Manager, integrations::update).delete(Admin, delete::<Integration>),
+        ),
+        ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration)),
+        ("/api/v1/integrations/{id}/restart", post(Manager, restart::restart)),
+        ("/api/v1/integrations/{id}/versions", get(Viewer, integrations::versions)),
+        ("/api/v1/webhooks", get(Viewer, list::<Endpoint>).post(Manager, webhooks::create).scoped()),
+        (
+            "/api/v1/webhooks/{id}",
+            get(Viewer, one::<Endpoint>).put(Manager, webhooks::update).delete(Manager, delete::<Endpoint>),
+        ),
+        ("/api/v1/webhooks/{id}/rotate-secret", post(Manager, webhooks::rotate_secret)),
+        ("/api/v1/destinations", get(Viewer, list::<Destination>).post(Manager, destinations::create).scoped()),
+        (
+            "/api/v1/destinations/{id}",
+            get(Viewer, one::<Destination>).put(Manager, destinations::update).delete(Manager, delete::<Destination>),
+        ),
+        ("/api/v1/destinations/{id}/flow", get(Viewer, flow::one)),
+        ("/api/v1/destinations/{id}/rotate-secret", post(Manager, destinations::rotate_secret)),
+        ("/api/v1/destinations/{id}/test", post(Manager, destinations::test::stored)),
+        ("/api/v1/destinations/test", post(Manager, destinations::test::unsaved).scoped()),
+        ("/api/v1/subscriptions", get(Viewer, list::<Subscription>).post(Manager, subscriptions::create).scoped()),
+        ("/api/v1/subscriptions/dry_run", post(Manager, subscriptions::dry_run).scoped()),
         (
             "/api/v1/subscriptions/{id}",
-            get(one::<Subscription>).put(subscriptions::update).delete(delete::<Subscription>),
+            get(Viewer, one::<Subscription>)
+                .put(Manager, subscriptions::update)
+                .delete(Manager, delete::<Subscription>),
         ),
-        ("/api/v1/events", get(events::list)),
-        ("/api/v1/events/{id}", get(events::one)),
-        ("/api/v1/events/{id}/body", get(events::body)),
-        ("/api/v1/events/{id}/replay", post(events::replay)),
-        ("/api/v1/deadletters", get(deadletters::list)),
-        ("/api/v1/deadletters/discard", post(deadletters::discard_many)),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}", get(deadletters::one)),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}/replay", post(deadletters::replay)),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}/discard", post(deadletters::discard)),
-        ("/api/v1/replays", get(replays::list).post(replays::create)),
-        ("/api/v1/replays/{id}", get(replays::one)),
-        ("/api/v1/replays/{id}/{command}", post(replays::command)),
-        ("/api/v1/metrics", get(metrics::report)),
-        ("/api/v1/activities", get(metrics::activities)),
+        ("/api/v1/events", get(Viewer, events::list).scoped()),
+        ("/api/v1/events/{id}", get(Viewer, events::one)),
+        ("/api/v1/events/{id}/body", get(Viewer, events::body)),
+        ("/api/v1/events/{id}/replay", post(Manager, events::replay)),
+        ("/api/v1/deadletters", get(Viewer, deadletters::list).scoped()),
+        ("/api/v1/deadletters/discard", post(Manager, deadletters::discard_many).scoped()),
+        ("/api/v1/deadletters/{subscription_id}/{event_id}", get(Viewer, deadletters::one)),
+        ("/api/v1/deadletters/{subscription_id}/{event_id}/replay", post(Manager, deadletters::replay)),
+        ("/api/v1/deadletters/{subscription_id}/{event_id}/discard", post(Manager, deadletters::discard)),
+        ("/api/v1/replays", get(Viewer, replays::list).post(Manager, replays::create).scoped()),
+        ("/api/v1/replays/{id}", get(Viewer, replays::one)),
+        ("/api/v1/replays/{id}/{command}", post(Manager, replays::command)),
+        ("/api/v1/metrics", get(Viewer, metrics::report)),
+        ("/api/v1/activities", get(Viewer, metrics::activities)),
+        ("/api/v1/tokens", get(Admin, tokens::list).post(Admin, tokens::create).scoped()),
+        ("/api/v1/tokens/self", get(Viewer, tokens::own).scoped()),
+        ("/api/v1/tokens/{id}", get(Admin, tokens::one).delete(Admin, tokens::revoke).scoped()),
     ]
 }
 
@@ -239,18 +274,26 @@ fn routes() -> Vec<(&'static str, MethodRouter<Api>)> {
 mod tests {
     use axum::{
         body::Body,
-        http::{Response, StatusCode, header},
+        http::{Method, Response, StatusCode, header},
     };
     use tower::ServiceExt;
 
     use super::{
-        testing::{FixedClock, MemoryAudit, OneToken, TOKEN},
+        testing::{FixedClock, MemoryAudit, TOKEN, one_token},
         *,
     };
+    use crate::tokens::Role::{Manager, Viewer};
+
+    /// Serves what belongs to nobody.
+    impl Admits for () {
+        async fn look_at(&self, _: &Access, _: access::Kind, _: &str, _: &Method) -> Result<(), Problem> {
+            Ok(())
+        }
+    }
 
     fn app() -> Router {
         let gate = Gate {
-            tokens: Arc::new(OneToken),
+            tokens: one_token(),
             hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
             sign_ins: FailedSignIns::new(),
             request_timeout: Duration::from_secs(5),
@@ -258,7 +301,7 @@ mod tests {
             clock: Arc::new(FixedClock(0)),
         };
         let echo = async |json::Json(body): json::Json| body.to_string();
-        router([("/api/v1/things", get(async || "listed").post(echo))], (), gate, 100)
+        router([("/api/v1/things", table::get(Viewer, async || "listed").post(Manager, echo))], (), gate, 100)
     }
 
     async fn send(method: &str, path: &str, body: String) -> Response<Body> {

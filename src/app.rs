@@ -3,6 +3,7 @@
 
 mod clock;
 mod store;
+mod tokens;
 
 use std::{
     future::Future,
@@ -40,10 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::clock::SystemClock;
 use self::store::Store;
 use crate::{
-    admin::{
-        AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults, TokenCheck,
-        TokenName,
-    },
+    admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
     destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
     ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
@@ -52,6 +50,7 @@ use crate::{
     secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
     settings::Settings,
     storage::LogHealth,
+    tokens::TokenRegistry,
 };
 
 /// Deliveries under way may take so long to end at a stop; the rest is delivered again after the next start.
@@ -109,6 +108,8 @@ pub struct App {
     ingress: Ingress,
     admin: tokio::task::JoinHandle<()>,
     admin_stop: watch::Sender<bool>,
+    tokens: Arc<TokenRegistry>,
+    uses: AbortOnDropHandle<()>,
     draining: Arc<AtomicBool>,
     addresses: Addresses,
 }
@@ -153,12 +154,20 @@ impl App {
             .await
             .context("the actor tree was cut off while it started")??;
 
+        let tokens = tokens::open(token, settings.admin.requests_per_minute, &store, clock.clone()).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
-        let admin =
-            bind_admin(settings, &tree, &store, destinations, deliveries.handle().clone(), token, readiness.clone())
-                .await?;
+        let admin = bind_admin(
+            settings,
+            &tree,
+            &store,
+            destinations,
+            deliveries.handle().clone(),
+            tokens.clone(),
+            readiness.clone(),
+        )
+        .await?;
         let ingress = start_ingress(settings, &tree, &store, clock, readiness)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
@@ -166,7 +175,8 @@ impl App {
         let admin = tokio::spawn(admin.serve(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
-        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, draining, addresses })
+        let uses = tokens::store_uses_now_and_then(tokens.clone());
+        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, tokens, uses, draining, addresses })
     }
 
     /// Where it is reached.
@@ -210,6 +220,8 @@ impl App {
         let _ = stopped.await;
         self.admin_stop.send_replace(true);
         let _ = self.admin.await;
+        drop(self.uses);
+        tokens::store_uses(self.tokens).await;
         // A transport that is still busy must not hold up the stop.
         self.deliveries.shutdown_background();
         self.store.close().await
@@ -249,7 +261,7 @@ async fn bind_admin(
     store: &Store,
     destinations: Arc<Destinations>,
     deliveries: tokio::runtime::Handle,
-    token: TokenHash,
+    tokens: Arc<TokenRegistry>,
     readiness: Arc<Ready>,
 ) -> anyhow::Result<AdminServer> {
     let options = AdminOptions {
@@ -263,7 +275,7 @@ async fn bind_admin(
         sealer: store.keys.clone(),
         providers: Arc::new(*registry()),
         destinations: Arc::new(Rules { destinations, deliveries }),
-        tokens: Arc::new(OneToken(token)),
+        tokens,
         readiness: Arc::new(move || readiness.reasons()),
         secrets: Arc::new(RingTools(store.keys.clone())),
         subscription_defaults: SubscriptionDefaults {
@@ -332,15 +344,6 @@ impl Readiness for Ready {
             reasons.push("stopping".to_owned());
         }
         reasons
-    }
-}
-
-/// The one admin token.
-struct OneToken(TokenHash);
-
-impl TokenCheck for OneToken {
-    fn check(&self, presented: &str) -> Option<TokenName> {
-        self.0.matches(presented.as_bytes()).then(|| TokenName("admin".to_owned()))
     }
 }
 

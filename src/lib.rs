@@ -8,6 +8,8 @@ pub mod destinations;
 pub mod ingress;
 pub mod programs;
 pub mod providers;
+pub(crate) mod rate_headers;
 pub mod secrets;
 pub mod settings;
 pub mod storage;
+pub mod tokens;

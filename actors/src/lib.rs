@@ -7,6 +7,7 @@
 //! Backlog stays in the log: no mailbox ever holds more than one wake, or a batch that credit was announced for.
 
 pub(crate) mod activity;
+pub mod allowance;
 pub mod backlog;
 pub mod configuration;
 pub(crate) mod delivery;

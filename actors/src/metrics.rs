@@ -65,6 +65,8 @@ counters! {
     unavailable,
     /// Webhooks answered 503 because their integration's backlog is full.
     backlog_full,
+    /// Webhooks answered 429 because their endpoint takes no more.
+    rate_limited,
     /// Dedup keys forgotten within their window, because there were too many.
     dedup_forgotten,
     /// Events taken in.

@@ -7,6 +7,7 @@ use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 use serde_json::{Map, Value};
 
 use crate::{
+    allowance::Allowance,
     backlog::Backlog,
     domain::{
         config::{Configuration, Destination, Endpoint, ResourceKey, SharedMap, Subscription},
@@ -35,6 +36,8 @@ pub struct Route {
     pub body_bytes_max: Option<u32>,
     /// Its integration's.
     pub backlog: Arc<Backlog>,
+    /// How many webhooks it takes, where the endpoint sets a limit.
+    pub allowance: Option<Arc<Allowance>>,
     made_from: (u64, u64, Option<u64>),
 }
 

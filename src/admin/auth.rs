@@ -12,13 +12,14 @@ use std::{
 };
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
-    http::{HeaderName, HeaderValue, Method, Uri, header, request::Parts},
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt;
 use hookmill_actors::{
+    allowance::Spent,
     domain::activity::{Activity, ActivityResult},
     ports::{clock::Clock, config_store::ConfigStore},
 };
@@ -26,35 +27,18 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 pub(super) use self::{hosts::Hosts, sign_ins::FailedSignIns};
-use super::problem::{Code, Problem};
-
-/// Who a token belongs to, for the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenName(pub String);
-
-/// Knows the tokens. Compares hashes in constant time.
-pub trait TokenCheck: Send + Sync {
-    /// The name of a valid token.
-    fn check(&self, presented: &str) -> Option<TokenName>;
-}
+use super::{
+    access::Access,
+    problem::{Code, Problem},
+};
+use crate::{
+    rate_headers,
+    tokens::{Denied, Identity, SignIn, TokenRegistry},
+};
 
 /// The TCP peer of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
-
-/// Who made the request.
-pub(super) struct Author(pub(super) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for Author {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        match parts.extensions.get::<TokenName>() {
-            Some(name) => Ok(Self(name.0.clone())),
-            None => Err(Problem::internal(&"a handler that needs an author is behind an open path")),
-        }
-    }
-}
 
 /// Paths that need no token: they say whether hookmill works, and no more.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -64,7 +48,7 @@ const TOKEN_BYTES_MAX: usize = crate::secrets::TOKEN_BYTES_MAX;
 
 /// What the gate needs.
 pub(super) struct Gate {
-    pub(super) tokens: Arc<dyn TokenCheck>,
+    pub(super) tokens: Arc<TokenRegistry>,
     pub(super) hosts: Hosts,
     pub(super) sign_ins: FailedSignIns,
     pub(super) request_timeout: Duration,
@@ -92,40 +76,59 @@ impl Gate {
         let method = request.method().clone();
         let path = quoted_path(request.uri());
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let author = match self.admitted(&request, peer) {
-            Ok(author) => author,
+        let sign_in = match self.admitted(&request, peer) {
+            Ok(sign_in) => sign_in,
             Err(problem) => return problem.into_response(),
         };
-        if let Some(author) = author.clone() {
-            request.extensions_mut().insert(author);
-        }
-        let response = self.answered(request, next).await;
+        let Some(sign_in) = sign_in else { return self.answered(request, next).await };
+        let taken = match sign_in.take(Instant::now()) {
+            Ok(taken) => taken,
+            Err(spent) => return self.spent(&sign_in.identity, spent),
+        };
+        request.extensions_mut().insert(Access(sign_in.identity.clone()));
+        let mut response = self.answered(request, next).await;
+        rate_headers::of_taken(response.headers_mut(), taken, self.clock.now_ms());
         let status = response.status();
-        if let Some(TokenName(author)) = author {
-            let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let from = peer.map(|peer| peer.to_string());
-            tracing::info!(%method, path, status = status.as_u16(), ms, author, from, "admin request");
-            if writes(&method) && (status.is_client_error() || status.is_server_error()) {
-                self.note_refusal(author, &method, &path, status.as_u16(), peer).await;
-            }
+        let author = &sign_in.identity.name;
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let from = peer.map(|peer| peer.to_string());
+        tracing::info!(%method, path, status = status.as_u16(), ms, author, from, "admin request");
+        if writes(&method) && (status.is_client_error() || status.is_server_error()) {
+            self.note_refusal(author.clone(), &method, &path, status.as_u16(), peer).await;
         }
         response
     }
 
+    /// Not audited: whoever asks too often would fill the log with it.
+    fn spent(&self, identity: &Identity, spent: Spent) -> Response {
+        let name = &identity.name;
+        tracing::debug!(author = name, "an admin request is one too many");
+        let limit = spent.limit;
+        let problem = Problem {
+            retry_after_s: Some(rate_headers::seconds(spent.one_in)),
+            ..Problem::new(Code::RateLimited, format!("`{name}` may make {limit} requests a minute; wait a moment"))
+        };
+        let mut response = problem.into_response();
+        rate_headers::of_spent(response.headers_mut(), spent, self.clock.now_ms());
+        response
+    }
+
     /// Whether the request may go on, and whose it is; open paths are nobody's.
-    fn admitted(&self, request: &Request, peer: Option<SocketAddr>) -> Result<Option<TokenName>, Problem> {
+    fn admitted(&self, request: &Request, peer: Option<SocketAddr>) -> Result<Option<SignIn>, Problem> {
         self.hosts.check(request)?;
         if OPEN.contains(&request.uri().path()) {
             return Ok(None);
         }
-        if let Some(name) = presented(request).and_then(|token| self.tokens.check(token)) {
-            return Ok(Some(name));
-        }
+        let denied = match presented(request).map(|token| self.tokens.check(token)) {
+            Some(Ok(sign_in)) => return Ok(Some(sign_in)),
+            Some(Err(denied)) => Some(denied),
+            None => None,
+        };
         let source = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         match self.sign_ins.failed(source, Instant::now()) {
             Ok(()) => {
-                tracing::warn!(peer = %source, "admin sign-in failed");
-                Err(Problem::new(Code::Unauthorized, "give `authorization: Bearer <token>` with a valid token"))
+                tracing::warn!(peer = %source, ?denied, "admin sign-in failed");
+                Err(Problem::new(Code::Unauthorized, why_denied(denied)))
             }
             Err(wait) => Err(Problem {
                 retry_after_s: Some(wait.as_secs() + 1),
@@ -179,6 +182,14 @@ fn quoted_path(uri: &Uri) -> String {
     uri.path().chars().take(PATH_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
 
+/// Of a token that was good once, or is ours but for a slip, more is told: only who has it can ask.
+fn why_denied(denied: Option<Denied>) -> String {
+    match denied {
+        None => "give `authorization: Bearer <token>` with a valid token".to_owned(),
+        Some(denied) => format!("the token is {denied}"),
+    }
+}
+
 /// The token, where there is exactly one.
 fn presented(request: &Request) -> Option<&str> {
     let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
@@ -198,13 +209,20 @@ mod tests {
     use tower::ServiceExt;
 
     use super::{
-        super::testing::{FixedClock, MemoryAudit, OneToken, TOKEN},
+        super::{
+            access::Author,
+            testing::{FixedClock, MemoryAudit, TOKEN, one_token, tokens_with},
+        },
         *,
     };
 
     fn gated(audit: Arc<MemoryAudit>) -> Router {
+        gated_with(audit, one_token())
+    }
+
+    fn gated_with(audit: Arc<MemoryAudit>, tokens: Arc<TokenRegistry>) -> Router {
         let gate_state = Gate {
-            tokens: Arc::new(OneToken),
+            tokens,
             hosts: Hosts::new(Ipv4Addr::new(10, 0, 0, 7).into(), &["Hooks.Example.Com".to_owned()]),
             sign_ins: FailedSignIns::new(),
             request_timeout: Duration::from_secs(5),
@@ -291,6 +309,41 @@ mod tests {
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
         let right = status(&app, request("GET", "/whoami", "localhost", Some(&bearer()))).await;
         assert_eq!(right, StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_told_what_it_has_left_and_waits_when_it_is_spent() {
+        let audit = Arc::<MemoryAudit>::default();
+        let app = gated_with(audit.clone(), tokens_with(60));
+        let ask = async |method, path| {
+            app.clone().oneshot(request(method, path, "localhost", Some(&bearer()))).await.expect("infallible")
+        };
+        let told = |response: &Response| {
+            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
+                .map(|name| response.headers()[name].to_str().expect("a number").to_owned())
+        };
+        for (path, status) in [("/whoami", StatusCode::OK), ("/missing", StatusCode::NOT_FOUND)] {
+            assert_eq!(ask("GET", path).await.status(), status);
+        }
+        // The clock of the gate stands at second 1.
+        assert_eq!(told(&ask("POST", "/whoami").await), ["60", "57", "4"]);
+        for _ in 0..57 {
+            ask("GET", "/whoami").await;
+        }
+        let noted = audit.entries().len();
+        let refused = ask("POST", "/whoami").await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+        assert_eq!(told(&refused), ["60", "0", "61"]);
+        assert_eq!(audit.entries().len(), noted, "it is not audited");
+        for open in ["/healthz"] {
+            let health = app.clone().oneshot(request("GET", open, "localhost", None)).await.expect("infallible");
+            assert_eq!(health.status(), StatusCode::OK);
+            assert!(!health.headers().contains_key("x-ratelimit-limit"));
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(ask("GET", "/whoami").await.status(), StatusCode::OK);
+        assert_eq!(ask("GET", "/whoami").await.status(), StatusCode::TOO_MANY_REQUESTS);
     }
 
     #[tokio::test(start_paused = true)]

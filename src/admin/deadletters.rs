@@ -1,6 +1,6 @@
 //! The dead letter: `/api/v1/deadletters`. What needs an operator, and the way to send it again.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookmill_actors::{
     domain::{
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     fields::{line, moment, number, one_of, string},
     form::Form,
     json::{Json, OptionalJson, quoted},
@@ -70,8 +70,10 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let Letters { letters, next } =
         letters(&*api.tree.ports().state, &filter, after.map(|Place(whose, event)| (whose, event)), limit).await?;
     let snapshot = api.tree.config().current();
-    let items = letters.into_iter().map(|letter| view(letter, &snapshot.configuration)).collect();
-    let next = next.map(|(subscription, event)| Place(subscription, event).to_string());
+    let sight = api.sight(&snapshot.configuration);
+    let seen = letters.into_iter().filter(|letter| sight.events_of(letter.event.integration()));
+    let items = seen.map(|letter| view(letter, &snapshot.configuration)).collect();
+    let next = next.map(|(subscription, event)| Place(subscription, api.place_of(event)).to_string());
     Ok(json(StatusCode::OK, &Slice { items, limit, next }))
 }
 
@@ -162,6 +164,7 @@ pub(super) async fn discard_many(
         form.fault("query", "is missing or no object; write `{}` for every dead letter there is");
     }
     let (reason, filter) = form.finish(|| reason.zip(filter))?;
+    api.must_see_letters(&filter)?;
     let after = after.map(|Place(subscription, event)| (subscription, event));
     let Discarded { discarded, next } = api.tree.discard_many(&author, filter, after, &reason).await?;
     let next = next.map(|(subscription, event)| Place(subscription, event).to_string());

@@ -8,7 +8,7 @@ mod draft;
 mod limits;
 pub(super) mod test;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
         activity::ActivityResult,
@@ -24,11 +24,11 @@ use serde_json::{Map, Value};
 
 use crate::destinations::{new_signing_secret, validate_signing_secret};
 
-pub(super) use self::draft::Draft;
 use self::draft::Patch;
+pub(super) use self::{draft::Draft, limits::rate};
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     fields::secret,
     form::Form,
     json::{Json, OptionalJson},

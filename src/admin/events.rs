@@ -2,7 +2,6 @@
 
 use axum::{
     body::Bytes,
-    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -10,7 +9,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hookmill_actors::{
     domain::{
-        config::Endpoint,
+        config::{Endpoint, Subscription},
         event::Event,
         ids::{EventId, IntegrationId, SubscriptionId},
         standing::Processing,
@@ -19,6 +18,7 @@ use hookmill_actors::{
         event_log::{EventLog, LogError},
         state_store::{Mark, Note, StateStore},
     },
+    tree::ReplayError,
 };
 use serde::Serialize;
 
@@ -28,7 +28,7 @@ use self::{
 };
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     fields::number,
     form::Form,
     json::Json,
@@ -92,14 +92,17 @@ struct HeaderView {
     value: String,
 }
 
-/// `GET /api/v1/events`: newest first, before `before`. Where it is asked for by `status`, a page may be short or empty
-/// and yet have a `next`: one request looks at a bounded number of events.
+/// `GET /api/v1/events`: newest first, before `before`. Where it is asked for by `status`, or by a token with scopes and
+/// no `integration_id`, a page may be short or empty and yet have a `next`: one request looks at a bounded number.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let integration = params.parsed("integration_id", "a number")?.map(IntegrationId);
     let before = params.parsed("before", "an event id")?.unwrap_or(EventId::MAX);
     let wanted = params.some_of("status", &STATUSES)?;
     params.finish()?;
+    if integration.is_some_and(|id| !api.sees(id)) {
+        return Ok(json(StatusCode::OK, &Slice::<Item> { items: Vec::new(), limit, next: None }));
+    }
     let ports = api.tree.ports();
     let (log, state) = (&*ports.log, &*ports.state);
     let (ids, next) = if let Some(wanted) = wanted {
@@ -112,13 +115,14 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
         let next = ids.last().copied().filter(|_| ids.len() == limit);
         (ids.into_iter().map(|id| (id, None)).collect::<Vec<_>>(), next)
     };
-    let items = stream::iter(ids)
+    let seen = ids.into_iter().filter(|(id, _)| api.sees(id.integration()));
+    let items = stream::iter(seen)
         .map(async |(id, status)| Ok(item(log, state, id).await?.map(|item| Item { status, ..item })))
         .buffered(READS_AT_ONCE)
         .try_filter_map(async |item| Ok::<_, LogError>(item))
         .try_collect()
         .await?;
-    Ok(json(StatusCode::OK, &Slice::<Item> { items, limit, next: next.map(|id| id.to_string()) }))
+    Ok(json(StatusCode::OK, &Slice::<Item> { items, limit, next: next.map(|id| api.place_of(id).to_string()) }))
 }
 
 /// `GET /api/v1/events/{id}`
@@ -150,6 +154,9 @@ pub(super) async fn replay(
     let mut form = Form::new(body)?;
     let subscription = form.required(&["subscription_id"], number::<u32>(1..=u32::MAX));
     let subscription = SubscriptionId(form.finish(|| subscription)?);
+    if !api.sees_everything() {
+        api.find::<Subscription>(subscription.0).map_err(|_| ReplayError::SubscriptionGone(subscription))?;
+    }
     api.tree.replay_event(&author, subscription, id).await?;
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: id }))
 }
@@ -160,7 +167,7 @@ pub(super) async fn body(State(api): State<Api>, Segments(id): Segments<EventId>
     Ok(download(id, event.arrival.body.clone()))
 }
 
-fn gone(id: EventId) -> Problem {
+pub(super) fn gone(id: EventId) -> Problem {
     Problem::new(Code::NotFound, format!("event {id} does not exist, or its retention has ended"))
 }
 
@@ -331,6 +338,7 @@ mod tests {
         let event = event(b"", &[("X-Acme-Check", "planted"), ("X-Acme-Other", "planted")]);
         let mut endpoint = Endpoint {
             dedup_window_s: None,
+            rate_limit: None,
             id: EndpointId(2),
             integration_id: IntegrationId(1),
             name: String::new(),

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     backlog::Backlog,
     domain::{
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::{
     Api,
+    access::State,
     paging::Params,
     problem::Problem,
     resource::{Configured, Segments, json},

@@ -1,6 +1,6 @@
 //! Integrations: `/api/v1/integrations`. Credentials go in and never come out.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
     domain::{
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     fields::{kind, line, object, one_of, prose, string},
     form::{Change, Form},
     json::Json,
@@ -39,11 +39,6 @@ const TYPES: [(&str, IntegrationType); 11] = [
     ("custom", IntegrationType::Custom),
     ("sms", IntegrationType::SmsProvider),
     ("email", IntegrationType::EmailProvider),
-];
-const ENVIRONMENTS: [(&str, Environment); 3] = [
-    ("development", Environment::Development),
-    ("staging", Environment::Staging),
-    ("production", Environment::Production),
 ];
 const STATUSES: [(&str, IntegrationStatus); 4] = [
     ("active", IntegrationStatus::Active),
@@ -98,7 +93,7 @@ impl Managed for Integration {
         Ok(Filter {
             kind: params.one_of("type", &TYPES)?,
             status: params.one_of("status", &STATUSES)?,
-            environment: params.one_of("environment", &ENVIRONMENTS)?,
+            environment: params.one_of("environment", &Environment::NAMES)?,
         })
     }
 
@@ -203,7 +198,7 @@ impl Draft {
         form.read_only(&["status"]);
         let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
         let kind = form.required(&["type"], one_of(&TYPES));
-        let environment = form.required(&["environment"], one_of(&ENVIRONMENTS));
+        let environment = form.required(&["environment"], one_of(&Environment::NAMES));
         let description = form.clearable(&["description"], prose(DESCRIPTION_CHARS_MAX));
         let provider = form.optional(&["provider"], string);
         let configuration = configuration(&mut form).into_option().unwrap_or_default();
@@ -303,7 +298,7 @@ impl Patch {
             kind: form.optional(&["type"], one_of(&TYPES)),
             provider: form.optional(&["provider"], string),
             description: form.clearable(&["description"], prose(DESCRIPTION_CHARS_MAX)),
-            environment: form.optional(&["environment"], one_of(&ENVIRONMENTS)),
+            environment: form.optional(&["environment"], one_of(&Environment::NAMES)),
             status: form.optional(&["status"], one_of(&STATUSES_TO_SET)),
             configuration: configuration(&mut form),
             credentials: form.clearable(&["credentials"], credentials),

@@ -1,6 +1,6 @@
 //! How hookmill is: health for machines, counts and the audit log for people.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
     domain::activity::{ActivityResult, RecordedActivity},
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     Api,
+    access::State,
     flow::Gauges,
     paging::{Params, Slice},
     problem::Problem,

@@ -14,6 +14,9 @@ pub(super) enum Code {
     InvalidJson,
     InvalidRequest,
     Unauthorized,
+    ManagerRoleNeeded,
+    AdminRoleNeeded,
+    OutOfScope,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -37,6 +40,11 @@ impl Code {
             Self::InvalidJson => ("invalid_json", StatusCode::BAD_REQUEST, "The body is not acceptable JSON"),
             Self::InvalidRequest => ("invalid_request", StatusCode::BAD_REQUEST, "The request is not acceptable"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "A valid token is needed"),
+            Self::ManagerRoleNeeded => {
+                ("manager_role_needed", StatusCode::FORBIDDEN, "The token's role does not allow it")
+            }
+            Self::AdminRoleNeeded => ("admin_role_needed", StatusCode::FORBIDDEN, "The token's role does not allow it"),
+            Self::OutOfScope => ("out_of_scope", StatusCode::FORBIDDEN, "The token is for a part that this is not in"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "There is no such thing"),
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "The path does not know this method")
@@ -57,7 +65,7 @@ impl Code {
                 ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "Some members are not acceptable")
             }
             Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "Too much of this is under way"),
-            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many failed sign-ins"),
+            Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong inside"),
             Self::Corrupt => ("corrupt", StatusCode::INTERNAL_SERVER_ERROR, "A stored event is damaged"),
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "Not possible now"),
@@ -216,10 +224,13 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 16] = [
+    const ALL: [Code; 20] = [
         Code::InvalidJson,
         Code::InvalidRequest,
         Code::Unauthorized,
+        Code::ManagerRoleNeeded,
+        Code::AdminRoleNeeded,
+        Code::OutOfScope,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::RequestTimeout,
@@ -230,6 +241,7 @@ mod tests {
         Code::HostNotAllowed,
         Code::ValidationFailed,
         Code::RateLimited,
+        Code::Busy,
         Code::Internal,
         Code::Corrupt,
         Code::Unavailable,

@@ -2,12 +2,12 @@
 //! paused, resumed and cancelled.
 
 use axum::{
-    extract::State,
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use hookmill_actors::{
     domain::{
+        config::ResourceKey,
         delivery::DeadReason,
         ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
         limits::REPLAY_RATE_MAX,
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     deadletters,
     fields::{boolean, line, list as list_of, moment, number, one_of},
     form::Form,
@@ -139,7 +139,8 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let status = params.one_of("status", &STATUSES)?;
     params.finish()?;
     let jobs = api.tree.ports().state.jobs().await?;
-    let wanted = jobs.into_iter().rev().filter(|job| status.is_none_or(|status| job.status == status));
+    let seen = jobs.into_iter().rev().filter(|job| api.sees_replay(job));
+    let wanted = seen.filter(|job| status.is_none_or(|status| job.status == status));
     Ok(json(StatusCode::OK, &page.of(wanted, view)))
 }
 
@@ -156,7 +157,18 @@ pub(super) async fn create(
     Author(author): Author,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    let job = api.tree.create_replay(&author, wanted(body)?).await?;
+    let wanted = wanted(body)?;
+    match &wanted.query {
+        ReplayQuery::DeadLetters(filter) => api.must_see_letters(filter)?,
+        ReplayQuery::Events(EventFilter { integration, subscription, .. }) => {
+            api.must_see("/query/integration_id", ResourceKey::Integration(*integration))?;
+            api.must_see("/query/subscription_id", ResourceKey::Subscription(*subscription))?;
+        }
+    }
+    if let Some(target) = wanted.target {
+        api.must_see("/target_subscription_id", ResourceKey::Subscription(target))?;
+    }
+    let job = api.tree.create_replay(&author, wanted).await?;
     let location = format!("/api/v1/replays/{}", job.id);
     let mut response = json(StatusCode::CREATED, &view(job));
     if let Ok(location) = HeaderValue::from_str(&location) {

@@ -1,7 +1,7 @@
 //! What all configured resources share: list, show, delete, the versions they are written against, and their replies.
 
 use axum::{
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Api,
-    auth::{self, Author},
+    access::{Author, State},
+    auth,
     paging::Params,
     problem::{Code, Problem},
     tools::Tools,
@@ -113,7 +114,9 @@ pub(super) async fn list<R: Managed>(State(api): State<Api>, mut params: Params)
     let filter = R::filter(&mut params)?;
     params.finish()?;
     let snapshot = api.tree.config().current();
-    let matching = R::all(&snapshot.configuration).filter(|resource| resource.passes(&filter));
+    let sight = api.sight(&snapshot.configuration);
+    let seen = R::all(&snapshot.configuration).filter(|resource| sight.key(R::key(resource.id())));
+    let matching = seen.filter(|resource| resource.passes(&filter));
     Ok(json(StatusCode::OK, &page.of(matching, |resource| resource.view(&api.tools))))
 }
 
@@ -141,7 +144,9 @@ impl Api {
     /// The resource as configured now.
     pub(super) fn find<R: Managed>(&self, id: u32) -> Result<R, Problem> {
         let snapshot = self.tree.config().current();
-        R::find(&snapshot.configuration, id).cloned().ok_or_else(|| Problem::not_found(R::key(id)))
+        let seen = self.sight(&snapshot.configuration).key(R::key(id));
+        let found = R::find(&snapshot.configuration, id).filter(|_| seen).cloned();
+        found.ok_or_else(|| Problem::not_found(R::key(id)))
     }
 
     /// A number that no resource of that kind ever had.
@@ -158,7 +163,7 @@ impl Api {
     pub(super) async fn create<R: Managed>(&self, author: &str, resource: R) -> Result<R, Problem> {
         let key = R::key(resource.id());
         let write = Write { key, expected_version: None, resource: Some(resource.into_resource()) };
-        self.written(author, write).await?.ok_or_else(|| Problem::internal(&"a created resource is not there"))
+        self.written(author, write).await??.ok_or_else(|| Problem::internal(&"a created resource is not there"))
     }
 
     /// Changes a resource: `change` makes of it what shall stand.
@@ -193,7 +198,7 @@ impl Api {
             }
             let resource = wanted.map(R::into_resource);
             let write = Write { key: R::key(id), expected_version: Some(version), resource };
-            match self.written(author, write).await {
+            match self.written(author, write).await? {
                 Err(ConfigError::Conflict { actual, .. }) => {
                     condition.check(R::key(id), actual)?;
                     conflict = Some(ConfigError::Conflict { key: R::key(id), expected: version, actual });
@@ -204,11 +209,12 @@ impl Api {
         Err(conflict.unwrap_or(ConfigError::Unavailable).into())
     }
 
-    async fn written<R: Managed>(&self, author: &str, write: Write) -> Result<Option<R>, ConfigError> {
+    async fn written<R: Managed>(&self, author: &str, write: Write) -> Result<Result<Option<R>, ConfigError>, Problem> {
         let key = write.key;
-        let changes = self.tree.config().write(author, vec![write]).await?;
-        let stands = changes.into_iter().find(|change| change.key == key).and_then(|change| change.resource);
-        Ok(stands.and_then(R::from_resource))
+        Ok(self.write(author, vec![write]).await?.map(|changes| {
+            let stands = changes.into_iter().find(|change| change.key == key).and_then(|change| change.resource);
+            stands.and_then(R::from_resource)
+        }))
     }
 
     /// Appends to the audit log what the configuration does not record by itself.

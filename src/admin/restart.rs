@@ -1,12 +1,12 @@
 //! `POST /api/v1/integrations/{id}/restart`: brings a failed integration back, or starts a running one again.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{domain::ids::IntegrationId, tree::RestartError};
 use serde::Serialize;
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     form::Form,
     json::OptionalJson,
     problem::{Code, Problem},

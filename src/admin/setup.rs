@@ -1,7 +1,7 @@
 //! `POST /api/v1/integrations` with everything that belongs to it: a webhook endpoint, a destination and the
 //! subscription between them, all made or none, as one configuration version.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::Write,
     domain::{
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     destinations, integrations,
     json::Json,
     problem::Problem,
@@ -76,7 +76,7 @@ pub(super) async fn create(
     }
     let id = integration.id;
     writes.insert(0, new(integration));
-    api.tree.config().write(&author, writes).await?;
+    api.write(&author, writes).await??;
 
     let configuration = api.tree.config().current().configuration.clone();
     let gone = || Problem::internal(&"a created resource is not there");

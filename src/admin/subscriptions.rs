@@ -9,7 +9,7 @@ mod selection;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::domain::{
     backoff::{AGE_MAX_S, RetryPolicy},
     config::{Meta, Subscription},
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
     fields::{boolean, line, number, string},
     form::{Change, Form},
     integrations::NAME_CHARS_MAX,

@@ -31,19 +31,25 @@ use hookmill_actors::{
 };
 use serde_json::{Map, Value};
 
-use super::{
-    auth::{TokenCheck, TokenName},
-    tools::{DestinationRules, Keys, SecretTools, Tools},
+use super::tools::{DestinationRules, Keys, SecretTools, Tools};
+use crate::{
+    secrets::TokenHash,
+    tokens::{TokenRegistry, memory::MemoryTokens},
 };
 
 pub(super) const TOKEN: &str = "hm_valid";
 
-pub(super) struct OneToken;
+/// One token with every right, and a place for others.
+pub(super) fn one_token() -> Arc<TokenRegistry> {
+    tokens_with(6_000)
+}
 
-impl TokenCheck for OneToken {
-    fn check(&self, presented: &str) -> Option<TokenName> {
-        (presented == TOKEN).then(|| TokenName("ada".to_owned()))
-    }
+/// The same, with so many requests a minute.
+pub(super) fn tokens_with(requests_per_minute: u32) -> Arc<TokenRegistry> {
+    let (hash, store) = (TokenHash::of(TOKEN.as_bytes()), Arc::new(MemoryTokens::default()));
+    let requests_per_minute = requests_per_minute.try_into().expect("it is not zero");
+    let registry = TokenRegistry::open(hash, requests_per_minute, store, Arc::new(FixedClock(1_000)));
+    Arc::new(registry.expect("it is in memory"))
 }
 
 pub(super) struct FixedClock(pub(super) u64);
@@ -88,11 +94,12 @@ impl ConfigStore for MemoryAudit {
     }
 }
 
-/// Knows deliveries and dead letters only.
+/// Knows deliveries, dead letters and replays only.
 #[derive(Default)]
 pub(super) struct MemoryState {
     pub(super) deliveries: BTreeMap<(SubscriptionId, EventId), DeliveryState>,
     pub(super) dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
+    pub(super) jobs: Vec<ReplayJob>,
 }
 
 #[async_trait]
@@ -156,11 +163,11 @@ impl StateStore for MemoryState {
     }
 
     async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
-        Ok(Vec::new())
+        Ok(self.jobs.clone())
     }
 
-    async fn job(&self, _id: ReplayId) -> Result<Option<ReplayJob>, LogError> {
-        Ok(None)
+    async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {
+        Ok(self.jobs.iter().find(|job| job.id == id).cloned())
     }
 
     async fn counts(&self) -> Result<StateCounts, LogError> {

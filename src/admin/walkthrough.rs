@@ -1,5 +1,7 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
+mod scopes;
+mod tokens;
 mod trying;
 
 use std::{
@@ -22,6 +24,7 @@ use hookmill_actors::{
         event::{Arrival, Event, NewEvent},
         headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        replay::ReplayJob,
         secret::Secret,
     },
     ports::{
@@ -38,10 +41,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::{
-    Api, SubscriptionDefaults,
+    Api, Shared, SubscriptionDefaults,
     auth::{FailedSignIns, Gate, Hosts},
     router, routes,
-    testing::{FixedClock, MemoryState, OneToken, TOKEN, tools},
+    testing::{FixedClock, MemoryState, TOKEN, one_token, tools},
 };
 use crate::programs::{Engines, ProgramOptions};
 
@@ -190,22 +193,27 @@ struct Answer {
 }
 
 async fn running() -> Running {
+    running_with(&[], Vec::new()).await
+}
+
+/// With further events, each a dead letter of subscription 2, and with replays.
+async fn running_with(more: &[EventId], jobs: Vec<ReplayJob>) -> Running {
     let tools = tools();
     let ids = [event_id(1, 1), event_id(2, 2), event_id(3, 13), event_id(4, 4)];
     let config = Arc::new(MemoryConfig::default());
-    let log = Arc::new(MemoryLog { events: ids.map(|id| (id, Arc::new(event(id)))).into(), ..MemoryLog::default() });
-    let letter = |subscription| DeadLetter {
-        event: ids[0],
+    let events = ids.iter().chain(more).map(|id| (*id, Arc::new(event(*id)))).collect();
+    let log = Arc::new(MemoryLog { events, ..MemoryLog::default() });
+    let letter = |subscription, event| DeadLetter {
+        event,
         subscription: SubscriptionId(subscription),
         reason: DeadReason::AttemptsExhausted,
         error: "500".to_owned(),
         at_ms: 5,
         attempts: 10,
     };
-    let state = MemoryState {
-        dead: [1, 2].map(|subscription| ((SubscriptionId(subscription), ids[0]), letter(subscription))).into(),
-        ..MemoryState::default()
-    };
+    let dead = [(1, ids[0]), (2, ids[0])].into_iter().chain(more.iter().map(|id| (2, *id)));
+    let dead = dead.map(|(whose, event)| ((SubscriptionId(whose), event), letter(whose, event))).collect();
+    let state = MemoryState { dead, jobs, ..MemoryState::default() };
     let ports = Ports {
         log: log.clone(),
         state: Arc::new(state),
@@ -218,8 +226,9 @@ async fn running() -> Running {
         },
         clock: Arc::new(FixedClock(1_767_225_600_000)),
     };
+    let tokens = one_token();
     let gate = Gate {
-        tokens: Arc::new(OneToken),
+        tokens: tokens.clone(),
         hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
         sign_ins: FailedSignIns::new(),
         request_timeout: std::time::Duration::from_secs(5),
@@ -229,8 +238,8 @@ async fn running() -> Running {
     let tree: TreeHandle = started(ports).await;
     let subscription_defaults = SubscriptionDefaults { in_flight_max: 64, retry: RetryPolicy::default() };
     let tests = Api::test_places();
-    let api = Api { tree, tools, readiness: Arc::new(Vec::new), subscription_defaults, tests };
-    Running { app: router(routes(), api, gate, 256 * 1024), config, log }
+    let api = Api { tree, tools, tokens, readiness: Arc::new(Vec::new), subscription_defaults, tests, access: None };
+    Running { app: router(routes(), Shared(api), gate, 256 * 1024), config, log }
 }
 
 async fn started(ports: Ports) -> TreeHandle {
@@ -241,14 +250,33 @@ async fn started(ports: Ports) -> TreeHandle {
 
 impl Running {
     async fn send(&self, method: &str, path: &str, body: Value, if_match: Option<&str>) -> Answer {
+        let lines = [(header::IF_MATCH, if_match.map(str::to_owned))];
+        self.send_with(Some(TOKEN), method, path, body, lines).await
+    }
+
+    /// With another token, or with none.
+    async fn send_as(&self, token: Option<&str>, method: &str, path: &str, body: Value) -> Answer {
+        self.send_with(token, method, path, body, []).await
+    }
+
+    async fn send_with(
+        &self,
+        token: Option<&str>,
+        method: &str,
+        path: &str,
+        body: Value,
+        lines: impl IntoIterator<Item = (header::HeaderName, Option<String>)>,
+    ) -> Answer {
         let mut request = axum::http::Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, "localhost")
-            .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
             .header(header::CONTENT_TYPE, "application/json");
-        if let Some(if_match) = if_match {
-            request = request.header(header::IF_MATCH, if_match);
+        let authorization = (header::AUTHORIZATION, token.map(|token| format!("Bearer {token}")));
+        for (name, value) in lines.into_iter().chain([authorization]) {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
         }
         let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
         let response = self.app.clone().oneshot(request.body(body).expect("it is well formed")).await;
@@ -348,7 +376,7 @@ async fn resources_are_made_read_changed_and_deleted() {
     assert_eq!(versions.body["items"].as_array().map(Vec::len), Some(4));
     assert!(versions.body["items"][0]["integration"].is_null());
     assert_eq!(versions.body["items"][2]["integration"]["name"], "store");
-    assert_eq!(versions.body["items"][0]["author"], "ada");
+    assert_eq!(versions.body["items"][0]["author"], "admin");
     assert_eq!(run.get("/api/v1/integrations/7/versions").await.status, StatusCode::NOT_FOUND);
 }
 

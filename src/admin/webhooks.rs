@@ -5,12 +5,13 @@ mod path;
 mod rotation;
 mod view;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
         config::{Configuration, Endpoint, EndpointSecret, Integration, Meta, ResourceKey},
         ids::{EndpointId, IntegrationId},
         secret::Secret,
+        shaping::Rate,
     },
     ports::{
         provider::{Provider, SettingsError},
@@ -25,7 +26,8 @@ use self::path::{header_name, path};
 pub(super) use self::rotation::rotate_secret;
 use super::{
     Api,
-    auth::Author,
+    access::{Author, State},
+    destinations::rate,
     fields::{boolean, line, number, object, prose, secret},
     form::{Change, Form},
     integrations::{DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX},
@@ -88,6 +90,7 @@ pub(super) async fn create(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let draft = Draft::read(body)?;
+    api.must_see("/integration_id", Integration::key(draft.integration.0))?;
     let snapshot = api.tree.config().current();
     let integration = integration_of(&snapshot.configuration, draft.integration)?;
     let (mut endpoint, made_secret) = draft.into_endpoint(integration, &api.tools)?;
@@ -136,6 +139,7 @@ pub(super) struct Draft {
     verification: Map<String, Value>,
     body_bytes_max: Option<u32>,
     dedup_window_s: Option<u64>,
+    rate_limit: Option<Rate>,
 }
 
 impl Draft {
@@ -158,6 +162,7 @@ impl Draft {
                 verification: fields.verification.into_option().unwrap_or_default(),
                 body_bytes_max: fields.body_bytes_max.into_option(),
                 dedup_window_s: fields.dedup_window_s.into_option(),
+                rate_limit: fields.rate_limit.into_option(),
             })
         })
     }
@@ -191,6 +196,7 @@ impl Draft {
             secrets: secret.iter().map(|secret| sealed(self.integration, secret, tools)).collect(),
             body_bytes_max: self.body_bytes_max,
             dedup_window_s: self.dedup_window_s,
+            rate_limit: self.rate_limit,
             meta: Meta::default(),
         };
         check(&endpoint, provider, secret.as_slice(), tools)?;
@@ -211,6 +217,7 @@ struct Fields {
     verification: Change<Map<String, Value>>,
     body_bytes_max: Change<u32>,
     dedup_window_s: Change<u64>,
+    rate_limit: Change<Rate>,
 }
 
 impl Fields {
@@ -225,6 +232,7 @@ impl Fields {
             verification: form.clearable(&["verification"], object(VERIFICATION_BYTES_MAX, VERIFICATION_DEPTH_MAX)),
             body_bytes_max: form.clearable(&["body_bytes_max"], number(BODY_BYTES_MIN..=BODY_BYTES_MAX)),
             dedup_window_s: form.clearable(&["dedup_window_s"], number(0..=DEDUP_WINDOW_S_MAX)),
+            rate_limit: form.clearable_nested("rate_limit", rate),
         };
         if let (Change::Set(header), Change::Set(verification)) = (&fields.signature_header, &fields.verification)
             && verification.get("header").is_some_and(|other| other != header.as_str())
@@ -273,6 +281,7 @@ impl Patch {
         fields.signature_header.apply_to(&mut next.signature_header);
         fields.body_bytes_max.apply_to(&mut next.body_bytes_max);
         fields.dedup_window_s.apply_to(&mut next.dedup_window_s);
+        fields.rate_limit.apply_to(&mut next.rate_limit);
         next.active = fields.active.unwrap_or(current.active);
         next.verify_signature = fields.verify_signature.unwrap_or(current.verify_signature);
         match &fields.verification {
@@ -462,6 +471,10 @@ mod tests {
             ("body_bytes_max", json!(1_023), "/body_bytes_max"),
             ("body_bytes_max", json!(67_108_865), "/body_bytes_max"),
             ("dedup_window_s", json!(-1), "/dedup_window_s"),
+            ("rate_limit", json!(10), "/rate_limit"),
+            ("rate_limit", json!({"per_second": 0}), "/rate_limit/per_second"),
+            ("rate_limit", json!({"per_second": 1, "burst": 0}), "/rate_limit/burst"),
+            ("rate_limit", json!({"per_second": 1, "per_minute": 60}), "/rate_limit/per_minute"),
             ("dedup_window_s", json!(7_776_001), "/dedup_window_s"),
             ("url_path", json!("/x"), "/url_path"),
             ("sercet", json!("whsec_12345678"), "/sercet"),
@@ -506,6 +519,10 @@ mod tests {
         assert_eq!(next.dedup_window_s, Some(0));
         let next = patched(&next, json!({"dedup_window_s": null})).expect("it may be the provider's");
         assert_eq!(next.dedup_window_s, None);
+        let next = patched(&next, json!({"rate_limit": {"per_second": 5}})).expect("it may be limited");
+        assert_eq!(next.rate_limit, Some(Rate { per_second: 5, burst: None }));
+        assert_eq!(patched(&next, json!({"name": "n"})).expect("a name").rate_limit, next.rate_limit);
+        assert_eq!(patched(&next, json!({"rate_limit": null})).expect("no limit").rate_limit, None);
         let cleared = json!({"description": null, "signature_header": null, "body_bytes_max": null});
         let next = patched(&current, cleared).expect("these may be empty");
         assert_eq!((next.description, next.signature_header), (None, None));

@@ -29,6 +29,7 @@ use super::{
     strict_http,
     wire::Progress,
 };
+use crate::rate_headers;
 
 /// What a stored event takes beside what its sender sent, about.
 const RECORD_BYTES: usize = 128;
@@ -51,6 +52,9 @@ pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, r
             };
             shared.refusals.note(refused, shared.clock.now_ms());
             let mut reply = refused.reply();
+            if let Refused::RateLimited(spent) = refused {
+                rate_headers::of_spent(reply.headers_mut(), spent, shared.clock.now_ms());
+            }
             if head.method == Method::HEAD {
                 reply::without_body(&mut reply);
             }
@@ -141,6 +145,12 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         return Ok(reply::handshake(answer));
     }
 
+    // Only what is genuine counts: whoever knows the path alone must not be able to use up its owner's share.
+    let taken = match &route.allowance {
+        Some(allowance) => Some(allowance.take(Instant::now()).map_err(Refused::RateLimited)?),
+        None => None,
+    };
+
     let bytes = received.bytes.len() + headers.as_bytes().len() + target.len() + RECORD_BYTES;
     let event = NewEvent {
         integration: route.integration,
@@ -160,7 +170,11 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
     // Dropping `stored` does not take the event back: whoever hears this 503 sends again, and the copy is delivered too.
     let id = timeout_at(deadline, stored).await.map_err(|_| Refused::NotConfirmed)??;
     add(&shared.counters.accepted, 1);
-    Ok(reply::accepted(id))
+    let mut reply = reply::accepted(id);
+    if let Some(taken) = taken {
+        rate_headers::of_taken(reply.headers_mut(), taken, now_ms);
+    }
+    Ok(reply)
 }
 
 /// Answers a `GET` that may be a handshake.

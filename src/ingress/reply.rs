@@ -8,6 +8,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use hookmill_actors::{
+    allowance::Spent,
     domain::ids::EventId,
     metrics::{Counters, add},
     ports::{event_log::LogError, provider},
@@ -19,6 +20,7 @@ use hyper::{
 };
 
 use super::strict_http::Fault;
+use crate::rate_headers;
 
 /// What goes out.
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -54,6 +56,8 @@ pub(super) enum Refused {
     DiskFull,
     /// The integration's unfinished events hold their share of the log.
     BacklogFull,
+    /// The endpoint takes no more for now.
+    RateLimited(Spent),
     /// The log failed; only a restart helps.
     LogFailed,
     /// The log did not answer in time: the event may be stored or not.
@@ -105,6 +109,7 @@ impl Refused {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooManyHops => StatusCode::LOOP_DETECTED,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::QueueFull
             | Self::DiskFull
             | Self::BacklogFull
@@ -132,6 +137,7 @@ impl Refused {
             Self::QueueFull => "queue_full",
             Self::DiskFull => "disk_full",
             Self::BacklogFull => "backlog_full",
+            Self::RateLimited(_) => "rate_limited",
             Self::LogFailed => "log_failed",
             Self::NotConfirmed => "not_confirmed",
             Self::Busy => "busy",
@@ -155,6 +161,7 @@ impl Refused {
             Self::QueueFull => "more arrives than the disk takes; send it again",
             Self::DiskFull => "the disk is nearly full; send it again later",
             Self::BacklogFull => "too many earlier events of this integration wait for delivery; send it again later",
+            Self::RateLimited(_) => "this path takes no more for now; send it again later",
             Self::LogFailed => "events cannot be stored now; send it again later",
             Self::NotConfirmed => "it was not confirmed in time that the event is stored; send it again",
             Self::Busy => "too much is under way; send it again",
@@ -176,10 +183,11 @@ impl Refused {
         )
     }
 
-    fn retry_after(self) -> Option<u8> {
+    fn retry_after(self) -> Option<u64> {
         match self {
-            Self::BacklogFull => Some(fastrand::u8(BACKLOG_RETRY_AFTER_S)),
-            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| fastrand::u8(1..=RETRY_AFTER_S_MAX)),
+            Self::BacklogFull => Some(fastrand::u8(BACKLOG_RETRY_AFTER_S).into()),
+            Self::RateLimited(spent) => Some(rate_headers::seconds(spent.one_in)),
+            _ => (self.status() == StatusCode::SERVICE_UNAVAILABLE).then(|| fastrand::u8(1..=RETRY_AFTER_S_MAX).into()),
         }
     }
 
@@ -201,6 +209,7 @@ impl Refused {
             Self::MissingSignature => &counters.missing_signature,
             Self::InvalidSignature => &counters.invalid_signature,
             Self::BacklogFull => &counters.backlog_full,
+            Self::RateLimited(_) => &counters.rate_limited,
             Self::QueueFull | Self::DiskFull | Self::LogFailed | Self::NotConfirmed | Self::Busy | Self::Draining => {
                 &counters.unavailable
             }
@@ -224,7 +233,7 @@ impl Refused {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         if let Some(seconds) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(u16::from(seconds)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.closes() {
             close(&mut reply);
@@ -344,9 +353,12 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const ALL: [Refused; 17] = [
+    const SPENT: Spent = Spent { limit: 3, one_in: Duration::from_millis(1_200), full_in: Duration::from_secs(3) };
+    const ALL: [Refused; 19] = [
         Refused::NotFound,
         Refused::MissingSignature,
         Refused::InvalidSignature,
@@ -360,6 +372,8 @@ mod tests {
         Refused::TooManyHops,
         Refused::QueueFull,
         Refused::DiskFull,
+        Refused::BacklogFull,
+        Refused::RateLimited(SPENT),
         Refused::LogFailed,
         Refused::NotConfirmed,
         Refused::Busy,
@@ -379,7 +393,7 @@ mod tests {
             assert!(codes.insert(refused.code()));
             assert_eq!(
                 refused.reply().headers().contains_key(RETRY_AFTER),
-                refused.status() == StatusCode::SERVICE_UNAVAILABLE
+                [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&refused.status())
             );
         }
     }
@@ -395,6 +409,8 @@ mod tests {
             + totals.missing_signature
             + totals.invalid_signature
             + totals.bad_request
+            + totals.backlog_full
+            + totals.rate_limited
             + totals.unavailable;
         assert_eq!(counted, ALL.len() as u64);
         assert_eq!(totals.accepted, 0);

@@ -7,7 +7,6 @@ use std::{
     str::FromStr,
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use hookmill_actors::domain::secret::Secret;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
@@ -19,8 +18,13 @@ use super::{
 };
 
 /// Begins every token, so that a leaked one is recognised for what it is.
-const PREFIX: &str = "hm_";
+const PREFIX: &str = "hmk_";
 const TOKEN_BYTES: usize = 32;
+/// Hex digits of the checksum at its end: that of a text that only looks like a token is wrong, which spares secret
+/// scanners false alarms, and a token that was cut off is told from one that is unknown.
+const CHECKSUM_DIGITS: usize = 8;
+/// A whole token, characters.
+const TOKEN_CHARS: usize = PREFIX.len() + 2 * TOKEN_BYTES + CHECKSUM_DIGITS;
 /// A preset token at least; shorter ones can be guessed.
 const PRESET_CHARS_MIN: usize = 16;
 /// A token at most, bytes: it travels in a header line.
@@ -34,13 +38,26 @@ const ADMIN_TOKEN_FILE: &str = "admin-token";
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// A new token: `hm_` and 32 random bytes in base64url.
+    /// A new token: `hmk_`, 32 random bytes and the CRC-32 of all before it, in hex: `hmk_[0-9a-f]{72}`.
     pub fn generate() -> Self {
         let bytes = Zeroizing::new(random_bytes::<TOKEN_BYTES>());
-        let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + TOKEN_BYTES.div_ceil(3) * 4));
+        let mut digits = Zeroizing::new([0; 2 * TOKEN_BYTES]);
+        hex::encode_to_slice(bytes.as_slice(), digits.as_mut_slice()).expect("the digits take twice the bytes");
+        let mut text = Zeroizing::new(String::with_capacity(TOKEN_CHARS));
         text.push_str(PREFIX);
-        BASE64URL.encode_string(bytes.as_slice(), &mut text);
+        text.extend(digits.iter().copied().map(char::from));
+        let checksum = checksum(&text);
+        text.push_str(&checksum);
         Self(text)
+    }
+
+    /// Whether a text begins as our tokens do, but is none as it stands.
+    pub fn is_damaged(text: &str) -> bool {
+        text.starts_with(PREFIX)
+            && !(text.len() == TOKEN_CHARS
+                && text
+                    .split_at_checked(TOKEN_CHARS - CHECKSUM_DIGITS)
+                    .is_some_and(|(body, end)| checksum(body) == end))
     }
 
     /// The text, for whom it is for.
@@ -52,6 +69,10 @@ impl Token {
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
+}
+
+fn checksum(text: &str) -> String {
+    format!("{:08x}", crc32fast::hash(text.as_bytes()))
 }
 
 impl fmt::Debug for Token {
@@ -78,7 +99,18 @@ impl TokenHash {
 
     /// Whether this is the hash of `presented`; takes the same time wherever they differ.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        Self::of(presented).0.ct_eq(&self.0).into()
+        self.equals(&Self::of(presented))
+    }
+
+    /// Whether both are the hash of one token; takes the same time wherever they differ.
+    pub fn equals(&self, other: &Self) -> bool {
+        other.0.ct_eq(&self.0).into()
+    }
+
+    /// To look tokens up by. Whoever presents one does not choose its hash, so a search that is quicker for some tells
+    /// him nothing.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
@@ -215,9 +247,31 @@ mod tests {
     #[test]
     fn a_token_has_its_form_and_is_never_the_same() {
         let token = Token::generate();
-        let rest = token.expose().strip_prefix("hm_").unwrap();
-        assert_eq!(BASE64URL.decode(rest).unwrap().len(), TOKEN_BYTES);
+        let rest = token.expose().strip_prefix("hmk_").unwrap();
+        assert_eq!(rest.len(), 72);
+        assert!(rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)));
         assert_ne!(token.expose(), Token::generate().expose());
+    }
+
+    #[test]
+    fn a_token_that_was_cut_or_changed_is_seen_to_be() {
+        let token = Token::generate();
+        let text = token.expose();
+        assert!(!Token::is_damaged(text));
+        let swapped = if text.as_bytes()[10] == b'0' { "1" } else { "0" };
+        for wrong in [
+            &text[..text.len() - 1],
+            &text[..5],
+            "hmk_",
+            &format!("{text}0"),
+            &format!("{}{swapped}{}", &text[..10], &text[11..]),
+            &text.replace("hmk_", "hmk_\u{e4}"),
+        ] {
+            assert!(Token::is_damaged(wrong), "{}", wrong.len());
+        }
+        for other in ["", "hm_x", "preset-by-an-operator", &text[1..]] {
+            assert!(!Token::is_damaged(other), "{other}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::PathBuf,
     time::Duration,
 };
@@ -114,6 +115,8 @@ pub struct AdminSettings {
     /// From the end of the head to the reply.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// Requests of one token at most, all of them at once if need be.
+    pub requests_per_minute: NonZeroU32,
     /// Names or addresses, without port, that `Host` may carry beside loopback names and the bound address.
     pub allowed_hosts: Vec<String>,
 }
@@ -124,6 +127,7 @@ impl Default for AdminSettings {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
             body_bytes_max: 256 * KIB,
             request_timeout: Duration::from_secs(30),
+            requests_per_minute: NonZeroU32::new(6_000).expect("it is not zero"),
             allowed_hosts: Vec::new(),
         }
     }

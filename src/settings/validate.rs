@@ -130,6 +130,7 @@ fn check_admin(admin: &AdminSettings, ingress: &IngressSettings, faults: &mut Ve
     }
     faults.count("admin.body_bytes_max", admin.body_bytes_max, 1 << 10, 1 << 30);
     faults.duration("admin.request_timeout", admin.request_timeout);
+    faults.count("admin.requests_per_minute", admin.requests_per_minute.get() as usize, 10, 1_000_000);
     for host in &admin.allowed_hosts {
         if !is_host(host) {
             faults.add(
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 17] = [
+        let cases: [Case; 18] = [
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),
@@ -272,6 +273,11 @@ mod tests {
             (|s| s.ingress.body_rate_min = u64::MAX, "`ingress.body_rate_min`", "0 to 1048576"),
             (|s| s.ingress.head_timeout = Duration::ZERO, "`ingress.head_timeout`", "more than 0s"),
             (|s| s.admin.address = s.ingress.address, "`admin.address`", "its own"),
+            (
+                |s| s.admin.requests_per_minute = std::num::NonZeroU32::MIN,
+                "`admin.requests_per_minute`",
+                "allowed are 10 to 1000000",
+            ),
             (|s| s.admin.allowed_hosts = vec!["https://a.b/".into()], "`admin.allowed_hosts`", "without scheme"),
             (|s| s.admin.allowed_hosts = vec!["a.example:80".into()], "`admin.allowed_hosts`", "port"),
             (|s| s.log.segment_bytes = 1 << 20, "`log.segment_bytes`", "largest event"),

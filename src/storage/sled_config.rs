@@ -13,8 +13,11 @@
 //! | `h` kind, id, version, place in the commit | a change of its history |
 //! | `a` number | an activity |
 //! | `m` length, name | a named value of the binary |
+//! | `t` number | an API token, by its hash |
+//! | `u` number | when that token was last used |
 
 mod mark;
+mod tokens;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -200,9 +203,13 @@ impl Shared {
     }
 
     fn record_activity(&self, activities: &[Activity]) -> Result<(), ConfigStoreError> {
+        self.write_with_activities(sled::Batch::default(), activities)
+    }
+
+    /// Writes a batch and what the audit log says of it, both or neither.
+    fn write_with_activities(&self, mut batch: sled::Batch, activities: &[Activity]) -> Result<(), ConfigStoreError> {
         let mut mark = self.writing();
         let mut number = mark.activity;
-        let mut batch = sled::Batch::default();
         for activity in activities {
             number += 1;
             let subject = format_args!("the activity `{}`", activity.action);

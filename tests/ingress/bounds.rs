@@ -89,3 +89,33 @@ fn a_refused_request_is_refused_once() {
     assert!(answer.closes() && peer.is_closed());
     assert_eq!(bench.totals(), Totals { bad_request: 1, ..Totals::default() });
 }
+
+#[test]
+fn a_limited_path_says_what_is_left_and_when_to_come_back() {
+    let bench = start();
+    let told = |answer: &Answer| {
+        let number = |name| answer.header(name).and_then(|text| text.parse::<u64>().ok());
+        (number("x-ratelimit-limit"), number("x-ratelimit-remaining"), number("x-ratelimit-reset").is_some())
+    };
+    // What is not genuine takes nothing of it.
+    for _ in 0..5 {
+        let forged = post("/limited", "x").replace("good", "bad");
+        bench.ask(forged).is(401, "invalid_signature");
+    }
+    let began = std::time::Instant::now();
+    for _ in 0..3 {
+        let answer = bench.ask(post("/limited", "x"));
+        assert_eq!((answer.status, told(&answer).0), (200, Some(3)));
+    }
+    let refused = bench.ask(post("/limited", "x"));
+    assert!(began.elapsed().as_secs() < 1, "too slow to tell");
+    refused.is(429, "rate_limited");
+    assert_eq!((refused.header("retry-after"), told(&refused)), (Some("1"), (Some(3), Some(0), true)));
+    assert!(!refused.closes());
+    assert_eq!(bench.totals().rate_limited, 1);
+    assert_eq!(bench.log.events().len(), 3);
+    let other = bench.ask(post("/orders", "x"));
+    assert_eq!((other.status, other.header("x-ratelimit-limit")), (200, None));
+    std::thread::sleep(std::time::Duration::from_millis(1_050));
+    assert_eq!(bench.ask(post("/limited", "x")).status, 200);
+}

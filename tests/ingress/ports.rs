@@ -16,6 +16,7 @@ use hookmill_actors::{
         event::{Event, Identity, NewEvent},
         ids::{EndpointId, EventId, IntegrationId},
         secret::{Sealed, Secret},
+        shaping::Rate,
     },
     ports::{
         clock::Clock,
@@ -231,6 +232,7 @@ impl Readiness for TestReadiness {
 pub(crate) fn endpoint(id: u32, path: &str) -> Endpoint {
     Endpoint {
         dedup_window_s: None,
+        rate_limit: None,
         id: EndpointId(id),
         integration_id: IntegrationId(1),
         name: path.to_owned(),
@@ -265,7 +267,9 @@ pub(crate) fn snapshot() -> Snapshot {
     greeted.verification.insert("answers_get".to_owned(), json!(true));
     let mut inactive = endpoint(5, "/inactive");
     inactive.active = false;
-    let endpoints = [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive];
+    let mut limited = endpoint(6, "/limited");
+    limited.rate_limit = Some(Rate { per_second: 1, burst: Some(3) });
+    let endpoints = [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive, limited];
     let configuration = Configuration {
         version: 17,
         integrations: [(integration.id, integration.into())].into_iter().collect(),

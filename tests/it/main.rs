@@ -11,3 +11,4 @@ mod harness;
 mod replaying;
 mod safety;
 mod space;
+mod tokens;

@@ -160,6 +160,7 @@ mod tests {
             secrets: Vec::new(),
             body_bytes_max: None,
             dedup_window_s: None,
+            rate_limit: None,
             meta: Meta::default(),
         })
     }

@@ -17,7 +17,7 @@ use crate::{
         order::Order,
         secret::{Sealed, Secret},
         selection::Selection,
-        shaping::DestinationLimits,
+        shaping::{DestinationLimits, Rate},
         transform::Transform,
     },
     ports::{
@@ -122,6 +122,7 @@ fn resource(step: Step, now_ms: u64) -> Resource {
                 .into(),
             body_bytes_max: Some(choice.into()),
             dedup_window_s: None,
+            rate_limit: (choice % 6 == 0).then_some(Rate { per_second: 3, burst: None }),
             meta,
         }),
         2 => Resource::Destination(Destination {
@@ -168,7 +169,7 @@ fn write(step: Step, standing: &Configuration, now_ms: u64) -> Write {
 #[derive(Debug, PartialEq)]
 struct Seen<'a> {
     configuration: &'a Configuration,
-    routes: BTreeMap<&'a str, (EndpointId, IntegrationId, Option<u32>, bool)>,
+    routes: BTreeMap<&'a str, (EndpointId, IntegrationId, Option<u32>, [bool; 2])>,
     namings: Vec<(EndpointId, &'static str, u64, bool)>,
     plans: Vec<(IntegrationId, SubscriptionId, &'a Subscription, &'a Destination, [bool; 4])>,
     backlogs: Vec<IntegrationId>,
@@ -184,7 +185,8 @@ fn seen(snapshot: &Snapshot) -> Seen<'_> {
             .iter()
             .map(|(path, route)| {
                 let own = snapshot.backlogs.get(&route.integration).is_some_and(|own| Arc::ptr_eq(own, &route.backlog));
-                (&**path, (route.endpoint, route.integration, route.body_bytes_max, own))
+                let which = (route.endpoint, route.integration, route.body_bytes_max, [own, route.allowance.is_some()]);
+                (&**path, which)
             })
             .collect(),
         namings: snapshot
@@ -273,4 +275,45 @@ proptest! {
             current = next;
         }
     }
+}
+
+#[test]
+fn a_limit_goes_on_as_far_used_as_it_is_until_it_changes() {
+    let step = |kind, choice| Step {
+        kind,
+        id: 1,
+        integration: 1,
+        destination: 1,
+        choice,
+        delete: false,
+        joined: false,
+        wait_ms: 0,
+    };
+    let mut version = 0;
+    let mut compiled = |before: &Snapshot, path: &str, rate_limit| {
+        version += 1;
+        let mut configuration = Configuration::default();
+        for resource in [resource(step(0, 1), 0), resource(step(1, 2), 0)] {
+            let mut resource = resource;
+            resource.meta_mut().version = version;
+            if let Resource::Endpoint(endpoint) = &mut resource {
+                (endpoint.path, endpoint.rate_limit) = (path.to_owned(), rate_limit);
+            }
+            let (key, author) = (resource.key(), String::new());
+            configuration.apply(&Change { version, at_ms: 0, author, key, resource: Some(resource) });
+        }
+        compiler().compile(Arc::new(configuration), before, 0)
+    };
+    let left = |snapshot: &Snapshot, path: &str| {
+        let allowance = snapshot.routes.get(path).expect("it is active").allowance.clone()?;
+        allowance.take(tokio::time::Instant::now()).ok().map(|taken| taken.remaining)
+    };
+    let some = |burst| Some(Rate { per_second: 1, burst: Some(burst) });
+    let first = compiled(&Snapshot::default(), "/a", some(5));
+    assert_eq!((left(&first, "/a"), left(&first, "/a")), (Some(4), Some(3)));
+    let moved = compiled(&first, "/b", some(5));
+    assert_eq!(left(&moved, "/b"), Some(2), "another path, the same limit");
+    let wider = compiled(&moved, "/b", some(9));
+    assert_eq!(left(&wider, "/b"), Some(8), "another limit begins anew");
+    assert_eq!(left(&compiled(&wider, "/b", None), "/b"), None);
 }

@@ -66,6 +66,21 @@ pub enum Environment {
     Production,
 }
 
+impl Environment {
+    /// All there are, by name.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("development", Self::Development), ("staging", Self::Staging), ("production", Self::Production)];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}
+
 /// One connection to a third party.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Integration {
@@ -133,6 +148,9 @@ pub struct Endpoint {
     /// its provider retries.
     #[serde(default)]
     pub dedup_window_s: Option<u64>,
+    /// Webhooks that are accepted here; further ones are answered 429. `None`: no limit.
+    #[serde(default)]
+    pub rate_limit: Option<Rate>,
     /// When it was made and changed.
     #[serde(flatten)]
     pub meta: Meta,

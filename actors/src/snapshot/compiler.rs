@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::{Fault, Naming, Plan, Route, Snapshot, Touched, UNVERIFIED, effective_settings};
 use crate::{
+    allowance::Allowance,
     domain::{
         config::{
             Configuration, Destination, DestinationStatus, Endpoint, Integration, IntegrationStatus, ResourceKey,
@@ -136,6 +138,7 @@ impl Compiler {
                     verifier,
                     body_bytes_max: endpoint.body_bytes_max,
                     backlog: snapshot.backlogs.get(&integration.id).cloned().unwrap_or_default(),
+                    allowance: allowance(endpoint, before),
                     made_from,
                 };
                 snapshot.routes.insert_mut(endpoint.path.as_str().into(), Arc::new(route));
@@ -255,6 +258,15 @@ fn naming(endpoint: &Endpoint, provider: &'static dyn Provider) -> Naming {
     // Where nothing is verified, anybody may send any id.
     let id_signed = endpoint.verify_signature && provider.signs_id(&settings);
     Naming { provider, settings, dedup_window_ms, id_signed }
+}
+
+/// A limit that did not change goes on as far used as it is.
+fn allowance(endpoint: &Endpoint, before: &Snapshot) -> Option<Arc<Allowance>> {
+    let rate = endpoint.rate_limit?;
+    let former = before.configuration.endpoints.get(&endpoint.id).filter(|former| former.rate_limit == Some(rate));
+    let route = former.and_then(|former| before.routes.get(former.path.as_str()));
+    let same = route.filter(|route| route.endpoint == endpoint.id).and_then(|route| route.allowance.clone());
+    same.or_else(|| Some(Arc::new(Allowance::of(rate, Instant::now()))))
 }
 
 /// An untested integration is in use at once: an operator who creates one expects the next webhook to arrive. A

@@ -156,6 +156,7 @@ impl World {
             secrets: Vec::new(),
             body_bytes_max: None,
             dedup_window_s: None,
+            rate_limit: None,
             meta: Meta::default(),
         }))
         .await;

@@ -3,26 +3,27 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use hookmill_actors::allowance::Allowance;
 use tokio::time::Instant;
 
-/// Counts failed sign-ins by source: a bucket of [`FAILURES_MAX`] that refills by one each [`REFILL`].
+/// Counts failed sign-ins by source: [`FAILURES_MAX`] at once, and one more each [`REFILL`].
 ///
 /// A valid token is never held up: on loopback all share one address, and an intruder must not lock the operator out.
 /// Guessing is hopeless at the tokens' 256 bits; what is bounded here is noise.
 pub(in super::super) struct FailedSignIns(Mutex<HashMap<IpAddr, Bucket>>);
 
 struct Bucket {
-    /// Failures so far, less what has been refilled.
-    level: f64,
-    at: Instant,
+    failures: Allowance,
+    last: Instant,
 }
 
 /// Failures at once.
-const FAILURES_MAX: f64 = 10.0;
+const FAILURES_MAX: NonZeroU32 = NonZeroU32::new(10).expect("10 is not zero");
 /// One more is allowed after so long.
 const REFILL: Duration = Duration::from_secs(6);
 /// Sources remembered; the one longest quiet is forgotten first.
@@ -40,28 +41,18 @@ impl FailedSignIns {
         if buckets.len() >= SOURCES_MAX && !buckets.contains_key(&source) {
             make_room(&mut buckets, now);
         }
-        let bucket = buckets.entry(source).or_insert(Bucket { level: 0.0, at: now });
-        bucket.level = bucket.level_at(now);
-        bucket.at = now;
-        if bucket.level + 1.0 > FAILURES_MAX {
-            return Err(REFILL.mul_f64(bucket.level + 1.0 - FAILURES_MAX));
-        }
-        bucket.level += 1.0;
-        Ok(())
-    }
-}
-
-impl Bucket {
-    fn level_at(&self, now: Instant) -> f64 {
-        let refilled = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
-        (self.level - refilled).max(0.0)
+        let fresh = || Bucket { failures: Allowance::new(FAILURES_MAX, REFILL, now), last: now };
+        let bucket = buckets.entry(source).or_insert_with(fresh);
+        bucket.last = now;
+        bucket.failures.take(now).map(drop).map_err(|spent| spent.one_in)
     }
 }
 
 fn make_room(buckets: &mut HashMap<IpAddr, Bucket>, now: Instant) {
-    buckets.retain(|_, bucket| bucket.level_at(now) > 0.0);
+    // Whoever was quiet for so long has all of it again, as if he had never been here.
+    buckets.retain(|_, bucket| now.saturating_duration_since(bucket.last) < REFILL * FAILURES_MAX.get());
     if buckets.len() >= SOURCES_MAX {
-        let quietest = buckets.iter().min_by_key(|(_, bucket)| bucket.at).map(|(source, _)| *source);
+        let quietest = buckets.iter().min_by_key(|(_, bucket)| bucket.last).map(|(source, _)| *source);
         if let Some(source) = quietest {
             buckets.remove(&source);
         }

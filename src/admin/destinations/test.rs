@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use bytes::Bytes;
 use hookmill_actors::{
     domain::{
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         Api,
-        auth::Author,
+        access::{Author, State},
         fields::{line, string},
         form::Form,
         json::{Json, OptionalJson},

@@ -4,7 +4,7 @@ mod samples;
 
 use std::sync::Arc;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hookmill_actors::{
     domain::{
@@ -23,7 +23,7 @@ use super::{
     Draft, Shape,
     programs::{Compiled, compile},
 };
-use crate::admin::{Api, fields::number, form::Form, json::Json, problem::Problem, resource::json};
+use crate::admin::{Api, access::State, fields::number, form::Form, json::Json, problem::Problem, resource::json};
 
 /// Bytes of a rendered body that are shown.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
@@ -104,7 +104,8 @@ pub(in crate::admin) async fn dry_run(State(api): State<Api>, Json(body): Json) 
 
 /// A subscription that is tried before it is made.
 fn unsaved(integration: IntegrationId, api: &Api) -> Result<Subscription, Problem> {
-    if !api.tree.config().current().configuration.integrations.contains_key(&integration) {
+    let snapshot = api.tree.config().current();
+    if !api.sight(&snapshot.configuration).integration(integration) {
         return Err(Problem::member(
             "/integration_id",
             format!("names integration {integration}, which does not exist"),

@@ -2,11 +2,12 @@
 
 use hookmill_actors::domain::{
     order::{OnFailure, Order},
-    shaping::{RATE_MAX, Rate},
+    shaping::Rate,
 };
 
 use crate::admin::{
-    fields::{number, one_of, string},
+    destinations::rate,
+    fields::{one_of, string},
     form::{Change, Form},
 };
 
@@ -57,9 +58,5 @@ fn refuse_key(form: &mut Form, key: Option<&str>) {
 
 /// `null`: only the destination's.
 pub(super) fn read_rate(form: &mut Form) -> Change<Rate> {
-    form.clearable_nested("rate", |form| {
-        let per_second = form.required(&["per_second"], number(1..=RATE_MAX));
-        let burst = form.clearable(&["burst"], number(1..=RATE_MAX)).into_option();
-        Some(Rate { per_second: per_second?, burst })
-    })
+    form.clearable_nested("rate", rate)
 }

@@ -1,6 +1,6 @@
 //! Rotation of an endpoint's secret: `POST /api/v1/webhooks/{id}/rotate-secret`.
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{activity::ActivityResult, config::Endpoint, secret::Secret},
     ports::provider::Provider,
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     super::{
         Api,
-        auth::Author,
+        access::{Author, State},
         fields::{number, secret},
         form::Form,
         json::OptionalJson,

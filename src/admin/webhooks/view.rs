@@ -3,6 +3,7 @@
 use hookmill_actors::domain::{
     config::{Endpoint, EndpointSecret},
     secret::Secret,
+    shaping::Rate,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,6 +30,8 @@ pub(in crate::admin) struct View {
     body_bytes_max: Option<u32>,
     /// `null`: as long as the provider sends again.
     dedup_window_s: Option<u64>,
+    /// Webhooks that are accepted; `null`: all.
+    rate_limit: Option<Rate>,
     version: u64,
     created_at: String,
     updated_at: String,
@@ -78,6 +81,7 @@ impl View {
             secrets: endpoint.secrets.iter().map(secret).collect(),
             body_bytes_max: endpoint.body_bytes_max,
             dedup_window_s: endpoint.dedup_window_s,
+            rate_limit: endpoint.rate_limit,
             version: endpoint.meta.version,
             created_at: time(endpoint.meta.created_at_ms),
             updated_at: time(endpoint.meta.updated_at_ms),

@@ -93,6 +93,7 @@ pub(super) fn endpoint(id: IntegrationId, rng: &mut fastrand::Rng, features: Fea
         secrets: Vec::new(),
         body_bytes_max: None,
         dedup_window_s: features.dedup.then(|| rng.u64(30..=3_600)),
+        rate_limit: None,
         meta: Meta::default(),
     }
 }

@@ -1,0 +1,140 @@
+//! The form of the route table: a path's methods, each with the least role that it needs.
+//!
+//! A method cannot be put in without saying who may use it. Where a path names what belongs to an integration, tokens
+//! with scopes come in if they see that. Other paths are closed to them, unless [`Methods::scoped`] says that the handlers
+//! heed scopes themselves: what is forgotten is closed.
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    handler::Handler,
+    http::Method,
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::Response,
+    routing::{MethodFilter, MethodRouter},
+};
+
+use super::{
+    access::{Access, Admits, Subjects, admit},
+    problem::Problem,
+};
+use crate::tokens::Role;
+
+/// What a method asks of the token it is used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Nothing: not even that there is one.
+    Open,
+    /// A token with this role, or one above it.
+    Role(Role),
+}
+
+/// The methods of one path.
+pub(super) struct Methods<S> {
+    router: MethodRouter<S>,
+    needs: Vec<(Method, Need)>,
+    scoped: bool,
+}
+
+/// `GET` for a role; `HEAD` comes with it.
+pub(super) fn get<S, H, T>(role: Role, handler: H) -> Methods<S>
+where
+    S: Clone + Send + Sync + 'static,
+    H: Handler<T, S>,
+    T: 'static,
+{
+    Methods::new().get(role, handler)
+}
+
+/// `POST` for a role.
+pub(super) fn post<S, H, T>(role: Role, handler: H) -> Methods<S>
+where
+    S: Clone + Send + Sync + 'static,
+    H: Handler<T, S>,
+    T: 'static,
+{
+    Methods::new().post(role, handler)
+}
+
+/// `GET` for everybody; the gate must know the path too.
+pub(super) fn open<S, H, T>(handler: H) -> Methods<S>
+where
+    S: Clone + Send + Sync + 'static,
+    H: Handler<T, S>,
+    T: 'static,
+{
+    let router = MethodRouter::new().get(handler);
+    Methods { router, needs: vec![(Method::GET, Need::Open)], scoped: true }
+}
+
+macro_rules! methods {
+    ($($name:ident $method:ident,)*) => {$(
+        #[doc = concat!("`", stringify!($method), "` for a role.")]
+        pub(super) fn $name<H, T>(self, role: Role, handler: H) -> Self
+        where
+            H: Handler<T, S>,
+            T: 'static,
+        {
+            self.on(Method::$method, MethodFilter::$method, role, handler)
+        }
+    )*};
+}
+
+impl<S: Clone + Send + Sync + 'static> Methods<S> {
+    fn new() -> Self {
+        Self { router: MethodRouter::new(), needs: Vec::new(), scoped: false }
+    }
+
+    methods! { get GET, post POST, put PUT, delete DELETE, }
+
+    /// Tokens with scopes may come here: the handlers show and touch only what [`Access`] sees.
+    pub(super) fn scoped(mut self) -> Self {
+        self.scoped = true;
+        self
+    }
+
+    /// The methods, and what each needs.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what the table says is looked at by tests"))]
+    pub(super) fn needs(&self) -> &[(Method, Need)] {
+        &self.needs
+    }
+
+    fn on<H, T>(mut self, method: Method, filter: MethodFilter, role: Role, handler: H) -> Self
+    where
+        H: Handler<T, S>,
+        T: 'static,
+    {
+        self.router = self.router.on(filter, handler.layer(from_fn_with_state(role, check_role)));
+        self.needs.push((method, Need::Role(role)));
+        self
+    }
+
+    /// Puts them on a router, with and without a slash at the end, as the original's paths have it.
+    pub(super) fn put_on(self, router: Router<S>, path: &str, state: &S) -> Router<S>
+    where
+        S: Admits,
+    {
+        let subjects = Subjects::of(path);
+        let methods = match (subjects.are_none(), self.scoped) {
+            (false, _) => self.router.layer(from_fn_with_state((state.clone(), subjects), admit::<S>)),
+            (true, true) => self.router,
+            (true, false) => self.router.layer(from_fn(check_everything)),
+        };
+        router.route(path, methods.clone()).route(&format!("{path}/"), methods)
+    }
+}
+
+async fn check_role(
+    State(role): State<Role>,
+    access: Access,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    access.needs(role)?;
+    Ok(next.run(request).await)
+}
+
+async fn check_everything(access: Access, request: Request, next: Next) -> Result<Response, Problem> {
+    access.needs_everything()?;
+    Ok(next.run(request).await)
+}
