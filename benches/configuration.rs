@@ -162,10 +162,17 @@ async fn fill(store: &dyn ConfigStore, integrations: u32) {
                 Resource::Destination(it) => it.meta = meta,
                 Resource::Subscription(it) => it.meta = meta,
             }
-            Change { version, at_ms: 1, author: "bench".to_owned(), key: resource.key(), resource: Some(resource) }
+            Change {
+                version,
+                at_ms: 1,
+                author: "bench".to_owned(),
+                comment: None,
+                key: resource.key(),
+                resource: Some(resource),
+            }
         };
         let changes = ids.iter().flat_map(|id| resources(*id)).map(change).collect();
-        store.commit(changes).await.expect("it is stored");
+        store.commit(changes, Vec::new()).await.expect("it is stored");
     }
 }
 

@@ -7,14 +7,17 @@
 
 mod access;
 mod auth;
+mod comment;
 mod deadletters;
 mod destinations;
 mod events;
 mod fields;
 mod flow;
 mod form;
+mod idempotency;
 mod integrations;
 mod json;
+mod merge;
 mod metrics;
 mod paging;
 mod problem;
@@ -30,6 +33,8 @@ mod table;
 mod testing;
 mod tokens;
 mod tools;
+mod turns;
+mod versions;
 #[cfg(test)]
 mod walkthrough;
 mod webhooks;
@@ -39,7 +44,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
-    middleware::from_fn_with_state,
+    middleware::{from_fn, from_fn_with_state},
 };
 use hookmill_actors::{
     ports::{provider::Providers, sealer::Sealer},
@@ -123,6 +128,7 @@ struct Api {
     subscription_defaults: SubscriptionDefaults,
     /// Places for destination tests under way.
     tests: Arc<Semaphore>,
+    turns: turns::Turns,
     /// Whose request it is.
     access: Option<Access>,
 }
@@ -171,6 +177,7 @@ impl AdminServer {
             readiness: ports.readiness,
             subscription_defaults: ports.subscription_defaults,
             tests: Api::test_places(),
+            turns: turns::Turns::default(),
             access: None,
         };
         Ok(Self { listener, address, router: router(routes(), Shared(api), gate, options.body_bytes_max) })
@@ -203,6 +210,8 @@ fn router<S: Admits>(
             Problem::new(Code::MethodNotAllowed, format!("`{}` is not possible here; see `allow`", request.method()))
         })
         .with_state(state)
+        .layer(from_fn(comment::layer))
+        .layer(from_fn_with_state(idempotency::Replies::new(), idempotency::layer))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn_with_state(Arc::new(gate), auth::gate))
 }
@@ -222,21 +231,33 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ("/api/v1/integrations", get(Viewer, list::<Integration>).post(Manager, setup::create).scoped()),
         (
             "/api/v1/integrations/{id}",
-            get(Viewer, one::<Integration>).put(Manager, integrations::update).delete(Admin, delete::<Integration>),
+            get(Viewer, integrations::one)
+                .put(Manager, integrations::update)
+                .patch(Manager, integrations::merge)
+                .delete(Admin, delete::<Integration>),
         ),
         ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration)),
         ("/api/v1/integrations/{id}/restart", post(Manager, restart::restart)),
-        ("/api/v1/integrations/{id}/versions", get(Viewer, integrations::versions)),
+        ("/api/v1/integrations/{id}/versions", get(Viewer, versions::list)),
+        ("/api/v1/integrations/{id}/versions/{number}", get(Viewer, versions::one)),
+        ("/api/v1/integrations/{id}/versions/{number}/diff", get(Viewer, versions::difference)),
+        ("/api/v1/integrations/{id}/versions/{number}/rollback", post(Manager, versions::roll_back)),
         ("/api/v1/webhooks", get(Viewer, list::<Endpoint>).post(Manager, webhooks::create).scoped()),
         (
             "/api/v1/webhooks/{id}",
-            get(Viewer, one::<Endpoint>).put(Manager, webhooks::update).delete(Manager, delete::<Endpoint>),
+            get(Viewer, one::<Endpoint>)
+                .put(Manager, webhooks::update)
+                .patch(Manager, webhooks::merge)
+                .delete(Manager, delete::<Endpoint>),
         ),
         ("/api/v1/webhooks/{id}/rotate-secret", post(Manager, webhooks::rotate_secret)),
         ("/api/v1/destinations", get(Viewer, list::<Destination>).post(Manager, destinations::create).scoped()),
         (
             "/api/v1/destinations/{id}",
-            get(Viewer, one::<Destination>).put(Manager, destinations::update).delete(Manager, delete::<Destination>),
+            get(Viewer, one::<Destination>)
+                .put(Manager, destinations::update)
+                .patch(Manager, destinations::merge)
+                .delete(Manager, delete::<Destination>),
         ),
         ("/api/v1/destinations/{id}/flow", get(Viewer, flow::one)),
         ("/api/v1/destinations/{id}/rotate-secret", post(Manager, destinations::rotate_secret)),
@@ -248,6 +269,7 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
             "/api/v1/subscriptions/{id}",
             get(Viewer, one::<Subscription>)
                 .put(Manager, subscriptions::update)
+                .patch(Manager, subscriptions::merge)
                 .delete(Manager, delete::<Subscription>),
         ),
         ("/api/v1/events", get(Viewer, events::list).scoped()),

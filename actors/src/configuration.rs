@@ -3,6 +3,7 @@
 //! A crash loses nothing: the store holds every version, and a change is in force only once it is stored.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -17,22 +18,25 @@ use crate::{
     domain::{
         activity::{Activity, ActivityResult},
         config::{Change, Destination, DestinationStatus, Integration, IntegrationStatus, Resource, ResourceKey},
-        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
+        ids::{DestinationId, EndpointId, EventId, IntegrationId, SubscriptionId},
+        version::Origin,
     },
-    ports::{
-        clock::Clock,
-        config_store::{ConfigStore, ConfigStoreError},
-    },
+    ports::{clock::Clock, config_store::ConfigStore},
     snapshot::{Compiler, Snapshot, Touched},
     tree::wires::{Slot, Wires},
 };
 
+mod error;
 mod linked;
+mod past;
+mod rollback;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use self::linked::Linked;
+pub use self::{error::ConfigError, past::Past};
 
 /// One wanted change.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,66 +49,37 @@ pub struct Write {
     pub resource: Option<Resource>,
 }
 
-/// Why a change was refused; nothing of it is in force then.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// No such resource.
-    #[error("{0} does not exist")]
-    NotFound(ResourceKey),
-    /// Somebody else changed it since.
-    #[error("{key} is at version {actual}, not {expected}; read it again and repeat the change")]
-    Conflict {
-        /// Which.
-        key: ResourceKey,
-        /// The version the change was based on.
-        expected: u64,
-        /// The version in force.
-        actual: u64,
-    },
-    /// A member's value belongs to another resource.
-    #[error("`{field}` is already used by {by}")]
-    Taken {
-        /// The member.
-        field: &'static str,
-        /// Who has it.
-        by: ResourceKey,
-    },
-    /// A member names a resource that is not there.
-    #[error("`{field}` names {target}, which does not exist")]
-    Dangling {
-        /// The member.
-        field: &'static str,
-        /// What it names.
-        target: ResourceKey,
-    },
-    /// It is still needed.
-    #[error("{key} is still used by {by}; delete or change that first")]
-    InUse {
-        /// Which.
-        key: ResourceKey,
-        /// By whom.
-        by: ResourceKey,
-    },
-    /// There are as many as there may be.
-    #[error("there are already {0} of these, the most allowed")]
-    TooMany(usize),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] ConfigStoreError),
-    /// The configuration actor is being restarted or has stopped.
-    #[error("the configuration is not available now; try again")]
-    Unavailable,
+/// A wish to have an integration as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// Which.
+    pub integration: IntegrationId,
+    /// To which of its versions.
+    pub number: u64,
+    /// Its newest version must be one of these.
+    pub expected: Option<Vec<u64>>,
+    /// A subscription that comes back begins after this event.
+    pub resume_after: EventId,
 }
 
 /// What may be said to the configuration actor.
 pub enum ConfigMsg {
     /// Make these changes, all or none, as one version.
     Write {
-        /// Who wants them: a token's name, or a part of hookmill.
-        author: String,
+        /// Who wants them, and why.
+        origin: Origin,
         /// The changes.
         writes: Vec<Write>,
         /// The changes as made, cascades included.
+        reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
+    },
+    /// Make an integration what it was at one of its versions, all or nothing.
+    Rollback {
+        /// Who wants it, and why.
+        origin: Origin,
+        /// To what.
+        rollback: Rollback,
+        /// The changes as made; none where it is so already.
         reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
     },
     /// A destination wants no more (410): rest until an operator says otherwise.
@@ -195,9 +170,22 @@ impl ConfigHandle {
 
     /// Makes changes, all or none, as one version; they are stored and in force when this returns.
     pub async fn write(&self, author: &str, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
-        let author = author.to_owned();
+        self.write_as(Origin::of(author), writes).await
+    }
+
+    /// The same with what the author says of it.
+    pub async fn write_as(&self, origin: Origin, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
         self.slot
-            .call(|reply| ConfigMsg::Write { author, writes, reply }, WRITE_WAIT_MAX)
+            .call(|reply| ConfigMsg::Write { origin, writes, reply }, WRITE_WAIT_MAX)
+            .await
+            .unwrap_or(Err(ConfigError::Unavailable))
+    }
+
+    /// Makes an integration what it was at one of its versions, as one new version, all or nothing; no change where it
+    /// is so already.
+    pub async fn roll_back(&self, origin: Origin, rollback: Rollback) -> Result<Vec<Change>, ConfigError> {
+        self.slot
+            .call(|reply| ConfigMsg::Rollback { origin, rollback, reply }, WRITE_WAIT_MAX)
             .await
             .unwrap_or(Err(ConfigError::Unavailable))
     }
@@ -245,9 +233,13 @@ impl Actor for ConfigActor {
         state: &mut ConfigState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            ConfigMsg::Write { author, writes, reply } => {
-                let made = state.write(&me, author, writes).await;
+            ConfigMsg::Write { origin, writes, reply } => {
+                let made = state.write(&me, &origin, writes).await;
                 // The caller may have stopped waiting; the change stands all the same.
+                let _ = reply.send(made);
+            }
+            ConfigMsg::Rollback { origin, rollback, reply } => {
+                let made = state.roll_back(&me, &origin, &rollback).await;
                 let _ = reply.send(made);
             }
             ConfigMsg::Pause { destination, version, reason } => state.pause(&me, destination, version, reason).await,
@@ -266,18 +258,51 @@ impl ConfigState {
     async fn write(
         &mut self,
         me: &ActorRef<ConfigMsg>,
-        author: String,
+        origin: &Origin,
         writes: Vec<Write>,
     ) -> Result<Vec<Change>, ConfigError> {
         let now_ms = self.args.clock.now_ms();
-        let (changes, next) = rules::changes(&self.current, writes, &author, now_ms)?;
-        self.args.store.commit(changes.clone()).await?;
+        let (changes, next) = rules::changes(&self.current, writes, origin, now_ms)?;
         let touched = next.touched(&self.current, &changes);
+        let versions = versions::of(&self.current, &next, &changes, &touched.integrations);
+        self.args.store.commit(changes.clone(), versions).await?;
         self.current = next;
         self.publish(me, touched);
         let version = self.current.configuration().version;
         self.args.wires.record_all(changes.iter().map(|change| activity(change, version)).collect());
         Ok(changes)
+    }
+
+    async fn roll_back(
+        &mut self,
+        me: &ActorRef<ConfigMsg>,
+        origin: &Origin,
+        rollback: &Rollback,
+    ) -> Result<Vec<Change>, ConfigError> {
+        let Rollback { integration, number, expected, resume_after } = rollback;
+        let store = self.args.store.clone();
+        let newest = store.versions(*integration, None, 1).await?.first().map(|version| version.number);
+        let key = ResourceKey::Integration(*integration);
+        let actual = newest.ok_or(ConfigError::NotFound(key))?;
+        if let Some(expected) = expected.as_ref().filter(|expected| !expected.contains(&actual)) {
+            return Err(ConfigError::Conflict { key, expected: expected.first().copied().unwrap_or_default(), actual });
+        }
+        let past = Past::read(&store, *integration, *number).await?;
+        let past = past.ok_or(ConfigError::NoVersion { integration: *integration, number: *number })?;
+        if past.integration.is_none() {
+            return Err(ConfigError::IsDeletion { integration: *integration, number: *number });
+        }
+        let known: BTreeSet<DestinationId> = past.destinations.iter().map(|it| it.id).collect();
+        let others = self.current.destinations_of(*integration).into_iter().filter(|id| !known.contains(id));
+        let others: Vec<DestinationId> = others.collect();
+        let then = store.as_of(others.iter().map(|id| (ResourceKey::Destination(*id), *number)).collect()).await?;
+        let was_there = then.iter().map(|change| change.as_ref().is_some_and(|change| change.resource.is_some()));
+        let young = others.iter().zip(was_there).filter(|(_, there)| !there).map(|(id, _)| *id).collect();
+        let writes = rollback::writes(&self.current, *integration, past, &young, *resume_after)?;
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(me, origin, writes).await
     }
 
     /// Publishes what was loaded. A predecessor may have stored a change that it did not live to publish.
@@ -327,7 +352,7 @@ impl ConfigState {
             expected_version: Some(destination.meta.version),
             resource: Some(Resource::Destination(destination)),
         };
-        if let Err(error) = self.write(me, "hookmill".to_owned(), vec![write]).await {
+        if let Err(error) = self.write(me, &Origin::of("hookmill"), vec![write]).await {
             tracing::error!(destination = id.0, %error, "could not pause a destination that answered 410");
         }
     }
@@ -347,7 +372,7 @@ impl ConfigState {
             resource: Some(Resource::Integration(integration)),
         };
         tracing::error!(integration = id.0, reason, "integration failed: its actor kept crashing");
-        if let Err(error) = self.write(me, "hookmill".to_owned(), vec![write]).await {
+        if let Err(error) = self.write(me, &Origin::of("hookmill"), vec![write]).await {
             tracing::error!(integration = id.0, %error, "could not record that an integration failed");
         }
         self.args.wires.record(Activity {

@@ -16,3 +16,4 @@ pub mod selection;
 pub mod shaping;
 pub mod standing;
 pub mod transform;
+pub mod version;

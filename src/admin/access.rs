@@ -35,7 +35,7 @@ pub(super) use self::{
     subject::{Admits, Subjects, admit},
 };
 use super::{
-    Api, Shared,
+    Api, Shared, comment,
     problem::{Code, Problem},
 };
 use crate::tokens::{Identity, Role, Scopes};
@@ -196,7 +196,7 @@ impl Api {
         if !self.sees_everything() {
             self.check_writes(&writes, &self.tree.config().current().configuration)?;
         }
-        Ok(self.tree.config().write(author, writes).await)
+        Ok(self.tree.config().write_as(comment::origin(author), writes).await)
     }
 
     fn check_writes(&self, writes: &[Write], configuration: &Configuration) -> Result<(), Problem> {

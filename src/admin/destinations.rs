@@ -31,8 +31,9 @@ use super::{
     access::{Author, State},
     fields::secret,
     form::Form,
-    json::{Json, OptionalJson},
-    paging::Params,
+    json::{Json, MergePatch, OptionalJson},
+    merge::Merge,
+    paging::{Params, Search},
     problem::Problem,
     redact,
     resource::{Configured, IfMatch, Managed, Segments, reply, time},
@@ -85,17 +86,31 @@ impl Shown {
     }
 }
 
+/// What a list may be narrowed by.
+#[derive(Default, PartialEq)]
+pub(super) struct Filter {
+    search: Search,
+    status: Option<DestinationStatus>,
+    kind: Option<String>,
+}
+
 impl Managed for Destination {
     const COLLECTION: &'static str = "destinations";
     type View = View;
-    type Filter = Option<DestinationStatus>;
+    type Filter = Filter;
 
     fn filter(params: &mut Params) -> Result<Self::Filter, Problem> {
-        params.one_of("status", &STATUSES)
+        Ok(Filter {
+            search: params.search()?,
+            status: params.one_of("status", &STATUSES)?,
+            kind: params.text("type")?.map(|kind| kind.to_lowercase()),
+        })
     }
 
     fn passes(&self, filter: &Self::Filter) -> bool {
-        filter.is_none_or(|status| self.status == status)
+        filter.status.is_none_or(|status| self.status == status)
+            && filter.kind.as_ref().is_none_or(|kind| self.kind == *kind)
+            && filter.search.finds(&self.name, None)
     }
 
     fn view(&self, tools: &Tools) -> View {
@@ -146,6 +161,37 @@ pub(super) async fn update(
     let patch = Patch::read(body)?;
     let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// `PATCH /api/v1/destinations/{id}`: as `PUT`, but objects are merged with what stands.
+pub(super) async fn merge(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    MergePatch(body): MergePatch,
+) -> Result<Response, Problem> {
+    let merged = |current: &Destination| {
+        let owner = Owner::DestinationCredentials(current.id);
+        let mut merge = Merge::new(&body)?.member("settings", &current.settings)?;
+        for (name, limit) in [
+            ("rate", json_of(&current.limits.rate)?),
+            ("concurrency", json_of(&current.limits.concurrency)?),
+            ("retry_budget", json_of(&current.limits.retry_budget)?),
+            ("breaker", json_of(&current.limits.breaker)?),
+        ] {
+            merge = merge.within("limits", name, &limit)?;
+        }
+        merge.credentials(owner, current.credentials.as_ref(), &api.tools).map(Merge::into_body)
+    };
+    let made = api
+        .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
+        .await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+fn json_of(limit: &impl Serialize) -> Result<Value, Problem> {
+    serde_json::to_value(limit).map_err(|error| Problem::internal(&error))
 }
 
 /// `POST /api/v1/destinations/{id}/rotate-secret`: deliveries are signed with the new secret from now on.

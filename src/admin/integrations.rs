@@ -4,7 +4,7 @@ use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
     domain::{
-        config::{Change as Version, Environment, Integration, IntegrationStatus, IntegrationType, Meta},
+        config::{Environment, Integration, IntegrationStatus, IntegrationType, Meta},
         ids::IntegrationId,
         secret::Secret,
     },
@@ -18,11 +18,12 @@ use super::{
     access::{Author, State},
     fields::{kind, line, object, one_of, prose, string},
     form::{Change, Form},
-    json::Json,
-    paging::Params,
+    json::{Json, MergePatch},
+    merge::Merge,
+    paging::{Params, Search},
     problem::Problem,
     redact,
-    resource::{Configured, IfMatch, Managed, Segments, json, reply, time},
+    resource::{IfMatch, Managed, Segments, reply, time},
     tools::{SealedView, Tools},
 };
 
@@ -78,7 +79,9 @@ pub(super) struct View {
 }
 
 /// What a list may be narrowed by.
+#[derive(Default, PartialEq)]
 pub(super) struct Filter {
+    search: Search,
     kind: Option<IntegrationType>,
     status: Option<IntegrationStatus>,
     environment: Option<Environment>,
@@ -91,6 +94,7 @@ impl Managed for Integration {
 
     fn filter(params: &mut Params) -> Result<Filter, Problem> {
         Ok(Filter {
+            search: params.search()?,
             kind: params.one_of("type", &TYPES)?,
             status: params.one_of("status", &STATUSES)?,
             environment: params.one_of("environment", &Environment::NAMES)?,
@@ -99,6 +103,7 @@ impl Managed for Integration {
 
     fn passes(&self, filter: &Filter) -> bool {
         filter.kind.is_none_or(|kind| self.kind == kind)
+            && filter.search.finds(&self.name, self.description.as_deref())
             && filter.status.is_none_or(|status| self.status == status)
             && filter.environment.is_none_or(|environment| self.environment == environment)
     }
@@ -137,47 +142,40 @@ pub(super) async fn update(
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
 
-/// One version of an integration.
-#[derive(Debug, Serialize)]
-struct VersionView {
-    version: u64,
-    at: String,
-    author: String,
-    /// What stood afterwards; `null` where it was deleted.
-    integration: Option<View>,
-}
-
-#[derive(Debug, Serialize)]
-struct Versions {
-    items: Vec<VersionView>,
-    limit: usize,
-}
-
-/// `GET /api/v1/integrations/{id}/versions`: newest first; of a deleted integration too.
-pub(super) async fn versions(
+/// `PATCH /api/v1/integrations/{id}`: as `PUT`, but `configuration` and `credentials` are merged with what stands.
+pub(super) async fn merge(
     State(api): State<Api>,
+    Author(author): Author,
     Segments(id): Segments<u32>,
-    mut params: Params,
+    condition: IfMatch,
+    MergePatch(body): MergePatch,
 ) -> Result<Response, Problem> {
-    let limit = params.limit()?;
-    params.finish()?;
-    let key = Integration::key(id);
-    let history = api.tree.ports().config.history(key, limit).await.map_err(ConfigError::from)?;
-    if history.is_empty() {
-        return Err(Problem::not_found(key));
-    }
-    let items = history.into_iter().map(|version| version_view(version, &api.tools)).collect();
-    Ok(json(StatusCode::OK, &Versions { items, limit }))
+    let merged = |current: &Integration| {
+        let owner = Owner::Credentials(current.id);
+        let merge = Merge::new(&body)?.member("configuration", &current.configuration)?;
+        merge.credentials(owner, current.credentials.as_ref(), &api.tools).map(Merge::into_body)
+    };
+    let made = api
+        .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
+        .await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
 
-fn version_view(version: Version, tools: &Tools) -> VersionView {
-    let integration = version.resource.and_then(Integration::from_resource);
-    VersionView {
-        version: version.version,
-        at: time(version.at_ms),
-        author: version.author,
-        integration: integration.map(|integration| integration.view(tools)),
-    }
+/// An integration with what one of all does not tell.
+#[derive(Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    view: View,
+    /// The newest of its versions, which also what belongs to it makes.
+    latest_version: u64,
+}
+
+/// `GET /api/v1/integrations/{id}`
+pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<u32>) -> Result<Response, Problem> {
+    let found = api.find::<Integration>(id)?;
+    let newest = api.tree.ports().config.versions(found.id, None, 1).await.map_err(ConfigError::from)?;
+    let latest_version = newest.first().map_or(found.meta.version, |version| version.number);
+    Ok(reply(StatusCode::OK, &found, &Detail { view: found.view(&api.tools), latest_version }))
 }
 
 /// A new integration as asked for.

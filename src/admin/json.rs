@@ -23,6 +23,9 @@ pub(super) const QUOTE_CHARS_MAX: usize = 64;
 /// The body of a write, parsed. An empty body is refused.
 pub(super) struct Json(pub(super) Value);
 
+/// The body of a JSON Merge Patch (RFC 7396), parsed.
+pub(super) struct MergePatch(pub(super) Value);
+
 /// The body of an action that needs none: an empty one is an empty object.
 pub(super) struct OptionalJson(pub(super) Value);
 
@@ -31,6 +34,17 @@ impl<S: Send + Sync> FromRequest<S> for Json {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         require_json(request.headers())?;
+        parse(&collect(request, state).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for MergePatch {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_typed(request.headers(), "application/merge-patch+json") {
+            require_json(request.headers())?;
+        }
         parse(&collect(request, state).await?).map(Self)
     }
 }
@@ -51,16 +65,20 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJson {
 
 /// A page of another origin can send forms and text without asking first, but not this type: so it is demanded.
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = given.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    if is_typed(headers, "application/json") {
         Ok(())
     } else {
         Err(Problem::new(Code::UnsupportedMediaType, "a write needs `content-type: application/json`"))
     }
 }
 
-async fn collect<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+fn is_typed(headers: &HeaderMap, wanted: &str) -> bool {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+}
+
+/// The whole body, where it comes in time and is not too large.
+pub(super) async fn collect<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     match tokio::time::timeout(BODY_WAIT_MAX, Bytes::from_request(request, state)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {

@@ -1,6 +1,8 @@
 //! Query parameters, read strictly, and the shapes of lists: a page by `skip` and `limit` for what is in memory, a
 //! page by cursor for what grows without bound.
 
+mod window;
+
 use std::str::FromStr;
 
 use axum::{
@@ -14,6 +16,8 @@ use super::{
     json::quoted,
     problem::{Code, Problem},
 };
+
+pub(super) use self::window::Search;
 
 /// Items of one page, at most.
 pub(super) const LIMIT_MAX: usize = 1_000;

@@ -21,11 +21,13 @@ pub(super) enum Code {
     MethodNotAllowed,
     RequestTimeout,
     Conflict,
+    InProgress,
     VersionConflict,
     PayloadTooLarge,
     UnsupportedMediaType,
     HostNotAllowed,
     ValidationFailed,
+    KeyReused,
     RateLimited,
     Busy,
     Internal,
@@ -51,6 +53,7 @@ impl Code {
             }
             Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body came too slowly"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "Something else stands against it"),
+            Self::InProgress => ("request_in_progress", StatusCode::CONFLICT, "The same request is under way"),
             Self::VersionConflict => {
                 ("version_conflict", StatusCode::PRECONDITION_FAILED, "It was changed in the meantime")
             }
@@ -63,6 +66,9 @@ impl Code {
             }
             Self::ValidationFailed => {
                 ("validation_failed", StatusCode::UNPROCESSABLE_ENTITY, "Some members are not acceptable")
+            }
+            Self::KeyReused => {
+                ("idempotency_key_reused", StatusCode::UNPROCESSABLE_ENTITY, "The key was given with another request")
             }
             Self::Busy => ("busy", StatusCode::TOO_MANY_REQUESTS, "Too much of this is under way"),
             Self::RateLimited => ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
@@ -128,10 +134,13 @@ impl Problem {
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
         match error {
-            ConfigError::NotFound(_) => Self::new(Code::NotFound, error.to_string()),
-            ConfigError::Conflict { .. } | ConfigError::InUse { .. } | ConfigError::TooMany(_) => {
-                Self::new(Code::Conflict, error.to_string())
-            }
+            ConfigError::NotFound(_) | ConfigError::NoVersion { .. } => Self::new(Code::NotFound, error.to_string()),
+            ConfigError::Conflict { .. }
+            | ConfigError::InUse { .. }
+            | ConfigError::Shared { .. }
+            | ConfigError::IsDeletion { .. }
+            | ConfigError::Full { .. }
+            | ConfigError::TooMany(_) => Self::new(Code::Conflict, error.to_string()),
             ConfigError::Taken { field, by } => Self {
                 faults: vec![Fault { pointer: format!("/{field}"), detail: format!("is already used by {by}") }],
                 ..Self::new(Code::Conflict, error.to_string())
@@ -224,7 +233,7 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 20] = [
+    const ALL: [Code; 22] = [
         Code::InvalidJson,
         Code::InvalidRequest,
         Code::Unauthorized,
@@ -235,6 +244,8 @@ mod tests {
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::Conflict,
+        Code::InProgress,
+        Code::KeyReused,
         Code::VersionConflict,
         Code::PayloadTooLarge,
         Code::UnsupportedMediaType,

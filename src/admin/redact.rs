@@ -1,9 +1,13 @@
 //! What replies must not show of what was stored: values whose name says that they are secret.
 
 use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
 
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "***";
+/// What stands in place of a secret that is compared with another one.
+pub(super) const CHANGED: &str = "changed";
+pub(super) const UNCHANGED: &str = "unchanged";
 
 /// Whether a header, query parameter or member of that name is likely to hold a secret.
 pub(super) fn is_sensitive(name: &str) -> bool {
@@ -56,6 +60,27 @@ fn member(name: &str, value: &Value) -> Value {
         Value::Array(items) => items.iter().map(|item| member(name, item)).collect(),
         other => other.clone(),
     }
+}
+
+/// Settings with marks in place of their secret texts: whether each is the same as that of `other` at the same place.
+pub(super) fn compared(settings: &Map<String, Value>, other: Option<&Map<String, Value>>) -> Map<String, Value> {
+    fn member(name: &str, value: &Value, other: Option<&Value>) -> Value {
+        match value {
+            Value::String(text) if names_secret(name) && !text.is_empty() => {
+                let same =
+                    other.and_then(Value::as_str).is_some_and(|other| text.as_bytes().ct_eq(other.as_bytes()).into());
+                if same { UNCHANGED.into() } else { CHANGED.into() }
+            }
+            Value::Object(members) => Value::Object(compared(members, other.and_then(Value::as_object))),
+            Value::Array(items) => {
+                let other = |at| other.and_then(|other: &Value| other.get(at));
+                items.iter().enumerate().map(|(at, item)| member(name, item, other(at))).collect()
+            }
+            plain => plain.clone(),
+        }
+    }
+    let other = |name| other.and_then(|other| other.get(name));
+    settings.iter().map(|(name, value)| (name.clone(), member(name, value, other(name)))).collect()
 }
 
 /// Where, at any depth, a secret text is: a JSON pointer below the settings.

@@ -1,5 +1,7 @@
 //! What all configured resources share: list, show, delete, the versions they are written against, and their replies.
 
+use std::ops::Bound;
+
 use axum::{
     extract::{FromRequestParts, Path},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
@@ -29,8 +31,10 @@ pub(super) trait Configured: Clone + PartialEq + Send + Sync + 'static {
     /// For reserving ids.
     const KIND: Kind;
 
-    /// All there are, by id.
-    fn all(configuration: &Configuration) -> impl Iterator<Item = &Self>;
+    /// All there are above an id, by id.
+    fn all(configuration: &Configuration, after: Option<u32>) -> impl Iterator<Item = &Self>;
+    /// How many there are.
+    fn count(configuration: &Configuration) -> usize;
     /// One of them.
     fn find(configuration: &Configuration, id: u32) -> Option<&Self>;
     /// Its key in the configuration.
@@ -50,8 +54,13 @@ macro_rules! configured {
         impl Configured for $kind {
             const KIND: Kind = Kind::$kind;
 
-            fn all(configuration: &Configuration) -> impl Iterator<Item = &Self> {
-                configuration.$collection.values().map(AsRef::as_ref)
+            fn all(configuration: &Configuration, after: Option<u32>) -> impl Iterator<Item = &Self> {
+                let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded($id(id)));
+                configuration.$collection.range((from, Bound::Unbounded)).map(|(_, resource)| resource.as_ref())
+            }
+
+            fn count(configuration: &Configuration) -> usize {
+                configuration.$collection.size()
             }
 
             fn find(configuration: &Configuration, id: u32) -> Option<&Self> {
@@ -98,7 +107,7 @@ pub(super) trait Managed: Configured {
     /// As replies show it.
     type View: Serialize;
     /// What a list may be narrowed by.
-    type Filter: Send;
+    type Filter: Default + PartialEq + Send;
 
     /// Reads a list's filters.
     fn filter(params: &mut Params) -> Result<Self::Filter, Problem>;
@@ -110,14 +119,19 @@ pub(super) trait Managed: Configured {
 
 /// `GET /api/v1/<collection>`
 pub(super) async fn list<R: Managed>(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
-    let page = params.page()?;
+    let window = params.window(R::COLLECTION)?;
     let filter = R::filter(&mut params)?;
     params.finish()?;
     let snapshot = api.tree.config().current();
-    let sight = api.sight(&snapshot.configuration);
-    let seen = R::all(&snapshot.configuration).filter(|resource| sight.key(R::key(resource.id())));
+    let configuration = &snapshot.configuration;
+    let sight = api.sight(configuration);
+    let known = (filter == R::Filter::default() && api.sees_everything()).then(|| R::count(configuration));
+    let seen = R::all(configuration, window.after()).filter(|resource| sight.key(R::key(resource.id())));
     let matching = seen.filter(|resource| resource.passes(&filter));
-    Ok(json(StatusCode::OK, &page.of(matching, |resource| resource.view(&api.tools))))
+    Ok(json(
+        StatusCode::OK,
+        &window.of(matching, known, |resource| resource.id(), |resource| resource.view(&api.tools)),
+    ))
 }
 
 /// `GET /api/v1/<collection>/{id}`
@@ -187,6 +201,7 @@ impl Api {
         change: impl Fn(&R, &Configuration) -> Result<Option<R>, Problem> + Send + Sync,
     ) -> Result<Option<R>, Problem> {
         let mut conflict = None;
+        let _turn = self.turns.wait(R::key(id)).await;
         for _ in 0..TRIES_MAX {
             let snapshot = self.tree.config().current();
             let current = R::find(&snapshot.configuration, id).ok_or_else(|| Problem::not_found(R::key(id)))?;
@@ -266,6 +281,14 @@ impl IfMatch {
             }
         }
         Ok(if versions.is_empty() { Self::Anything } else { Self::Versions(versions) })
+    }
+
+    /// The versions it names; `None` where any will do.
+    pub(super) fn versions(self) -> Option<Vec<u64>> {
+        match self {
+            Self::Anything => None,
+            Self::Versions(versions) => Some(versions),
+        }
     }
 
     fn check(&self, key: ResourceKey, actual: u64) -> Result<(), Problem> {

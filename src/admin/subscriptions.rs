@@ -29,8 +29,9 @@ use super::{
     fields::{boolean, line, number, string},
     form::{Change, Form},
     integrations::NAME_CHARS_MAX,
-    json::{Json, quoted},
-    paging::Params,
+    json::{Json, MergePatch, quoted},
+    merge::Merge,
+    paging::{Params, Search},
     problem::Problem,
     resource::{IfMatch, Managed, Segments, reply, time},
     tools::Tools,
@@ -78,7 +79,9 @@ pub(super) struct View {
 }
 
 /// What a list may be narrowed by.
+#[derive(Default, PartialEq)]
 pub(super) struct Filter {
+    search: Search,
     integration: Option<u32>,
     destination: Option<u32>,
     active: Option<bool>,
@@ -91,14 +94,16 @@ impl Managed for Subscription {
 
     fn filter(params: &mut Params) -> Result<Filter, Problem> {
         Ok(Filter {
+            search: params.search()?,
             integration: params.parsed("integration_id", "a number")?,
             destination: params.parsed("destination_id", "a number")?,
-            active: params.parsed("active", "`true` or `false`")?,
+            active: params.flag(["active", "is_active"])?,
         })
     }
 
     fn passes(&self, filter: &Filter) -> bool {
         filter.integration.is_none_or(|id| self.integration_id.0 == id)
+            && filter.search.finds(&self.name, None)
             && filter.destination.is_none_or(|id| self.destination_id.0 == id)
             && filter.active.is_none_or(|active| self.active == active)
     }
@@ -154,6 +159,29 @@ pub(super) async fn update(
     // Another change at the same time was checked by whoever makes it: no text is stored that was not.
     check(&api, &patch.applied_to(&api.find(id)?)?).await?;
     let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current)).await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// `PATCH /api/v1/subscriptions/{id}`: as `PUT`, but objects are merged with what stands.
+pub(super) async fn merge(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    MergePatch(body): MergePatch,
+) -> Result<Response, Problem> {
+    let merged = |current: &Subscription| {
+        let body = Merge::new(&body)?
+            .within("retry", "exponential", &current.retry.exponential)?
+            .member("order", &current.order)?
+            .member("transform", &current.transform)?
+            .member("headers", &current.headers)?
+            .member("rate", &current.rate)?
+            .into_body();
+        Patch::read(body)?.applied_to(current)
+    };
+    check(&api, &merged(&api.find(id)?)?).await?;
+    let made = api.update(&author, id, &condition, |current, _| merged(current)).await?;
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
 

@@ -85,7 +85,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         Self { router: MethodRouter::new(), needs: Vec::new(), scoped: false }
     }
 
-    methods! { get GET, post POST, put PUT, delete DELETE, }
+    methods! { get GET, post POST, put PUT, patch PATCH, delete DELETE, }
 
     /// Tokens with scopes may come here: the handlers show and touch only what [`Access`] sees.
     pub(super) fn scoped(mut self) -> Self {

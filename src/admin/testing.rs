@@ -16,6 +16,7 @@ use hookmill_actors::{
         ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
         replay::ReplayJob,
         secret::{Sealed, Secret},
+        version::{NewVersion, Parts, Version},
     },
     ports::{
         clock::Clock,
@@ -76,12 +77,24 @@ impl ConfigStore for MemoryAudit {
         Ok(Configuration::default())
     }
 
-    async fn commit(&self, _changes: Vec<Change>) -> Result<(), ConfigStoreError> {
+    async fn commit(&self, _changes: Vec<Change>, _versions: Vec<NewVersion>) -> Result<(), ConfigStoreError> {
         Ok(())
     }
 
     async fn history(&self, _key: ResourceKey, _limit: usize) -> Result<Vec<Change>, ConfigStoreError> {
         Ok(Vec::new())
+    }
+
+    async fn as_of(&self, keys: Vec<(ResourceKey, u64)>) -> Result<Vec<Option<Change>>, ConfigStoreError> {
+        Ok(vec![None; keys.len()])
+    }
+
+    async fn versions(&self, _: IntegrationId, _: Option<u64>, _: usize) -> Result<Vec<Version>, ConfigStoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn parts(&self, _: IntegrationId, _: u64) -> Result<Option<Parts>, ConfigStoreError> {
+        Ok(None)
     }
 
     async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError> {

@@ -1,8 +1,12 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
+mod keys;
+mod lists;
 mod scopes;
 mod tokens;
 mod trying;
+mod versions;
+mod writers;
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +21,8 @@ use axum::{
 };
 use hookmill_actors::{
     domain::{
-        activity::{Activity, RecordedActivity},
         backoff::RetryPolicy,
-        config::{Change, Configuration, Destination, ResourceKey},
+        config::Destination,
         delivery::{DeadLetter, DeadReason},
         event::{Arrival, Event, NewEvent},
         headers::HeaderBlock,
@@ -28,13 +31,14 @@ use hookmill_actors::{
         secret::Secret,
     },
     ports::{
-        config_store::{ConfigStore, ConfigStoreError},
+        config_store::ConfigStore,
         event_log::{Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
         provider::SettingsError,
         state_store::StateOp,
         transport::{AttemptReport, Consignment, Timings, Transport, Transports, Verdict},
     },
     snapshot::Compiler,
+    testkit::memory_config::MemoryConfig,
     tree::{Ports, TreeHandle},
 };
 use serde_json::{Value, json};
@@ -44,45 +48,9 @@ use super::{
     Api, Shared, SubscriptionDefaults,
     auth::{FailedSignIns, Gate, Hosts},
     router, routes,
-    testing::{FixedClock, MemoryState, TOKEN, one_token, tools},
+    testing::{FixedClock, MemoryState, TOKEN, tokens_with, tools},
 };
 use crate::programs::{Engines, ProgramOptions};
-
-#[derive(Default)]
-struct MemoryConfig {
-    changes: Mutex<Vec<Change>>,
-    activities: Mutex<Vec<Activity>>,
-}
-
-#[async_trait]
-impl ConfigStore for MemoryConfig {
-    async fn load(&self) -> Result<Configuration, ConfigStoreError> {
-        Ok(Configuration::default())
-    }
-
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError> {
-        self.changes.lock().expect("nobody panicked").extend(changes);
-        Ok(())
-    }
-
-    async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError> {
-        let changes = self.changes.lock().expect("nobody panicked");
-        Ok(changes.iter().rev().filter(|change| change.key == key).take(limit).cloned().collect())
-    }
-
-    async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError> {
-        self.activities.lock().expect("nobody panicked").extend(entries);
-        Ok(())
-    }
-
-    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError> {
-        let entries = self.activities.lock().expect("nobody panicked");
-        let numbered =
-            (1..).zip(entries.iter().cloned()).map(|(number, activity)| RecordedActivity { number, activity });
-        let below = numbered.filter(|entry| before.is_none_or(|before| entry.number < before));
-        Ok(below.collect::<Vec<_>>().into_iter().rev().take(limit).collect())
-    }
-}
 
 #[derive(Default)]
 struct MemoryLog {
@@ -192,15 +160,28 @@ struct Answer {
     text: String,
 }
 
+/// More than any test makes.
+const REQUESTS_PER_MINUTE: u32 = 1_000_000;
+
 async fn running() -> Running {
     running_with(&[], Vec::new()).await
 }
 
 /// With further events, each a dead letter of subscription 2, and with replays.
 async fn running_with(more: &[EventId], jobs: Vec<ReplayJob>) -> Running {
+    let config = Arc::new(MemoryConfig::default());
+    let (app, log) = over_with(config.clone(), more, jobs).await;
+    Running { app, config, log }
+}
+
+/// The API over a tree whose configuration is in `config`.
+async fn over(config: Arc<dyn ConfigStore>) -> (Router, Arc<MemoryLog>) {
+    over_with(config, &[], Vec::new()).await
+}
+
+async fn over_with(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJob>) -> (Router, Arc<MemoryLog>) {
     let tools = tools();
     let ids = [event_id(1, 1), event_id(2, 2), event_id(3, 13), event_id(4, 4)];
-    let config = Arc::new(MemoryConfig::default());
     let events = ids.iter().chain(more).map(|id| (*id, Arc::new(event(*id)))).collect();
     let log = Arc::new(MemoryLog { events, ..MemoryLog::default() });
     let letter = |subscription, event| DeadLetter {
@@ -226,20 +207,22 @@ async fn running_with(more: &[EventId], jobs: Vec<ReplayJob>) -> Running {
         },
         clock: Arc::new(FixedClock(1_767_225_600_000)),
     };
-    let tokens = one_token();
+    let tokens = tokens_with(REQUESTS_PER_MINUTE);
     let gate = Gate {
         tokens: tokens.clone(),
         hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
         sign_ins: FailedSignIns::new(),
-        request_timeout: std::time::Duration::from_secs(5),
+        request_timeout: std::time::Duration::from_secs(120),
         audit: config.clone(),
         clock: ports.clock.clone(),
     };
     let tree: TreeHandle = started(ports).await;
     let subscription_defaults = SubscriptionDefaults { in_flight_max: 64, retry: RetryPolicy::default() };
     let tests = Api::test_places();
-    let api = Api { tree, tools, tokens, readiness: Arc::new(Vec::new), subscription_defaults, tests, access: None };
-    Running { app: router(routes(), Shared(api), gate, 256 * 1024), config, log }
+    let turns = super::turns::Turns::default();
+    let readiness: super::Readiness = Arc::new(Vec::new);
+    let api = Api { tree, tools, tokens, readiness, subscription_defaults, tests, turns, access: None };
+    (router(routes(), Shared(api), gate, 256 * 1024), log)
 }
 
 async fn started(ports: Ports) -> TreeHandle {
@@ -250,44 +233,17 @@ async fn started(ports: Ports) -> TreeHandle {
 
 impl Running {
     async fn send(&self, method: &str, path: &str, body: Value, if_match: Option<&str>) -> Answer {
-        let lines = [(header::IF_MATCH, if_match.map(str::to_owned))];
-        self.send_with(Some(TOKEN), method, path, body, lines).await
+        let headers: Vec<(&str, &str)> = if_match.map(|tag| (header::IF_MATCH.as_str(), tag)).into_iter().collect();
+        self.send_with(method, path, body, &headers).await
     }
 
     /// With another token, or with none.
     async fn send_as(&self, token: Option<&str>, method: &str, path: &str, body: Value) -> Answer {
-        self.send_with(token, method, path, body, []).await
+        sent_as(&self.app, token, method, path, body, &[]).await
     }
 
-    async fn send_with(
-        &self,
-        token: Option<&str>,
-        method: &str,
-        path: &str,
-        body: Value,
-        lines: impl IntoIterator<Item = (header::HeaderName, Option<String>)>,
-    ) -> Answer {
-        let mut request = axum::http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json");
-        let authorization = (header::AUTHORIZATION, token.map(|token| format!("Bearer {token}")));
-        for (name, value) in lines.into_iter().chain([authorization]) {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
-        let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
-        let response = self.app.clone().oneshot(request.body(body).expect("it is well formed")).await;
-        let (parts, body) = response.expect("the router cannot fail").into_parts();
-        let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("the body is in memory");
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body: serde_json::from_slice(&bytes).unwrap_or_default(),
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
+    async fn send_with(&self, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        sent(&self.app, method, path, body, headers).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -328,6 +284,42 @@ impl Running {
                 }
             }
         }
+    }
+}
+
+/// Sends a request to the API.
+async fn sent(app: &Router, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+    sent_as(app, Some(TOKEN), method, path, body, headers).await
+}
+
+async fn sent_as(
+    app: &Router,
+    token: Option<&str>,
+    method: &str,
+    path: &str,
+    body: Value,
+    headers: &[(&str, &str)],
+) -> Answer {
+    let mut request = axum::http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let body = if body.is_null() { Body::empty() } else { body.to_string().into() };
+    let response = app.clone().oneshot(request.body(body).expect("it is well formed")).await;
+    let (parts, body) = response.expect("the router cannot fail").into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.expect("the body is in memory");
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        text: String::from_utf8_lossy(&bytes).into_owned(),
     }
 }
 
@@ -373,9 +365,7 @@ async fn resources_are_made_read_changed_and_deleted() {
         assert_eq!((missing.status, &missing.body["code"]), (StatusCode::NOT_FOUND, &json!("not_found")), "{path}");
     }
     let versions = run.get("/api/v1/integrations/1/versions").await;
-    assert_eq!(versions.body["items"].as_array().map(Vec::len), Some(4));
-    assert!(versions.body["items"][0]["integration"].is_null());
-    assert_eq!(versions.body["items"][2]["integration"]["name"], "store");
+    assert_eq!(versions.body["items"].as_array().map(Vec::len), Some(6));
     assert_eq!(versions.body["items"][0]["author"], "admin");
     assert_eq!(run.get("/api/v1/integrations/7/versions").await.status, StatusCode::NOT_FOUND);
 }
@@ -394,7 +384,7 @@ async fn secrets_are_shown_once_and_rotated() {
     let given = run.post("/api/v1/webhooks/1/rotate-secret", planted).await;
     assert_eq!(given.body["secrets"].as_array().map(Vec::len), Some(1));
     assert!(!given.text.contains("planted"));
-    let stored = format!("{:?}", run.config.changes.lock().expect("nobody panicked"));
+    let stored = format!("{:?}", run.config.changes());
     assert!(!stored.contains("planted"));
     let activities = run.get("/api/v1/activities?limit=1000").await;
     assert!(!activities.text.contains("planted"));

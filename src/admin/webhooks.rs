@@ -31,8 +31,9 @@ use super::{
     fields::{boolean, line, number, object, prose, secret},
     form::{Change, Form},
     integrations::{DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX},
-    json::Json,
-    paging::Params,
+    json::{Json, MergePatch},
+    merge::Merge,
+    paging::{Params, Search},
     problem::{Code, Problem},
     redact,
     resource::{Configured, IfMatch, Managed, Segments, reply},
@@ -56,7 +57,9 @@ const VERIFICATION_DEPTH_MAX: usize = 8;
 const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
 
 /// What a list may be narrowed by.
+#[derive(Default, PartialEq)]
 pub(super) struct Filter {
+    search: Search,
     integration: Option<u32>,
     active: Option<bool>,
 }
@@ -68,13 +71,15 @@ impl Managed for Endpoint {
 
     fn filter(params: &mut Params) -> Result<Filter, Problem> {
         Ok(Filter {
+            search: params.search()?,
             integration: params.parsed("integration_id", "a number")?,
-            active: params.parsed("active", "`true` or `false`")?,
+            active: params.flag(["active", "is_active"])?,
         })
     }
 
     fn passes(&self, filter: &Filter) -> bool {
         filter.integration.is_none_or(|id| self.integration_id.0 == id)
+            && filter.search.finds(&self.name, self.description.as_deref())
             && filter.active.is_none_or(|active| self.active == active)
     }
 
@@ -112,6 +117,24 @@ pub(super) async fn update(
     let made = api
         .update(&author, id, &condition, |current, configuration| {
             patch.applied_to(current, integration_of(configuration, current.integration_id)?, &api.tools)
+        })
+        .await?;
+    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+/// `PATCH /api/v1/webhooks/{id}`: as `PUT`, but `verification` is merged with what stands.
+pub(super) async fn merge(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<u32>,
+    condition: IfMatch,
+    MergePatch(body): MergePatch,
+) -> Result<Response, Problem> {
+    let made = api
+        .update(&author, id, &condition, |current: &Endpoint, configuration| {
+            let merged = Merge::new(&body)?.member("verification", &current.verification)?;
+            let integration = integration_of(configuration, current.integration_id)?;
+            Patch::read(merged.into_body())?.applied_to(current, integration, &api.tools)
         })
         .await?;
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))

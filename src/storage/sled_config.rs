@@ -11,12 +11,16 @@
 //! | `v` | the version and the highest ids given |
 //! | `c` kind, id | the change that a resource stands at |
 //! | `h` kind, id, version, place in the commit | a change of its history |
+//! | `i` integration, version | a version of an integration, as it is told |
+//! | `p` integration, version | what the integration consists of, where that changed |
 //! | `a` number | an activity |
 //! | `m` length, name | a named value of the binary |
 //! | `t` number | an API token, by its hash |
 //! | `u` number | when that token was last used |
 
 mod mark;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +30,8 @@ use hookmill_actors::{
     domain::{
         activity::{Activity, RecordedActivity},
         config::{Change, Configuration, ResourceKey},
+        ids::IntegrationId,
+        version::{NewVersion, Parts, Version},
     },
     ports::{
         config_store::{ConfigStore, ConfigStoreError},
@@ -39,6 +45,8 @@ use super::sled_db::{OpenError, StateDb, VALUE_BYTES_MAX};
 
 /// The largest document, bytes of JSON.
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
+/// The largest version, or list of parts: an integration's parts are bounded, and each takes less than 100 bytes.
+const VERSION_BYTES_MAX: usize = 256 * 1024;
 
 const CHUNK_NUMBER_BYTES: usize = 2;
 const TALLY_KEY: &[u8] = b"v";
@@ -107,8 +115,8 @@ impl ConfigStore for SledConfig {
         self.blocking(Shared::load).await
     }
 
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError> {
-        self.blocking(move |shared| shared.commit(&changes)).await
+    async fn commit(&self, changes: Vec<Change>, versions: Vec<NewVersion>) -> Result<(), ConfigStoreError> {
+        self.blocking(move |shared| shared.commit(&changes, &versions)).await
     }
 
     async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError> {
@@ -116,6 +124,40 @@ impl ConfigStore for SledConfig {
             let prefix = resource_key(b'h', key);
             let documents = shared.newest_first(&prefix, None, limit)?;
             documents.into_iter().map(|(key, json)| parse(&key, &json)).collect()
+        })
+        .await
+    }
+
+    async fn as_of(&self, keys: Vec<(ResourceKey, u64)>) -> Result<Vec<Option<Change>>, ConfigStoreError> {
+        self.blocking(move |shared| {
+            let standing = |(key, version): (ResourceKey, u64)| {
+                let prefix = resource_key(b'h', key);
+                shared.newest_upto(&prefix, version)?.map(|(key, json)| parse(&key, &json)).transpose()
+            };
+            keys.into_iter().map(standing).collect()
+        })
+        .await
+    }
+
+    async fn versions(
+        &self,
+        integration: IntegrationId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Version>, ConfigStoreError> {
+        self.blocking(move |shared| {
+            let prefix = integration_key(b'i', integration);
+            let end = before.map(|before| versioned(&prefix, before));
+            let documents = shared.newest_first(&prefix, end.as_deref(), limit)?;
+            documents.into_iter().map(|(key, json)| parse(&key, &json)).collect()
+        })
+        .await
+    }
+
+    async fn parts(&self, integration: IntegrationId, number: u64) -> Result<Option<Parts>, ConfigStoreError> {
+        self.blocking(move |shared| {
+            let prefix = integration_key(b'p', integration);
+            shared.newest_upto(&prefix, number)?.map(|(key, json)| parse(&key, &json)).transpose()
         })
         .await
     }
@@ -162,7 +204,7 @@ impl Shared {
         Ok(configuration)
     }
 
-    fn commit(&self, changes: &[Change]) -> Result<(), ConfigStoreError> {
+    fn commit(&self, changes: &[Change], versions: &[NewVersion]) -> Result<(), ConfigStoreError> {
         let Some(version) = changes.first().map(|change| change.version) else { return Ok(()) };
         let mut mark = self.writing();
         let Tally { version: stored, last_ids } = self.tally()?;
@@ -186,10 +228,17 @@ impl Shared {
                 Some(_) => self.put(&mut batch, &current, &json, &change.key)?,
                 None => self.remove(&mut batch, &current, 0)?,
             }
-            let mut history = resource_key(b'h', change.key);
-            history.extend(version.to_be_bytes());
+            let mut history = versioned(&resource_key(b'h', change.key), version);
             history.extend(place.to_be_bytes());
             self.put(&mut batch, &history, &json, &change.key)?;
+        }
+        for NewVersion { version, parts } in versions {
+            let subject = format_args!("version {} of integration {}", version.number, version.integration);
+            let key = |letter| versioned(&integration_key(letter, version.integration), version.number);
+            put_new(&mut batch, &key(b'i'), &to_json(version)?, VERSION_BYTES_MAX, &subject)?;
+            if let Some(parts) = parts {
+                put_new(&mut batch, &key(b'p'), &to_json(parts)?, VERSION_BYTES_MAX, &subject)?;
+            }
         }
         let tally = Tally { version, last_ids: tally.last_ids };
         self.put(&mut batch, TALLY_KEY, &to_json(&tally)?, &"the version")?;
@@ -263,6 +312,15 @@ impl Shared {
         Ok(documents)
     }
 
+    /// The last document under a prefix and a version, up to this version.
+    fn newest_upto(&self, prefix: &[u8], version: u64) -> Result<Option<Document>, ConfigStoreError> {
+        let end = match version.checked_add(1) {
+            Some(next) => versioned(prefix, next),
+            None => [prefix, &[u8::MAX; 24]].concat(),
+        };
+        Ok(self.newest_first(prefix, Some(&end), 1)?.pop())
+    }
+
     /// Adds a document to a batch, in place of the one that is there.
     fn put(
         &self,
@@ -271,19 +329,7 @@ impl Shared {
         document: &[u8],
         subject: &dyn std::fmt::Display,
     ) -> Result<(), ConfigStoreError> {
-        if document.len() > DOCUMENT_BYTES_MAX {
-            let length = document.len();
-            return Err(ConfigStoreError(format!(
-                "{subject} takes {length} bytes as JSON; at most {DOCUMENT_BYTES_MAX} are allowed"
-            )));
-        }
-        // An empty document still has its first chunk.
-        let (first, others) = document.split_at(document.len().min(VALUE_BYTES_MAX));
-        let mut count = 0;
-        for chunk in std::iter::once(first).chain(others.chunks(VALUE_BYTES_MAX)) {
-            batch.insert(chunk_key(key, count), chunk);
-            count += 1;
-        }
+        let count = put_new(batch, key, document, DOCUMENT_BYTES_MAX, subject)?;
         self.remove(batch, key, count)
     }
 
@@ -309,6 +355,40 @@ impl Shared {
         // The numbers in it are set last, so what panicked under it left nothing half done.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds a document to a batch under a key that has none; returns the number of its chunks.
+fn put_new(
+    batch: &mut sled::Batch,
+    key: &[u8],
+    document: &[u8],
+    bytes_max: usize,
+    subject: &dyn std::fmt::Display,
+) -> Result<u16, ConfigStoreError> {
+    if document.len() > bytes_max {
+        let length = document.len();
+        return Err(ConfigStoreError(format!(
+            "{subject} takes {length} bytes as JSON; at most {bytes_max} are allowed"
+        )));
+    }
+    // An empty document still has its first chunk.
+    let (first, others) = document.split_at(document.len().min(VALUE_BYTES_MAX));
+    let mut count = 0;
+    for chunk in std::iter::once(first).chain(others.chunks(VALUE_BYTES_MAX)) {
+        batch.insert(chunk_key(key, count), chunk);
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn integration_key(letter: u8, id: IntegrationId) -> Vec<u8> {
+    let mut bytes = vec![letter];
+    bytes.extend(id.0.to_be_bytes());
+    bytes
+}
+
+fn versioned(prefix: &[u8], version: u64) -> Vec<u8> {
+    [prefix, &version.to_be_bytes()].concat()
 }
 
 fn resource_key(letter: u8, key: ResourceKey) -> Vec<u8> {
@@ -367,175 +447,5 @@ fn store_error(error: LogError) -> ConfigStoreError {
     match error {
         LogError::Failed(cause) => ConfigStoreError(cause.to_string()),
         other => ConfigStoreError(other.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use hookmill_actors::domain::{
-        activity::ActivityResult,
-        config::{Destination, DestinationStatus, Meta, Resource},
-        ids::DestinationId,
-        secret::Sealed,
-        shaping::DestinationLimits,
-    };
-    use proptest::prelude::*;
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::storage::sled_db::CACHE_BYTES;
-
-    fn open(root: &TempDir) -> SledConfig {
-        SledConfig::open(StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap()).unwrap()
-    }
-
-    fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
-        Resource::Destination(Destination {
-            id: DestinationId(id),
-            name: name.to_owned(),
-            kind: "http".to_owned(),
-            status: DestinationStatus::Active,
-            status_reason: None,
-            settings: [("text".to_owned(), "x".repeat(text_bytes).into())].into_iter().collect(),
-            signing_secret: Sealed("sealed".to_owned()),
-            signing_fingerprint: "f".to_owned(),
-            credentials: None,
-            limits: DestinationLimits::default(),
-            meta: Meta { version: 1, created_at_ms: 2, updated_at_ms: 3 },
-        })
-    }
-
-    fn change(version: u64, id: u32, resource: Option<Resource>) -> Change {
-        let key = ResourceKey::Destination(DestinationId(id));
-        Change { version, at_ms: version, author: "root".to_owned(), key, resource }
-    }
-
-    fn activity(text: &str) -> Activity {
-        Activity {
-            at_ms: 1,
-            actor: "root".to_owned(),
-            action: "destination.create".to_owned(),
-            subject: "destination 1".to_owned(),
-            result: ActivityResult::Ok,
-            detail: text.to_owned(),
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-        #[test]
-        fn what_was_committed_is_there_after_a_reopening(
-            commits in proptest::collection::vec(
-                proptest::collection::btree_map(1u32..6, proptest::option::of(0usize..20_000), 1..4), 1..12),
-        ) {
-            let root = tempfile::tempdir().unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let mut model = Configuration::default();
-            let mut history = Vec::new();
-            let mut config = open(&root);
-            for (version, resources) in (1..).zip(commits) {
-                let changes: Vec<Change> = resources.into_iter().map(|(id, text_bytes)| {
-                    change(version, id, text_bytes.map(|bytes| destination(id, &format!("v{version}"), bytes)))
-                }).collect();
-                for change in &changes {
-                    model.apply(change);
-                }
-                history.extend(changes.clone());
-                runtime.block_on(config.commit(changes)).unwrap();
-                prop_assert_eq!(&runtime.block_on(config.load()).unwrap(), &model);
-                if version % 5 == 0 {
-                    drop(config);
-                    config = open(&root);
-                }
-            }
-            drop(config);
-            let config = open(&root);
-            prop_assert_eq!(&runtime.block_on(config.load()).unwrap(), &model);
-            for id in 1..6 {
-                let key = ResourceKey::Destination(DestinationId(id));
-                let want: Vec<Change> = history.iter().rev().filter(|change| change.key == key).cloned().collect();
-                prop_assert_eq!(&runtime.block_on(config.history(key, 100)).unwrap(), &want);
-                prop_assert_eq!(&runtime.block_on(config.history(key, 1)).unwrap(), &want[..want.len().min(1)]);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_deleted_resource_leaves_its_id_used() {
-        let root = tempfile::tempdir().unwrap();
-        let config = open(&root);
-        config.commit(vec![change(1, 9, Some(destination(9, "a", 10_000)))]).await.unwrap();
-        config.commit(vec![change(2, 9, None)]).await.unwrap();
-        drop(config);
-        let loaded = open(&root).load().await.unwrap();
-        assert!(loaded.destinations.is_empty());
-        assert_eq!((loaded.version, loaded.last_ids), (2, [0, 0, 9, 0]));
-    }
-
-    #[tokio::test]
-    async fn a_version_is_never_rewritten_and_a_refused_commit_changes_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let config = open(&root);
-        config.commit(vec![change(4, 1, Some(destination(1, "a", 1)))]).await.unwrap();
-        let before = config.load().await.unwrap();
-        let again = config.commit(vec![change(4, 1, None)]).await.unwrap_err();
-        assert!(again.0.contains("version 4"), "{again}");
-        let mixed = vec![change(5, 1, None), change(6, 1, None)];
-        assert!(config.commit(mixed).await.unwrap_err().0.contains("versions 5 and 6"));
-        let large = vec![change(5, 1, None), change(5, 2, Some(destination(2, "b", DOCUMENT_BYTES_MAX)))];
-        let refusal = config.commit(large).await.unwrap_err();
-        assert!(refusal.0.contains("destination 2") && refusal.0.contains("65536"), "{refusal}");
-        assert_eq!(config.load().await.unwrap(), before);
-    }
-
-    #[tokio::test]
-    async fn activities_are_paged_newest_first_and_go_on_after_a_reopening() {
-        let root = tempfile::tempdir().unwrap();
-        let config = open(&root);
-        let long = "d".repeat(10_000);
-        config.record_activity(vec![activity("one"), activity(&long)]).await.unwrap();
-        drop(config);
-        let config = open(&root);
-        config.record_activity(vec![activity("three")]).await.unwrap();
-        let page = config.activities(None, 2).await.unwrap();
-        let shown: Vec<_> = page.iter().map(|it| (it.number, it.activity.detail.as_str())).collect();
-        assert_eq!(shown, [(3, "three"), (2, long.as_str())]);
-        let rest = config.activities(Some(2), 10).await.unwrap();
-        assert_eq!(rest, [RecordedActivity { number: 1, activity: activity("one") }]);
-        assert!(config.activities(Some(1), 10).await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_database_that_went_back_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        let config = open(&root);
-        config.commit(vec![change(1, 1, Some(destination(1, "a", 1)))]).await.unwrap();
-        config.record_activity(vec![activity("one"), activity("two")]).await.unwrap();
-        config.0.tree.remove(chunk_key(&activity_key(2), 0)).unwrap();
-        drop(config);
-        let db = StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
-        let refusal = SledConfig::open(db.clone()).err().unwrap().to_string();
-        assert!(refusal.contains("activity 2") && refusal.contains("--start-empty"), "{refusal}");
-        db.tree("config").unwrap().clear().unwrap();
-        let refusal = SledConfig::open(db).err().unwrap().to_string();
-        assert!(refusal.contains("version 1"), "{refusal}");
-    }
-
-    #[test]
-    fn named_values_are_replaced_whole() {
-        let root = tempfile::tempdir().unwrap();
-        let config = open(&root);
-        assert_eq!(config.meta_get("tokens"), Ok(None));
-        let long = vec![7; 3 * VALUE_BYTES_MAX];
-        config.meta_put("tokens", &long).unwrap();
-        config.meta_put("tokens-2", b"other").unwrap();
-        assert_eq!(config.meta_get("tokens").unwrap().unwrap(), long);
-        config.meta_put("tokens", b"short").unwrap();
-        assert_eq!(config.meta_get("tokens").unwrap().unwrap(), b"short");
-        config.meta_put("tokens", b"").unwrap();
-        assert_eq!(config.meta_get("tokens").unwrap().unwrap(), b"");
-        assert_eq!(config.meta_get("tokens-2").unwrap().unwrap(), b"other");
-        assert!(config.meta_put("", b"x").unwrap_err().0.contains("1 to 255"));
-        assert!(config.meta_put("large", &vec![0; DOCUMENT_BYTES_MAX + 1]).unwrap_err().0.contains("65536"));
     }
 }

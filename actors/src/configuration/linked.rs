@@ -78,6 +78,19 @@ impl Linked {
         self.subscriptions.range(all).map(|(_, subscription)| *subscription)
     }
 
+    /// The destinations that an integration's subscriptions deliver to.
+    pub(super) fn destinations_of(&self, integration: IntegrationId) -> BTreeSet<DestinationId> {
+        let subscriptions = self.subscriptions_of(integration);
+        subscriptions.filter_map(|id| self.configuration.subscriptions.get(&id)).map(|it| it.destination_id).collect()
+    }
+
+    /// Whether any of an integration's subscriptions delivers to a destination.
+    pub(super) fn delivers_to(&self, integration: IntegrationId, destination: DestinationId) -> bool {
+        let subscriptions = self.subscriptions_of(integration);
+        let mut subscriptions = subscriptions.filter_map(|id| self.configuration.subscriptions.get(&id));
+        subscriptions.any(|it| it.destination_id == destination)
+    }
+
     /// The subscriptions that deliver to a destination.
     pub(super) fn users_of(&self, destination: DestinationId) -> impl Iterator<Item = SubscriptionId> {
         let all = (destination, SubscriptionId(0))..=(destination, SubscriptionId(u32::MAX));

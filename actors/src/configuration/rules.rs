@@ -1,7 +1,11 @@
 //! What must hold between resources. Pure: from the configuration in force and the wanted writes to the changes.
 
 use super::{ConfigError, Write, linked::Linked};
-use crate::domain::config::{Change, Meta, Resource, ResourceKey};
+use crate::domain::{
+    config::{Change, Meta, Resource, ResourceKey},
+    limits::INTEGRATION_PARTS_MAX,
+    version::Origin,
+};
 
 /// Resources of one kind, at most: the snapshot is in memory.
 const RESOURCES_MAX: usize = 100_000;
@@ -11,12 +15,20 @@ const RESOURCES_MAX: usize = 100_000;
 pub(super) fn changes(
     before: &Linked,
     writes: Vec<Write>,
-    author: &str,
+    origin: &Origin,
     now_ms: u64,
 ) -> Result<(Vec<Change>, Linked), ConfigError> {
     let version = before.configuration().version + 1;
     let mut after = before.clone();
     let mut made = Vec::with_capacity(writes.len());
+    let change = |key, resource| Change {
+        version,
+        at_ms: now_ms,
+        author: origin.author.clone(),
+        comment: origin.comment.clone(),
+        key,
+        resource,
+    };
     for write in writes {
         let meta = checked_meta(&after, &write, version, now_ms)?;
         let resource = write.resource.map(|mut resource| {
@@ -25,21 +37,13 @@ pub(super) fn changes(
         });
         if resource.is_none() {
             for key in dependents(&after, write.key)? {
-                push(
-                    &mut after,
-                    &mut made,
-                    Change { version, at_ms: now_ms, author: author.to_owned(), key, resource: None },
-                );
+                push(&mut after, &mut made, change(key, None));
             }
         }
         if let Some(resource) = &resource {
             check_references(&after, resource)?;
         }
-        push(
-            &mut after,
-            &mut made,
-            Change { version, at_ms: now_ms, author: author.to_owned(), key: write.key, resource },
-        );
+        push(&mut after, &mut made, change(write.key, resource));
     }
     Ok((made, after))
 }
@@ -49,8 +53,8 @@ fn push(after: &mut Linked, made: &mut Vec<Change>, change: Change) {
     made.push(change);
 }
 
-fn checked_meta(after: &Linked, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
-    let after = after.configuration();
+fn checked_meta(linked: &Linked, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
+    let after = linked.configuration();
     let current = after.get(write.key);
     match (write.expected_version, current) {
         (None, None) => {
@@ -63,7 +67,11 @@ fn checked_meta(after: &Linked, write: &Write, version: u64, now_ms: u64) -> Res
             if count >= RESOURCES_MAX {
                 return Err(ConfigError::TooMany(count));
             }
-            Ok(Meta { version, created_at_ms: now_ms, updated_at_ms: now_ms })
+            check_parts(linked, write.resource.as_ref())?;
+            // What comes back was made when it was made first.
+            let first_ms = write.resource.as_ref().map_or(0, |resource| resource.meta().created_at_ms);
+            let created_at_ms = if first_ms == 0 { now_ms } else { first_ms };
+            Ok(Meta { version, created_at_ms, updated_at_ms: now_ms })
         }
         (Some(expected), Some(current)) if current.meta().version == expected => {
             Ok(Meta { version, created_at_ms: current.meta().created_at_ms, updated_at_ms: now_ms })
@@ -75,6 +83,19 @@ fn checked_meta(after: &Linked, write: &Write, version: u64, now_ms: u64) -> Res
         }),
         (Some(_), None) => Err(ConfigError::NotFound(write.key)),
     }
+}
+
+/// What is new belongs to an integration that has room for it.
+fn check_parts(after: &Linked, resource: Option<&Resource>) -> Result<(), ConfigError> {
+    let id = match resource {
+        Some(Resource::Endpoint(endpoint)) => endpoint.integration_id,
+        Some(Resource::Subscription(subscription)) => subscription.integration_id,
+        Some(Resource::Integration(_) | Resource::Destination(_)) | None => return Ok(()),
+    };
+    if after.endpoints_of(id).count() + after.subscriptions_of(id).count() < INTEGRATION_PARTS_MAX {
+        return Ok(());
+    }
+    Err(ConfigError::Full { integration: id, most: INTEGRATION_PARTS_MAX })
 }
 
 /// What goes with a deleted resource; a destination in use stays.
@@ -170,7 +191,7 @@ mod tests {
     }
 
     fn configured(writes: Vec<Write>) -> Linked {
-        changes(&Linked::default(), writes, "test", 7).expect("the fixture is valid").1
+        changes(&Linked::default(), writes, &Origin::of("test"), 7).expect("the fixture is valid").1
     }
 
     #[test]
@@ -179,7 +200,7 @@ mod tests {
         assert_eq!(before.configuration().version, 1);
         let delete =
             Write { key: ResourceKey::Integration(IntegrationId(1)), expected_version: Some(1), resource: None };
-        let (made, _) = changes(&before, vec![delete], "test", 8).expect("nothing stands against it");
+        let (made, _) = changes(&before, vec![delete], &Origin::of("test"), 8).expect("nothing stands against it");
         assert_eq!(
             made.iter().map(|change| change.key).collect::<Vec<_>>(),
             [ResourceKey::Endpoint(EndpointId(1)), ResourceKey::Integration(IntegrationId(1))]
@@ -195,11 +216,17 @@ mod tests {
             expected_version: Some(9),
             resource: Some(integration(1)),
         };
-        assert!(matches!(changes(&before, vec![stale], "test", 8), Err(ConfigError::Conflict { actual: 1, .. })));
+        assert!(matches!(
+            changes(&before, vec![stale], &Origin::of("test"), 8),
+            Err(ConfigError::Conflict { actual: 1, .. })
+        ));
         let taken = create(endpoint(2, 1, "/a"));
-        assert!(matches!(changes(&before, vec![taken], "test", 8), Err(ConfigError::Taken { field: "path", .. })));
+        assert!(matches!(
+            changes(&before, vec![taken], &Origin::of("test"), 8),
+            Err(ConfigError::Taken { field: "path", .. })
+        ));
         let dangling = create(endpoint(3, 5, "/b"));
-        assert!(matches!(changes(&before, vec![dangling], "test", 8), Err(ConfigError::Dangling { .. })));
+        assert!(matches!(changes(&before, vec![dangling], &Origin::of("test"), 8), Err(ConfigError::Dangling { .. })));
     }
 
     #[test]
@@ -210,7 +237,7 @@ mod tests {
             expected_version: Some(1),
             resource: Some(integration(1)),
         };
-        let (made, _) = changes(&before, vec![update], "test", 99).expect("the version is right");
+        let (made, _) = changes(&before, vec![update], &Origin::of("test"), 99).expect("the version is right");
         let meta = *made[0].resource.as_ref().expect("it was no delete").meta();
         assert_eq!((meta.version, meta.created_at_ms, meta.updated_at_ms), (2, 7, 99));
     }

@@ -1,5 +1,7 @@
 //! Whatever changes are made one after the other, what they leave is what a compilation from nothing makes.
 
+mod history;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -165,11 +167,14 @@ fn write(step: Step, standing: &Configuration, now_ms: u64) -> Write {
     Write { key, expected_version, resource: (!step.delete).then_some(resource) }
 }
 
+/// Whose it is, the limit of its requests, and what it says of itself.
+type SeenRoute = (EndpointId, IntegrationId, Option<u32>, [bool; 2]);
+
 /// What can be seen of a snapshot. Backlogs are told by their place in memory: a route counts into its integration's.
 #[derive(Debug, PartialEq)]
 struct Seen<'a> {
     configuration: &'a Configuration,
-    routes: BTreeMap<&'a str, (EndpointId, IntegrationId, Option<u32>, [bool; 2])>,
+    routes: BTreeMap<&'a str, SeenRoute>,
     namings: Vec<(EndpointId, &'static str, u64, bool)>,
     plans: Vec<(IntegrationId, SubscriptionId, &'a Subscription, &'a Destination, [bool; 4])>,
     backlogs: Vec<IntegrationId>,
@@ -220,7 +225,7 @@ proptest! {
             if step.joined {
                 continue;
             }
-            let (changes, next) = match rules::changes(&current, std::mem::take(&mut writes), "test", now_ms) {
+            let (changes, next) = match rules::changes(&current, std::mem::take(&mut writes), &Origin::of("test"), now_ms) {
                 Ok(made) => made,
                 Err(_) => (Vec::new(), current.clone()),
             };
@@ -251,7 +256,7 @@ proptest! {
         let mut current = Linked::default();
         for step in steps {
             let write = write(step, current.configuration(), 1_000);
-            let Ok((changes, next)) = rules::changes(&current, vec![write], "test", 1_000) else { continue };
+            let Ok((changes, next)) = rules::changes(&current, vec![write], &Origin::of("test"), 1_000) else { continue };
             let touched = next.touched(&current, &changes);
             let (old, new) = (current.configuration(), next.configuration());
             let integrations: BTreeSet<IntegrationId> = changes
@@ -300,7 +305,7 @@ fn a_limit_goes_on_as_far_used_as_it_is_until_it_changes() {
                 (endpoint.path, endpoint.rate_limit) = (path.to_owned(), rate_limit);
             }
             let (key, author) = (resource.key(), String::new());
-            configuration.apply(&Change { version, at_ms: 0, author, key, resource: Some(resource) });
+            configuration.apply(&Change { version, at_ms: 0, author, comment: None, key, resource: Some(resource) });
         }
         compiler().compile(Arc::new(configuration), before, 0)
     };

@@ -316,6 +316,9 @@ pub struct Change {
     pub at_ms: u64,
     /// Who: a token's name, or a part of hookmill.
     pub author: String,
+    /// What the author says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     /// What was changed.
     pub key: ResourceKey,
     /// What stands afterwards.
@@ -352,6 +355,17 @@ impl Configuration {
             ResourceKey::Destination(id) => owned(self.destinations.get(&id)).map(Resource::Destination),
             ResourceKey::Subscription(id) => owned(self.subscriptions.get(&id)).map(Resource::Subscription),
         }
+    }
+
+    /// The configuration version that a resource stands at.
+    pub fn version_of(&self, key: ResourceKey) -> Option<u64> {
+        let meta = match key {
+            ResourceKey::Integration(id) => self.integrations.get(&id).map(|it| it.meta),
+            ResourceKey::Endpoint(id) => self.endpoints.get(&id).map(|it| it.meta),
+            ResourceKey::Destination(id) => self.destinations.get(&id).map(|it| it.meta),
+            ResourceKey::Subscription(id) => self.subscriptions.get(&id).map(|it| it.meta),
+        };
+        meta.map(|meta| meta.version)
     }
 
     /// Takes a change in, without checks: what was stored is replayed with this too.

@@ -32,6 +32,8 @@ pub const LANES_MAX: usize = 1_024;
 pub const SUSPECT_CRASHES: u8 = 3;
 /// Attempts so noted that were under way when hookmill went down, counted with those starts: at this many it is given up.
 pub const POISON_CRASHES: u8 = 8;
+/// Endpoints and subscriptions of one integration: each of its versions names them all.
+pub const INTEGRATION_PARTS_MAX: usize = 1_000;
 /// Bulk replays that are remembered; the oldest that ended goes for a new one.
 pub const REPLAYS_MAX: usize = 1_000;
 /// Bulk replays that count or deliver at once.

@@ -5,6 +5,8 @@ use async_trait::async_trait;
 use crate::domain::{
     activity::{Activity, RecordedActivity},
     config::{Change, Configuration, ResourceKey},
+    ids::IntegrationId,
+    version::{NewVersion, Parts, Version},
 };
 
 /// Why the configuration was not read or written.
@@ -20,10 +22,22 @@ pub struct ConfigStoreError(pub String);
 pub trait ConfigStore: Send + Sync {
     /// Everything that is configured.
     async fn load(&self) -> Result<Configuration, ConfigStoreError>;
-    /// Stores changes of one version, which must lie above the stored one: a version is never rewritten.
-    async fn commit(&self, changes: Vec<Change>) -> Result<(), ConfigStoreError>;
+    /// Stores changes of one version, which must lie above the stored one: a version is never rewritten. `versions`
+    /// are those that the changes make of the integrations they concern.
+    async fn commit(&self, changes: Vec<Change>, versions: Vec<NewVersion>) -> Result<(), ConfigStoreError>;
     /// The history of a resource, newest first.
     async fn history(&self, key: ResourceKey, limit: usize) -> Result<Vec<Change>, ConfigStoreError>;
+    /// Each of these as it stood at a configuration version: its newest change up to there; `None` where there is none.
+    async fn as_of(&self, keys: Vec<(ResourceKey, u64)>) -> Result<Vec<Option<Change>>, ConfigStoreError>;
+    /// Versions of an integration below a number, newest first; `None` begins with the last one.
+    async fn versions(
+        &self,
+        integration: IntegrationId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Version>, ConfigStoreError>;
+    /// What an integration consisted of at one of its versions.
+    async fn parts(&self, integration: IntegrationId, number: u64) -> Result<Option<Parts>, ConfigStoreError>;
     /// Appends to the activity log; nothing in it is ever changed. Durable when it returns, as `commit` is.
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError>;
     /// Recorded activities below a number, newest first; `None` begins with the last one.
