@@ -6,8 +6,10 @@
 //! `problem`. Each resource has one file: read, merge and show are pure functions there.
 
 mod access;
+mod activities;
 mod auth;
 mod comment;
+mod connection_tests;
 mod deadletters;
 mod destinations;
 mod events;
@@ -19,14 +21,18 @@ mod integrations;
 mod json;
 mod merge;
 mod metrics;
+mod original;
 mod paging;
 mod problem;
+mod providers;
 mod redact;
+mod rejections;
 mod replays;
 mod resource;
 mod restart;
 mod serve;
 mod setup;
+mod status;
 mod subscriptions;
 mod table;
 #[cfg(test)]
@@ -34,6 +40,7 @@ mod testing;
 mod tokens;
 mod tools;
 mod turns;
+mod verification;
 mod versions;
 #[cfg(test)]
 mod walkthrough;
@@ -50,11 +57,16 @@ use hookmill_actors::{
     ports::{provider::Providers, sealer::Sealer},
     tree::TreeHandle,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use ipnet::IpNet;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     access::{Access, Admits},
-    auth::{FailedSignIns, Gate, Hosts},
+    auth::{FailedSignIns, Gate, Hosts, SignIns, TrustedProxies},
     problem::{Code, Problem},
     table::Methods,
     tools::Tools,
@@ -64,7 +76,7 @@ pub use self::{
     tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
 };
-use crate::tokens::TokenRegistry;
+use crate::{connections::Connections, rejections::Rejections, tokens::TokenRegistry};
 
 /// How the API listens.
 #[derive(Clone, Debug)]
@@ -77,6 +89,8 @@ pub struct AdminOptions {
     pub request_timeout: Duration,
     /// Host names it answers to, beside loopback and the address it is bound to.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose `x-forwarded-for` is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for AdminOptions {
@@ -86,6 +100,7 @@ impl Default for AdminOptions {
             body_bytes_max: 256 * 1024,
             request_timeout: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -110,8 +125,12 @@ pub struct AdminPorts {
     pub readiness: Readiness,
     /// Random bytes and fingerprints.
     pub secrets: Arc<dyn SecretTools>,
+    /// The connection tests.
+    pub connections: Connections,
     /// What a subscription gets that does not say otherwise.
     pub subscription_defaults: SubscriptionDefaults,
+    /// What the ingress refused.
+    pub rejections: Rejections,
 }
 
 /// What handlers share. No handler takes it as it is: [`access::State`] makes an [`Api`] of it.
@@ -128,10 +147,24 @@ struct Api {
     subscription_defaults: SubscriptionDefaults,
     /// Places for destination tests under way.
     tests: Arc<Semaphore>,
+    /// Places for replies without an end in sight.
+    streams: Arc<Semaphore>,
+    rejections: Rejections,
+    /// Places for explanations of signatures under way.
+    explanations: Arc<Semaphore>,
+    /// Places for requests that run a filter over many events.
+    scans: Arc<Semaphore>,
+    /// Cancelled at a stop, for replies that would not end by themselves.
+    stopping: CancellationToken,
     turns: turns::Turns,
     /// Whose request it is.
     access: Option<Access>,
 }
+
+/// Exports and live tails at once: each holds a connection and asks the store for as long as its reader likes.
+const STREAMS_MAX: usize = 32;
+/// Each may hold a processor for half a second.
+const SCANS_MAX: usize = 2;
 
 impl Api {
     fn test_places() -> Arc<Semaphore> {
@@ -142,6 +175,31 @@ impl Api {
     fn now_ms(&self) -> u64 {
         self.tree.ports().clock.now_ms()
     }
+
+    fn explanation_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(verification::EXPLANATIONS_MAX))
+    }
+
+    fn scan_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(SCANS_MAX))
+    }
+
+    /// A place for a request that runs a filter over many events.
+    fn scan_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy =
+            || Problem::new(Code::Busy, format!("{SCANS_MAX} scans with `where` are under way; try again shortly"));
+        self.scans.clone().try_acquire_owned().map_err(|_| busy())
+    }
+
+    fn stream_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(STREAMS_MAX))
+    }
+
+    /// A place for a reply that may take long, held until it is dropped.
+    fn stream_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let busy = || Problem::new(Code::Busy, format!("{STREAMS_MAX} exports and streams are open; try again later"));
+        self.streams.clone().try_acquire_owned().map_err(|_| busy())
+    }
 }
 
 /// A bound, not yet serving API.
@@ -149,6 +207,8 @@ pub struct AdminServer {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
+    sign_ins: SignIns,
+    stopping: CancellationToken,
 }
 
 impl AdminServer {
@@ -160,15 +220,19 @@ impl AdminServer {
             tokens: ports.tokens.clone(),
             hosts: Hosts::new(address.ip(), &options.allowed_hosts),
             sign_ins: FailedSignIns::new(),
+            proxies: TrustedProxies::new(options.trusted_proxies.clone()),
+            journal: Arc::default(),
             request_timeout: options.request_timeout,
             audit: ports.tree.ports().config.clone(),
             clock: ports.tree.ports().clock.clone(),
         };
+        let stopping = CancellationToken::new();
         let tools = Tools {
             sealer: ports.sealer,
             providers: ports.providers,
             destinations: ports.destinations,
             secrets: ports.secrets,
+            connections: ports.connections,
         };
         let api = Api {
             tree: ports.tree,
@@ -178,9 +242,16 @@ impl AdminServer {
             subscription_defaults: ports.subscription_defaults,
             tests: Api::test_places(),
             turns: turns::Turns::default(),
+            streams: Api::stream_places(),
+            rejections: ports.rejections,
+            explanations: Api::explanation_places(),
+            scans: Api::scan_places(),
+            stopping: stopping.clone(),
             access: None,
         };
-        Ok(Self { listener, address, router: router(routes(), Shared(api), gate, options.body_bytes_max) })
+        let sign_ins = SignIns { journal: gate.journal.clone(), audit: gate.audit.clone(), clock: gate.clock.clone() };
+        let router = router(routes(), Shared(api), gate, options.body_bytes_max);
+        Ok(Self { listener, address, router, sign_ins, stopping })
     }
 
     /// Where it listens.
@@ -190,7 +261,15 @@ impl AdminServer {
 
     /// Answers until `shutdown` resolves, then finishes what is under way, for a bounded time.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
-        serve::until(self.listener, self.router, shutdown).await;
+        let shutdown = async {
+            shutdown.await;
+            self.stopping.cancel();
+        };
+        tokio::select! {
+            () = serve::until(self.listener, self.router, shutdown) => {}
+            () = self.sign_ins.tell_now_and_then() => {}
+        }
+        self.sign_ins.tell_the_rest().await;
     }
 }
 
@@ -225,7 +304,7 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     use table::{get, open, post};
 
     use crate::tokens::Role::{Admin, Manager, Viewer};
-    vec![
+    let mut table = vec![
         ("/healthz", open(metrics::alive)),
         ("/readyz", open(metrics::ready)),
         ("/api/v1/integrations", get(Viewer, list::<Integration>).post(Manager, setup::create).scoped()),
@@ -238,6 +317,8 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ),
         ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration)),
         ("/api/v1/integrations/{id}/restart", post(Manager, restart::restart)),
+        ("/api/v1/integrations/{id}/status", get(Viewer, status::of_integration)),
+        ("/api/v1/integrations/{id}/test", post(Manager, connection_tests::test)),
         ("/api/v1/integrations/{id}/versions", get(Viewer, versions::list)),
         ("/api/v1/integrations/{id}/versions/{number}", get(Viewer, versions::one)),
         ("/api/v1/integrations/{id}/versions/{number}/diff", get(Viewer, versions::difference)),
@@ -273,9 +354,19 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
                 .delete(Manager, delete::<Subscription>),
         ),
         ("/api/v1/events", get(Viewer, events::list).scoped()),
+        ("/api/v1/events/stream", get(Viewer, events::follow).scoped()),
         ("/api/v1/events/{id}", get(Viewer, events::one)),
         ("/api/v1/events/{id}/body", get(Viewer, events::body)),
         ("/api/v1/events/{id}/replay", post(Manager, events::replay)),
+        ("/api/v1/events/{id}/verify", post(Manager, events::verify)),
+        ("/api/v1/providers", get(Viewer, providers::list_all).scoped()),
+        ("/api/v1/providers/{name}", get(Viewer, providers::one).scoped()),
+        ("/api/v1/providers/{name}/verify", post(Manager, providers::verify).scoped()),
+        ("/api/v1/rejections", get(Viewer, rejections::list).scoped()),
+        ("/api/v1/rejections/accept", post(Manager, rejections::accept_many).scoped()),
+        ("/api/v1/rejections/{id}", get(Viewer, rejections::one).scoped()),
+        ("/api/v1/rejections/{id}/explain", get(Viewer, rejections::explain).scoped()),
+        ("/api/v1/rejections/{id}/accept", post(Manager, rejections::accept).scoped()),
         ("/api/v1/deadletters", get(Viewer, deadletters::list).scoped()),
         ("/api/v1/deadletters/discard", post(Manager, deadletters::discard_many).scoped()),
         ("/api/v1/deadletters/{subscription_id}/{event_id}", get(Viewer, deadletters::one)),
@@ -285,11 +376,14 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ("/api/v1/replays/{id}", get(Viewer, replays::one)),
         ("/api/v1/replays/{id}/{command}", post(Manager, replays::command)),
         ("/api/v1/metrics", get(Viewer, metrics::report)),
-        ("/api/v1/activities", get(Viewer, metrics::activities)),
+        ("/api/v1/activities", get(Viewer, activities::list).scoped()),
+        ("/api/v1/activities/export", get(Viewer, activities::export).scoped()),
         ("/api/v1/tokens", get(Admin, tokens::list).post(Admin, tokens::create).scoped()),
         ("/api/v1/tokens/self", get(Viewer, tokens::own).scoped()),
         ("/api/v1/tokens/{id}", get(Admin, tokens::one).delete(Admin, tokens::revoke).scoped()),
-    ]
+    ];
+    table.extend(original::routes());
+    table
 }
 
 #[cfg(test)]
@@ -318,6 +412,8 @@ mod tests {
             tokens: one_token(),
             hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
             sign_ins: FailedSignIns::new(),
+            proxies: TrustedProxies::default(),
+            journal: Arc::default(),
             request_timeout: Duration::from_secs(5),
             audit: Arc::new(MemoryAudit::default()),
             clock: Arc::new(FixedClock(0)),
@@ -369,9 +465,10 @@ mod tests {
     }
 
     #[test]
-    fn every_path_is_versioned_or_health() {
+    fn every_path_is_versioned_or_health_or_the_original_s() {
         for (path, _) in routes() {
-            assert!(path.starts_with("/api/v1/") || ["/healthz", "/readyz"].contains(&path), "{path}");
+            let known = ["/api/v1/", "/integration-management/"].iter().any(|prefix| path.starts_with(prefix));
+            assert!(known || ["/healthz", "/readyz"].contains(&path), "{path}");
         }
     }
 }

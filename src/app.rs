@@ -2,6 +2,7 @@
 //! reverse. Owns nothing itself; what it starts says what its crash costs.
 
 mod clock;
+mod connections;
 mod store;
 mod tokens;
 
@@ -43,10 +44,12 @@ use self::store::Store;
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
+    connections::Connections,
     destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
     ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
     programs::{Engines, ProgramOptions},
     providers::registry,
+    rejections::{RejectionDesk, RejectionOptions, Rejections},
     secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
     settings::Settings,
     storage::LogHealth,
@@ -110,6 +113,8 @@ pub struct App {
     admin_stop: watch::Sender<bool>,
     tokens: Arc<TokenRegistry>,
     uses: AbortOnDropHandle<()>,
+    /// Connection tests; those under way at a stop are made again.
+    tests: AbortOnDropHandle<()>,
     draining: Arc<AtomicBool>,
     addresses: Addresses,
 }
@@ -155,20 +160,19 @@ impl App {
             .context("the actor tree was cut off while it started")??;
 
         let tokens = tokens::open(token, settings.admin.requests_per_minute, &store, clock.clone()).await?;
+        let (rejections, refused) = open_rejections(settings, &data_dir, &tree)?;
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
-        let admin = bind_admin(
-            settings,
-            &tree,
-            &store,
-            destinations,
-            deliveries.handle().clone(),
-            tokens.clone(),
-            readiness.clone(),
-        )
-        .await?;
-        let ingress = start_ingress(settings, &tree, &store, clock, readiness)?;
+        let connections = connections::load(&settings.connection_tests, &store, destinations.prober()).await?;
+        let outside = Outside {
+            rules: Rules { destinations, deliveries: deliveries.handle().clone() },
+            connections: connections.clone(),
+            tokens: tokens.clone(),
+            rejections,
+        };
+        let admin = bind_admin(settings, &tree, &store, outside, readiness.clone()).await?;
+        let ingress = start_ingress(settings, &tree, &store, clock, readiness, refused)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
         let (admin_stop, mut stopped) = watch::channel(false);
@@ -176,7 +180,9 @@ impl App {
             let _ = stopped.wait_for(|stop| *stop).await;
         }));
         let uses = tokens::store_uses_now_and_then(tokens.clone());
-        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, tokens, uses, draining, addresses })
+        let tests = tokio::spawn(connections.run(tree.handle().config().clone(), store.config.clone()));
+        let tests = AbortOnDropHandle::new(tests);
+        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, tokens, uses, tests, draining, addresses })
     }
 
     /// Where it is reached.
@@ -214,6 +220,7 @@ impl App {
     /// Answers what was accepted, records what is under way, closes the store.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.draining.store(true, Ordering::Relaxed);
+        drop(self.tests);
         let tree = self.tree;
         let stopped = self.deliveries.spawn(async move { tree.stop(STOP_WAIT_MAX).await });
         self.ingress.drain().await;
@@ -250,18 +257,42 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             bytes_max: settings.log.bytes_max,
             backlog_bytes_max: settings.log.backlog_bytes_max(),
             dedup_keys_max: settings.log.dedup_keys_max,
+            activities_age_max: settings.retention.activities,
         },
         dead_letters: DeadLetterRetention(settings.retention.dead_letters),
     }
+}
+
+fn open_rejections(
+    settings: &Settings,
+    data_dir: &Path,
+    tree: &Tree,
+) -> anyhow::Result<(Rejections, Arc<RejectionDesk>)> {
+    let from = &settings.rejections;
+    let options = RejectionOptions {
+        count_max: from.count_max,
+        bytes_max: from.bytes_max,
+        body_bytes_max: from.body_bytes_max,
+        per_second: from.per_second,
+    };
+    let dir = data_dir.join("rejections");
+    Rejections::open(dir.clone(), options, tree.handle().counters().clone())
+        .with_context(|| format!("cannot keep rejections in {}", dir.display()))
+}
+
+/// What the admin API reaches beside the tree and the store.
+struct Outside {
+    rules: Rules,
+    connections: Connections,
+    tokens: Arc<TokenRegistry>,
+    rejections: Rejections,
 }
 
 async fn bind_admin(
     settings: &Settings,
     tree: &Tree,
     store: &Store,
-    destinations: Arc<Destinations>,
-    deliveries: tokio::runtime::Handle,
-    tokens: Arc<TokenRegistry>,
+    outside: Outside,
     readiness: Arc<Ready>,
 ) -> anyhow::Result<AdminServer> {
     let options = AdminOptions {
@@ -269,19 +300,22 @@ async fn bind_admin(
         body_bytes_max: settings.admin.body_bytes_max,
         request_timeout: settings.admin.request_timeout,
         allowed_hosts: settings.admin.allowed_hosts.clone(),
+        trusted_proxies: settings.admin.trusted_proxies.clone(),
     };
     let ports = AdminPorts {
         tree: tree.handle().clone(),
         sealer: store.keys.clone(),
         providers: Arc::new(*registry()),
-        destinations: Arc::new(Rules { destinations, deliveries }),
-        tokens,
+        destinations: Arc::new(outside.rules),
+        tokens: outside.tokens,
         readiness: Arc::new(move || readiness.reasons()),
         secrets: Arc::new(RingTools(store.keys.clone())),
+        connections: outside.connections,
         subscription_defaults: SubscriptionDefaults {
             in_flight_max: settings.delivery.in_flight_max,
             retry: settings.retry.policy(),
         },
+        rejections: outside.rejections,
     };
     AdminServer::bind(options, ports)
         .await
@@ -294,6 +328,7 @@ fn start_ingress(
     store: &Store,
     clock: Arc<SystemClock>,
     readiness: Arc<Ready>,
+    refused: Arc<RejectionDesk>,
 ) -> anyhow::Result<Ingress> {
     let from = &settings.ingress;
     let options = IngressOptions {
@@ -313,6 +348,7 @@ fn start_ingress(
         hops_max: u8::try_from(from.hops_max).unwrap_or(u8::MAX),
         drain_timeout: from.drain_timeout,
         http2_streams_max: from.http2_streams_max,
+        redacted_headers: settings.log.redacted_headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
     };
     let ports = IngressPorts {
         snapshot: tree.handle().config().published(),
@@ -320,6 +356,7 @@ fn start_ingress(
         clock,
         counters: tree.handle().counters().clone(),
         readiness,
+        refused,
     };
     Ingress::start(options, ports)
         .with_context(|| format!("webhooks cannot be received on {} (setting `ingress.address`)", from.address))

@@ -12,6 +12,7 @@ mod link;
 mod members;
 mod nats;
 mod parcel;
+mod probe;
 mod redis_stream;
 mod report;
 mod retry_after;
@@ -35,6 +36,7 @@ use self::{egress::connector::Connector, link::Dialer, members::Credentials};
 pub use self::{
     egress::{Denied, Egress, OwnAddresses},
     http::HttpDefaults,
+    probe::{Asking, Prober, basic_authorization, bearer, status_words},
     sign::{new_signing_secret, validate_signing_secret},
 };
 
@@ -61,6 +63,7 @@ trait Kind: Send + Sync {
 /// All kinds of destinations.
 pub struct Destinations {
     kinds: Vec<Box<dyn Kind>>,
+    prober: Prober,
 }
 
 impl Destinations {
@@ -68,6 +71,7 @@ impl Destinations {
     /// folder that `file` destinations may write below, where there is one.
     pub fn new(egress: Egress, defaults: HttpDefaults, files: Option<PathBuf>) -> Self {
         let egress = Arc::new(egress);
+        let prober = Prober::new(egress.clone());
         let connector = Connector::new(Arc::clone(&egress));
         let dialer = Dialer::new(egress.clone(), connector.clone(), defaults);
         Self {
@@ -78,7 +82,13 @@ impl Destinations {
                 Box::new(file::Files::new(files)),
                 Box::new(store::Store),
             ],
+            prober,
         }
+    }
+
+    /// Asks third parties within the same egress rules.
+    pub fn prober(&self) -> Prober {
+        self.prober.clone()
     }
 
     /// The kinds' names, as a destination's `type` gives them.

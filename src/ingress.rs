@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -19,6 +19,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hookmill_actors::{
+    domain::{
+        headers::HeaderBlock,
+        ids::{EndpointId, IntegrationId},
+    },
     metrics::Counters,
     ports::{clock::Clock, event_log::EventLog},
     snapshot::Snapshot,
@@ -76,6 +80,9 @@ pub struct IngressOptions {
     pub drain_timeout: Duration,
     /// Requests under way at once on one HTTP/2 connection.
     pub http2_streams_max: u32,
+    /// Headers, in lower case, whose values are not stored; but for the one that an endpoint's settings name as that of
+    /// its signature.
+    pub redacted_headers: Vec<String>,
 }
 
 impl Default for IngressOptions {
@@ -97,6 +104,7 @@ impl Default for IngressOptions {
             hops_max: 5,
             drain_timeout: Duration::from_secs(8),
             http2_streams_max: 100,
+            redacted_headers: Vec::new(),
         }
     }
 }
@@ -113,6 +121,47 @@ pub trait Readiness: Send + Sync {
     fn reasons(&self) -> Vec<String>;
 }
 
+/// A request that was refused at a path that exists.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusedRequest<'a> {
+    /// Whose endpoint it is.
+    pub integration: IntegrationId,
+    /// Where it was sent to.
+    pub endpoint: EndpointId,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+    /// The code that its sender is told.
+    pub cause: &'static str,
+    /// Why, for the operator.
+    pub reason: &'a str,
+    /// The TCP peer.
+    pub peer: IpAddr,
+    /// Its method.
+    pub method: &'a str,
+    /// Path and query as sent.
+    pub target: &'a str,
+    /// Its header lines, without the values of those that are redacted.
+    pub headers: &'a HeaderBlock,
+    /// What was received of its body.
+    pub body: &'a [u8],
+    /// Whether that is all of it.
+    pub body_whole: bool,
+}
+
+/// Hears of refused requests, save for those refused for load: their senders come again.
+pub trait RefusedRequests: Send + Sync {
+    /// Called before the reply, on the ingress' threads: must not block, and takes or leaves it.
+    fn offer(&self, refused: &RefusedRequest<'_>);
+}
+
+/// Keeps none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Forgetful;
+
+impl RefusedRequests for Forgetful {
+    fn offer(&self, _: &RefusedRequest<'_>) {}
+}
+
 /// What the ingress needs of the rest.
 #[derive(Clone)]
 pub struct IngressPorts {
@@ -126,6 +175,8 @@ pub struct IngressPorts {
     pub counters: Arc<Counters>,
     /// What `/readyz` answers.
     pub readiness: Arc<dyn Readiness>,
+    /// Who keeps what is refused.
+    pub refused: Arc<dyn RefusedRequests>,
 }
 
 /// The running ingress. Dropping it begins a drain that nobody waits for.
@@ -220,6 +271,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     counters: Arc<Counters>,
     readiness: Arc<dyn Readiness>,
+    refused: Arc<dyn RefusedRequests>,
     refusals: Refusals,
     accept_warning: OnceASecond,
     connections: AtomicUsize,
@@ -229,7 +281,7 @@ struct Shared {
 
 impl Shared {
     fn new(options: IngressOptions, ports: IngressPorts, drain: Arc<Drain>) -> Self {
-        let IngressPorts { snapshot, log, clock, counters, readiness } = ports;
+        let IngressPorts { snapshot, log, clock, counters, readiness, refused } = ports;
         let head_limits = HeadLimits {
             count_max: options.header_count_max,
             bytes_max: options.header_bytes_max,
@@ -244,6 +296,7 @@ impl Shared {
             refusals: Refusals::new(counters.clone()),
             counters,
             readiness,
+            refused,
             accept_warning: OnceASecond::default(),
             connections: AtomicUsize::new(0),
             in_flight: InFlight::new(options.body_bytes_in_flight_max),

@@ -4,6 +4,7 @@
 
 use hookmill_actors::ports::provider::{Provider, Providers};
 
+pub(crate) mod doctor;
 mod members;
 mod payload;
 pub(crate) mod signature;
@@ -111,6 +112,46 @@ mod tests {
             let identity = provider.identify(&Map::new(), &payload::tests::event(&lines, &body));
             assert_eq!(identity.provider_id.as_deref(), Some("evt_test_1"), "{name}");
             assert!(identity.event_type.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_provider_says_how_to_set_it_up() {
+        for provider in PROVIDERS {
+            let (guide, name) = (provider.guide(), provider.name());
+            assert!(!guide.secret.is_empty() && !guide.url.is_empty(), "{name}");
+            assert!(guide.reference.starts_with("https://"), "{name}");
+        }
+    }
+
+    /// What the schema says is right is taken, and what it says is wrong is refused at that member.
+    #[test]
+    fn a_schema_says_what_the_reader_takes() {
+        for provider in PROVIDERS {
+            let (schema, name) = (provider.settings_schema(), provider.name());
+            assert_eq!(schema["additionalProperties"], false, "{name}");
+            let secrets = [provider.new_secret(&[9; 32])];
+            let fault = |member: &str, value: serde_json::Value| {
+                let settings = Map::from_iter([(member.to_owned(), value)]);
+                provider.verifier(&settings, &secrets).err().map(|error| error.field)
+            };
+            for (member, schema) in schema["properties"].as_object().expect("an object") {
+                let of = |key: &str| schema[key].as_array().cloned().unwrap_or_default();
+                let right = of("enum").into_iter().chain(of("examples")).chain(schema.get("default").cloned());
+                for value in right {
+                    // Alone, a member may miss another that belongs to it; but not be wrong itself.
+                    let alone = fault(member, value.clone()).is_some_and(|field| field == *member);
+                    assert!(!alone || member.ends_with("encoding"), "{name}: `{member}` does not take {value}");
+                }
+                let wrong = [json!({}), json!(true), json!([1])];
+                let too_small = schema.get("minimum").map(|_| json!(0));
+                let too_large = schema.get("maximum").and_then(serde_json::Value::as_u64).map(|most| json!(most + 1));
+                let unknown = schema.get("enum").map(|_| json!("no such"));
+                for value in wrong.into_iter().chain(too_small).chain(unknown) {
+                    assert!(fault(member, value.clone()).is_some(), "{name}: `{member}` takes {value}");
+                }
+                assert!(too_large.is_none_or(|value| fault(member, value).is_some()), "{name}: `{member}`");
+            }
         }
     }
 

@@ -21,8 +21,9 @@ pub use self::{
     fault::{Fault, Origin, SettingsError},
     layers::{Effective, process_environment},
     sections::{
-        AdminSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings, LogFormat, LogLevel,
-        LogSettings, ProgramSettings, RetentionSettings, RetrySettings, SupervisionSettings, TelemetrySettings,
+        AdminSettings, ConnectionTestSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings,
+        LogFormat, LogLevel, LogSettings, ProgramSettings, RejectionSettings, RetentionSettings, RetrySettings,
+        SupervisionSettings, TelemetrySettings,
     },
 };
 
@@ -54,12 +55,16 @@ pub struct Settings {
     pub retry: RetrySettings,
     /// Programs that operators write.
     pub programs: ProgramSettings,
+    /// What is kept of requests that the ingress refused.
+    pub rejections: RejectionSettings,
     /// How long what is done with is kept.
     pub retention: RetentionSettings,
     /// Where destinations may lie.
     pub egress: EgressSettings,
     /// What destinations on this machine may do.
     pub destinations: DestinationsSettings,
+    /// Whether the third parties that integrations belong to answer.
+    pub connection_tests: ConnectionTestSettings,
     /// What happens when a part crashes.
     pub supervision: SupervisionSettings,
     /// Logs.
@@ -95,9 +100,11 @@ impl Default for Settings {
             delivery: DeliverySettings::default(),
             retry: RetrySettings::default(),
             programs: ProgramSettings::default(),
+            rejections: RejectionSettings::default(),
             retention: RetentionSettings::default(),
             egress: EgressSettings::default(),
             destinations: DestinationsSettings::default(),
+            connection_tests: ConnectionTestSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),
         }

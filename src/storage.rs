@@ -22,6 +22,7 @@ pub mod record;
 mod recovery;
 mod runs;
 mod scan;
+mod search;
 mod seen;
 mod segment;
 mod segment_log;

@@ -1,11 +1,34 @@
 //! The audit log's writer. In: `Record` from whoever did something. Out: the configuration store.
 //! Owns nothing; a crash may lose entries of the last moment, which were logged too.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::{domain::activity::Activity, ports::config_store::ConfigStore, tree::wires::Wires};
+use crate::{
+    domain::activity::{Activity, Author},
+    ports::config_store::ConfigStore,
+    tree::wires::Wires,
+};
+
+tokio::task_local! {
+    static SOURCE: IpAddr;
+}
+
+/// Does a request's work: whatever it asks of the tree is noted as asked from this address.
+pub async fn from_source<T>(source: IpAddr, work: impl Future<Output = T>) -> T {
+    SOURCE.scope(source, work).await
+}
+
+/// Where the request came from that this task works on; `None` where it works on none.
+pub fn source() -> Option<IpAddr> {
+    SOURCE.try_with(|source| *source).ok()
+}
+
+/// Who asks, in a task that works on a request.
+pub(crate) fn author(name: &str) -> Author {
+    Author { name: name.to_owned(), source: source() }
+}
 
 /// What may be said to the activity actor.
 pub(crate) enum ActivityMsg {
@@ -38,6 +61,7 @@ impl Actor for ActivityActor {
         for activity in &activities {
             tracing::info!(
                 actor = activity.actor,
+                source = activity.source.map(tracing::field::display),
                 action = activity.action,
                 subject = activity.subject,
                 result = ?activity.result,

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::{
+    activity,
     domain::{
         activity::{Activity, ActivityResult},
         config::{Change, Destination, DestinationStatus, Integration, IntegrationStatus, Resource, ResourceKey},
@@ -175,6 +176,7 @@ impl ConfigHandle {
 
     /// The same with what the author says of it.
     pub async fn write_as(&self, origin: Origin, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
+        let origin = here(origin);
         self.slot
             .call(|reply| ConfigMsg::Write { origin, writes, reply }, WRITE_WAIT_MAX)
             .await
@@ -184,11 +186,17 @@ impl ConfigHandle {
     /// Makes an integration what it was at one of its versions, as one new version, all or nothing; no change where it
     /// is so already.
     pub async fn roll_back(&self, origin: Origin, rollback: Rollback) -> Result<Vec<Change>, ConfigError> {
+        let origin = here(origin);
         self.slot
             .call(|reply| ConfigMsg::Rollback { origin, rollback, reply }, WRITE_WAIT_MAX)
             .await
             .unwrap_or(Err(ConfigError::Unavailable))
     }
+}
+
+/// From where the request comes that this task works on.
+fn here(origin: Origin) -> Origin {
+    Origin { source: activity::source(), ..origin }
 }
 
 /// Longer than any healthy store takes; a caller must not hang on a dead disk.
@@ -266,10 +274,20 @@ impl ConfigState {
         let touched = next.touched(&self.current, &changes);
         let versions = versions::of(&self.current, &next, &changes, &touched.integrations);
         self.args.store.commit(changes.clone(), versions).await?;
-        self.current = next;
+        let before = std::mem::replace(&mut self.current, next);
         self.publish(me, touched);
         let version = self.current.configuration().version;
-        self.args.wires.record_all(changes.iter().map(|change| activity(change, version)).collect());
+        let mut activities = Vec::with_capacity(changes.len());
+        for change in &changes {
+            let turned = turned(&before, change).map(|turn| {
+                let kind = kind(change.key);
+                Activity { action: format!("{kind}.status_changed"), detail: turn, ..activity(change, version) }
+            });
+            let integration = self.current.owner_of(change.key).or_else(|| before.owner_of(change.key));
+            let noted = std::iter::once(activity(change, version)).chain(turned);
+            activities.extend(noted.map(|it| Activity { source: origin.source, integration, ..it }));
+        }
+        self.args.wires.record_all(activities);
         Ok(changes)
     }
 
@@ -378,21 +396,40 @@ impl ConfigState {
         self.args.wires.record(Activity {
             at_ms: self.args.clock.now_ms(),
             actor: "hookmill".to_owned(),
+            source: None,
             action: "integration.failed".to_owned(),
             subject: ResourceKey::Integration(id).to_string(),
+            integration: Some(id),
             result: ActivityResult::Failed,
             detail: format!("its actor kept crashing; its events wait in the log until it is restarted: {reason}"),
         });
     }
 }
 
-fn activity(change: &Change, version: u64) -> Activity {
-    let kind = match change.key {
+fn kind(key: ResourceKey) -> &'static str {
+    match key {
         ResourceKey::Integration(_) => "integration",
         ResourceKey::Endpoint(_) => "webhook_endpoint",
         ResourceKey::Destination(_) => "destination",
         ResourceKey::Subscription(_) => "subscription",
+    }
+}
+
+/// How a change switched something on or off, in words.
+fn turned(before: &Linked, change: &Change) -> Option<String> {
+    let status = |resource: &Resource| match resource {
+        Resource::Integration(it) => format!("{:?}", it.status).to_lowercase(),
+        Resource::Destination(it) => format!("{:?}", it.status).to_lowercase(),
+        Resource::Endpoint(it) => if it.active { "active" } else { "inactive" }.to_owned(),
+        Resource::Subscription(it) => if it.active { "active" } else { "inactive" }.to_owned(),
     };
+    let former = before.configuration().get(change.key)?;
+    let (from, to) = (status(&former), status(change.resource.as_ref()?));
+    (from != to).then(|| format!("from {from} to {to}"))
+}
+
+fn activity(change: &Change, version: u64) -> Activity {
+    let kind = kind(change.key);
     let verb = match &change.resource {
         None => "deleted",
         Some(resource) if resource.meta().created_at_ms == change.at_ms => "created",
@@ -401,8 +438,10 @@ fn activity(change: &Change, version: u64) -> Activity {
     Activity {
         at_ms: change.at_ms,
         actor: change.author.clone(),
+        source: None,
         action: format!("{kind}.{verb}"),
         subject: change.key.to_string(),
+        integration: None,
         result: ActivityResult::Ok,
         detail: format!("configuration version {version}"),
     }

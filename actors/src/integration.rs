@@ -378,8 +378,10 @@ impl IntegrationState {
                 self.args.wires.record(Activity {
                     at_ms: self.args.ports.clock.now_ms(),
                     actor: "hookmill".to_owned(),
+                    source: None,
                     action: "subscription.failed".to_owned(),
                     subject: format!("subscription {id}"),
+                    integration: Some(self.args.id),
                     result: ActivityResult::Failed,
                     detail: "its delivery keeps crashing; its backlog waits in the log, and any change of it starts it again"
                         .to_owned(),

@@ -6,7 +6,7 @@
 //! through a [`ports::transport::Transport`] and records outcomes, due retries and its position in one atomic commit.
 //! Backlog stays in the log: no mailbox ever holds more than one wake, or a batch that credit was announced for.
 
-pub(crate) mod activity;
+pub mod activity;
 pub mod allowance;
 pub mod backlog;
 pub mod configuration;

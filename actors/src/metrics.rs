@@ -18,6 +18,7 @@ use crate::{
     delivery::DeliveryMsg,
     domain::{
         activity::{Activity, ActivityResult},
+        config::ResourceKey,
         ids::DestinationId,
     },
     flow::News,
@@ -67,6 +68,10 @@ counters! {
     backlog_full,
     /// Webhooks answered 429 because their endpoint takes no more.
     rate_limited,
+    /// Refused webhooks that were kept, to be looked at and accepted afterwards.
+    rejections_kept,
+    /// Refused webhooks that were not kept: too many came at once.
+    rejections_dropped,
     /// Dedup keys forgotten within their window, because there were too many.
     dedup_forgotten,
     /// Events taken in.
@@ -209,8 +214,12 @@ impl MetricsState {
         for subscription in swept.hints {
             wires.deliveries.hint(subscription, DeliveryMsg::Room);
         }
-        for (destination, news) in swept.news {
-            wires.record(told(destination, news, self.clock.now_ms()));
+        if !swept.news.is_empty() {
+            let snapshot = wires.config.current();
+            for (destination, news) in swept.news {
+                let integration = snapshot.integration_of(ResourceKey::Destination(destination));
+                wires.record(Activity { integration, ..told(destination, news, self.clock.now_ms()) });
+            }
         }
     }
 
@@ -254,8 +263,10 @@ fn told(destination: DestinationId, news: News, at_ms: u64) -> Activity {
     Activity {
         at_ms,
         actor: "hookmill".to_owned(),
+        source: None,
         action: action.to_owned(),
         subject: format!("destination {destination}"),
+        integration: None,
         result,
         detail,
     }

@@ -18,8 +18,8 @@ pub use self::{
 use self::{jobs::HEARD_WITHIN, pace::Pace, retention::Sweep};
 use crate::{
     domain::{
-        activity::{Activity, ActivityResult},
-        ids::{EventId, ReplayId, SubscriptionId},
+        activity::{Activity, ActivityResult, Author},
+        ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
         replay::{DeadLetterFilter, ReplayJob, ReplayQuery},
     },
     ports::{event_log::LogError, state_store::StateOp},
@@ -85,7 +85,7 @@ pub struct Discarded {
 pub(crate) enum ReplayMsg {
     /// Send one delivery again.
     One {
-        author: String,
+        author: Author,
         subscription: SubscriptionId,
         event: EventId,
         scope: Scope,
@@ -93,7 +93,7 @@ pub(crate) enum ReplayMsg {
     },
     /// Take one letter out of the dead letter.
     Discard {
-        author: String,
+        author: Author,
         subscription: SubscriptionId,
         event: EventId,
         reason: String,
@@ -101,17 +101,17 @@ pub(crate) enum ReplayMsg {
     },
     /// Take out those that pass, as far as one call goes.
     DiscardMany {
-        author: String,
+        author: Author,
         filter: Box<DeadLetterFilter>,
         after: Option<(SubscriptionId, EventId)>,
         reason: String,
         reply: RpcReplyPort<Result<Discarded, ReplayError>>,
     },
     /// Plan a bulk replay.
-    Create { author: String, wanted: Box<NewReplay>, reply: RpcReplyPort<Result<ReplayJob, ReplayError>> },
+    Create { author: Author, wanted: Box<NewReplay>, reply: RpcReplyPort<Result<ReplayJob, ReplayError>> },
     /// Do something about one.
     Command {
-        author: String,
+        author: Author,
         id: ReplayId,
         command: ReplayCommand,
         reply: RpcReplyPort<Result<ReplayJob, ReplayError>>,
@@ -211,10 +211,36 @@ impl ReplayState {
         self.ports.log.commit(ops)?.await
     }
 
-    fn note(&self, author: String, action: &str, subject: String, result: ActivityResult, detail: impl Into<String>) {
-        let at_ms = self.ports.clock.now_ms();
-        let activity =
-            Activity { at_ms, actor: author, action: action.to_owned(), subject, result, detail: detail.into() };
-        self.wires.record(activity);
+    /// Notes what was done to what, which may be of one integration.
+    fn note(
+        &self,
+        author: Author,
+        action: &str,
+        (subject, integration): (String, Option<IntegrationId>),
+        result: ActivityResult,
+        detail: impl Into<String>,
+    ) {
+        self.wires.record(Activity {
+            at_ms: self.ports.clock.now_ms(),
+            actor: author.name,
+            source: author.source,
+            action: action.to_owned(),
+            subject,
+            integration,
+            result,
+            detail: detail.into(),
+        });
+    }
+
+    /// A bulk replay, as an activity's subject.
+    fn about(&self, job: &ReplayJob) -> (String, Option<IntegrationId>) {
+        let of = |subscription: &SubscriptionId| {
+            self.wires.config.current().configuration.subscriptions.get(subscription).map(|it| it.integration_id)
+        };
+        let integration = match &job.query {
+            ReplayQuery::Events(filter) => Some(filter.integration),
+            ReplayQuery::DeadLetters(filter) => filter.subscription.as_ref().and_then(of),
+        };
+        (format!("replay {}", job.id), integration)
     }
 }

@@ -44,6 +44,8 @@ pub struct Retention {
     pub backlog_bytes_max: u64,
     /// Beyond so many dedup keys the oldest are forgotten.
     pub dedup_keys_max: u64,
+    /// Activities are forgotten after this.
+    pub activities_age_max: Duration,
 }
 
 impl Default for Retention {
@@ -54,6 +56,7 @@ impl Default for Retention {
             bytes_max,
             backlog_bytes_max: bytes_max / 4,
             dedup_keys_max: 3_000_000,
+            activities_age_max: Duration::from_secs(400 * 24 * 3600),
         }
     }
 }
@@ -67,6 +70,8 @@ pub(crate) enum SchedulerMsg {
     Backlogs,
     /// Forget dedup keys.
     DedupKeys,
+    /// Forget activities that have outlived their retention.
+    Activities,
 }
 
 /// Every periodic task with its period.
@@ -74,6 +79,7 @@ const TASKS: &[(SchedulerMsg, Duration)] = &[
     (SchedulerMsg::Retention, Duration::from_secs(60)),
     (SchedulerMsg::Backlogs, Duration::from_secs(2)),
     (SchedulerMsg::DedupKeys, Duration::from_secs(10)),
+    (SchedulerMsg::Activities, Duration::from_secs(15 * 60)),
 ];
 
 /// All backlogs that may have changed are measured so often, for people.
@@ -90,6 +96,7 @@ pub(crate) struct SchedulerState {
     trimming: Turnstile,
     measuring: Turnstile,
     forgetting: Turnstile,
+    forgetting_activities: Turnstile,
     all_backlogs_at: Instant,
     outdated_keys_at: Instant,
 }
@@ -116,6 +123,7 @@ impl Actor for SchedulerActor {
             trimming: Turnstile::default(),
             measuring: Turnstile::default(),
             forgetting: Turnstile::default(),
+            forgetting_activities: Turnstile::default(),
             all_backlogs_at: now,
             outdated_keys_at: now,
         };
@@ -134,6 +142,7 @@ impl Actor for SchedulerActor {
             SchedulerMsg::Retention => state.retention(),
             SchedulerMsg::Backlogs => state.backlogs(),
             SchedulerMsg::DedupKeys => state.dedup_keys(),
+            SchedulerMsg::Activities => state.activities(),
         }
         Ok(())
     }
@@ -206,6 +215,27 @@ impl SchedulerState {
         self.forgetting.run(task, "dedup keys could not be forgotten");
     }
 
+    fn activities(&self) {
+        let Some(now_ms) = self.trusted_now_ms() else { return };
+        let age_ms = u64::try_from(self.retention.activities_age_max.as_millis()).unwrap_or(u64::MAX);
+        let (store, before_ms) = (self.ports.config.clone(), now_ms.saturating_sub(age_ms));
+        let task = async move {
+            let mut forgotten = 0;
+            loop {
+                match store.forget_activities(before_ms).await {
+                    Ok(0) => break,
+                    Ok(went) => forgotten += went,
+                    Err(error) => return Err(LogError::Failed(error.to_string().into())),
+                }
+            }
+            if forgotten > 0 {
+                tracing::info!(forgotten, "activities have outlived their retention");
+            }
+            Ok(())
+        };
+        self.forgetting_activities.run(task, "activities could not be forgotten");
+    }
+
     fn trusted_now_ms(&self) -> Option<u64> {
         let now_ms = self.ports.clock.now_ms();
         self.wires.clock_trust.holds(now_ms).then_some(now_ms)
@@ -263,8 +293,10 @@ async fn measure_backlogs(ports: &Ports, wires: &Wires, bytes_max: u64, all: boo
         wires.record(Activity {
             at_ms: ports.clock.now_ms(),
             actor: "hookmill".to_owned(),
+            source: None,
             action: action.to_owned(),
             subject: format!("integration {integration}"),
+            integration: Some(integration),
             result,
             detail,
         });

@@ -11,7 +11,7 @@ use crate::{
     backlog::Backlog,
     domain::{
         config::{Configuration, Destination, Endpoint, ResourceKey, SharedMap, Subscription},
-        ids::{EndpointId, IntegrationId, SubscriptionId},
+        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
     ports::{
         program::{Selector, Transformer},
@@ -32,6 +32,9 @@ pub struct Route {
     pub integration: IntegrationId,
     /// Checks signatures.
     pub verifier: Arc<dyn Verifier>,
+    /// The header that its settings name as the one with the signature, in lower case: kept as it came, whatever is
+    /// redacted, so that the signature can be checked again.
+    pub signature_header: Option<Box<str>>,
     /// The largest body, bytes, where the endpoint sets one.
     pub body_bytes_max: Option<u32>,
     /// Its integration's.
@@ -120,6 +123,23 @@ impl Snapshot {
     /// What cannot be used.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
         self.faults.values().flatten()
+    }
+
+    /// The integration that a resource belongs to; of a destination: the one that it serves, where it is one only.
+    pub fn integration_of(&self, key: ResourceKey) -> Option<IntegrationId> {
+        match key {
+            ResourceKey::Integration(id) => Some(id),
+            ResourceKey::Endpoint(id) => self.configuration.endpoints.get(&id).map(|it| it.integration_id),
+            ResourceKey::Subscription(id) => self.configuration.subscriptions.get(&id).map(|it| it.integration_id),
+            ResourceKey::Destination(id) => self.only_user_of(id),
+        }
+    }
+
+    /// The integration that a destination serves, where it is one only. Looks at every subscription.
+    fn only_user_of(&self, destination: DestinationId) -> Option<IntegrationId> {
+        let mut users = self.configuration.subscriptions.values().filter(|it| it.destination_id == destination);
+        let first = users.next()?.integration_id;
+        users.all(|it| it.integration_id == first).then_some(first)
     }
 
     /// What of an endpoint or a subscription cannot be used that could be before, or for another reason.

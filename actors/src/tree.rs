@@ -6,7 +6,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr, Supervisi
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
-    activity::ActivityActor,
+    activity::{self, ActivityActor},
     configuration::{ConfigActor, ConfigArgs, ConfigError, ConfigHandle, Write},
     domain::{
         activity::{Activity, ActivityResult},
@@ -222,8 +222,10 @@ impl TreeHandle {
         self.wires.record(Activity {
             at_ms: self.ports.clock.now_ms(),
             actor: author.to_owned(),
+            source: activity::source(),
             action: "integration.restarted".to_owned(),
             subject: ResourceKey::Integration(id).to_string(),
+            integration: Some(id),
             result: ActivityResult::Ok,
             detail: format!("its status was {:?}", integration.status).to_lowercase(),
         });

@@ -22,7 +22,8 @@ use axum::{
 use hookmill_actors::{
     configuration::{ConfigError, Write},
     domain::{
-        config::{Change, Configuration, Resource, ResourceKey},
+        activity::RecordedActivity,
+        config::{Change, Configuration, Integration, Resource, ResourceKey},
         ids::{EventId, IntegrationId},
         replay::{DeadLetterFilter, ReplayJob, ReplayQuery},
     },
@@ -125,6 +126,11 @@ impl Api {
         self.scopes().is_some_and(Scopes::are_everything)
     }
 
+    /// Whether the token of the request is still good: for replies that take long.
+    pub(super) fn is_still_admitted(&self) -> bool {
+        self.access.as_ref().is_some_and(|Access(identity)| self.tokens.is_good(identity))
+    }
+
     /// What the token of the request sees of a configuration.
     pub(super) fn sight<'a>(&'a self, configuration: &'a Configuration) -> Sight<'a> {
         Sight::new(self.scopes(), configuration)
@@ -133,6 +139,11 @@ impl Api {
     /// Whether it sees an integration with its events, or what is left of them.
     pub(super) fn sees(&self, integration: IntegrationId) -> bool {
         self.sees_everything() || self.sight(&self.tree.config().current().configuration).events_of(integration)
+    }
+
+    /// Whether it sees an entry of the audit log: what concerns no integration is for those who see everything.
+    pub(super) fn sees_activity(&self, entry: &RecordedActivity) -> bool {
+        self.sees_everything() || entry.activity.integration.is_some_and(|integration| self.sees(integration))
     }
 
     /// Where a list goes on after an event that the token of the request may not know.
@@ -186,7 +197,18 @@ impl Api {
         }
     }
 
-    /// The only way to change the configuration: all of it or nothing. Refuses what lies outside of the token's scopes;
+    /// Refuses an integration that would be outside of the token's scopes as it is to stand.
+    pub(super) fn must_cover(&self, integration: &Integration) -> Result<(), Problem> {
+        match &self.access {
+            Some(access) if !access.0.scopes.cover(integration) => {
+                Err(access.out_of_scope("the integration would be one that this token is not for"))
+            }
+            Some(_) => Ok(()),
+            None => Err(Problem::internal(&"a write without a token")),
+        }
+    }
+
+    /// The only way to change the configuration: all of it or nothing, with the request's comment. Refuses what lies outside of the token's scopes;
     /// the inner result is the configuration's answer.
     pub(super) async fn write(
         &self,
@@ -209,9 +231,7 @@ impl Api {
                 sight.check_change(write.key, access)?;
             }
             match &write.resource {
-                Some(Resource::Integration(integration)) if !access.0.scopes.cover(integration) => {
-                    return Err(access.out_of_scope("the integration would be one that this token is not for"));
-                }
+                Some(Resource::Integration(integration)) => self.must_cover(integration)?,
                 Some(Resource::Endpoint(endpoint)) => {
                     let integration = ResourceKey::Integration(endpoint.integration_id);
                     if !made(integration) && !sight.key(integration) {

@@ -2,7 +2,9 @@
 //! Whatever is not named as open needs a token, paths that do not exist included.
 
 mod hosts;
+mod journal;
 mod sign_ins;
+mod source;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -19,6 +21,7 @@ use axum::{
 };
 use futures_util::FutureExt;
 use hookmill_actors::{
+    activity::from_source,
     allowance::Spent,
     domain::activity::{Activity, ActivityResult},
     ports::{clock::Clock, config_store::ConfigStore},
@@ -26,7 +29,7 @@ use hookmill_actors::{
 use tokio::time::Instant;
 use tracing::Instrument;
 
-pub(super) use self::{hosts::Hosts, sign_ins::FailedSignIns};
+pub(super) use self::{hosts::Hosts, journal::SignInJournal, sign_ins::FailedSignIns, source::TrustedProxies};
 use super::{
     access::Access,
     problem::{Code, Problem},
@@ -51,6 +54,8 @@ pub(super) struct Gate {
     pub(super) tokens: Arc<TokenRegistry>,
     pub(super) hosts: Hosts,
     pub(super) sign_ins: FailedSignIns,
+    pub(super) proxies: TrustedProxies,
+    pub(super) journal: Arc<SignInJournal>,
     pub(super) request_timeout: Duration,
     pub(super) audit: Arc<dyn ConfigStore>,
     pub(super) clock: Arc<dyn Clock>,
@@ -75,10 +80,18 @@ impl Gate {
         let started = Instant::now();
         let method = request.method().clone();
         let path = quoted_path(request.uri());
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let sign_in = match self.admitted(&request, peer) {
+        let peer = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        let source = self.proxies.source(peer, request.headers());
+        let sign_in = match self.admitted(&request, source) {
             Ok(sign_in) => sign_in,
-            Err(problem) => return problem.into_response(),
+            Err(problem) => {
+                if matches!(problem.code, Code::Unauthorized | Code::RateLimited)
+                    && let Some(activity) = self.journal.failed(source, self.clock.now_ms())
+                {
+                    note(&*self.audit, vec![activity]).await;
+                }
+                return problem.into_response();
+            }
         };
         let Some(sign_in) = sign_in else { return self.answered(request, next).await };
         let taken = match sign_in.take(Instant::now()) {
@@ -86,15 +99,14 @@ impl Gate {
             Err(spent) => return self.spent(&sign_in.identity, spent),
         };
         request.extensions_mut().insert(Access(sign_in.identity.clone()));
-        let mut response = self.answered(request, next).await;
+        let mut response = from_source(source, self.answered(request, next)).await;
         rate_headers::of_taken(response.headers_mut(), taken, self.clock.now_ms());
         let status = response.status();
         let author = &sign_in.identity.name;
         let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let from = peer.map(|peer| peer.to_string());
-        tracing::info!(%method, path, status = status.as_u16(), ms, author, from, "admin request");
+        tracing::info!(%method, path, status = status.as_u16(), ms, author, from = %source, "admin request");
         if writes(&method) && (status.is_client_error() || status.is_server_error()) {
-            self.note_refusal(author.clone(), &method, &path, status.as_u16(), peer).await;
+            self.note_refusal(author.clone(), &method, &path, status.as_u16(), source).await;
         }
         response
     }
@@ -114,7 +126,7 @@ impl Gate {
     }
 
     /// Whether the request may go on, and whose it is; open paths are nobody's.
-    fn admitted(&self, request: &Request, peer: Option<SocketAddr>) -> Result<Option<SignIn>, Problem> {
+    fn admitted(&self, request: &Request, source: IpAddr) -> Result<Option<SignIn>, Problem> {
         self.hosts.check(request)?;
         if OPEN.contains(&request.uri().path()) {
             return Ok(None);
@@ -124,7 +136,6 @@ impl Gate {
             Some(Err(denied)) => Some(denied),
             None => None,
         };
-        let source = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
         match self.sign_ins.failed(source, Instant::now()) {
             Ok(()) => {
                 tracing::warn!(peer = %source, ?denied, "admin sign-in failed");
@@ -151,24 +162,54 @@ impl Gate {
         }
     }
 
-    async fn note_refusal(&self, actor: String, method: &Method, path: &str, status: u16, peer: Option<SocketAddr>) {
-        let from = peer.map_or_else(|| "an unknown address".to_owned(), |peer| peer.ip().to_string());
+    async fn note_refusal(&self, actor: String, method: &Method, path: &str, status: u16, source: IpAddr) {
         let activity = Activity {
             at_ms: self.clock.now_ms(),
             actor,
+            source: Some(source),
             action: "request.refused".to_owned(),
             subject: format!("{method} {path}"),
+            integration: None,
             result: ActivityResult::Refused,
-            detail: format!("status {status}, from {from}"),
+            detail: format!("status {status}"),
         };
-        note(&*self.audit, activity).await;
+        note(&*self.audit, vec![activity]).await;
     }
 }
 
 /// Appends to the audit log. What was done stands, so a failure is only logged.
-pub(super) async fn note(store: &dyn ConfigStore, activity: Activity) {
-    if let Err(error) = store.record_activity(vec![activity]).await {
-        tracing::error!(%error, "an activity could not be stored");
+pub(super) async fn note(store: &dyn ConfigStore, activities: Vec<Activity>) {
+    if let Err(error) = store.record_activity(activities).await {
+        tracing::error!(%error, "activities could not be stored");
+    }
+}
+
+/// Tells the audit log of failed sign-ins that were counted together.
+pub(super) struct SignIns {
+    pub(super) journal: Arc<SignInJournal>,
+    pub(super) audit: Arc<dyn ConfigStore>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl SignIns {
+    /// Never ends.
+    pub(super) async fn tell_now_and_then(&self) {
+        const EVERY: Duration = Duration::from_secs(60);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            self.tell(self.journal.due(self.clock.now_ms())).await;
+        }
+    }
+
+    /// At a stop.
+    pub(super) async fn tell_the_rest(&self) {
+        self.tell(self.journal.rest(self.clock.now_ms())).await;
+    }
+
+    async fn tell(&self, activities: Vec<Activity>) {
+        if !activities.is_empty() {
+            note(&*self.audit, activities).await;
+        }
     }
 }
 
@@ -225,6 +266,8 @@ mod tests {
             tokens,
             hosts: Hosts::new(Ipv4Addr::new(10, 0, 0, 7).into(), &["Hooks.Example.Com".to_owned()]),
             sign_ins: FailedSignIns::new(),
+            proxies: TrustedProxies::new(vec!["192.0.2.1/32".parse().expect("a network")]),
+            journal: Arc::default(),
             request_timeout: Duration::from_secs(5),
             audit,
             clock: Arc::new(FixedClock(1_000)),
@@ -362,12 +405,28 @@ mod tests {
     async fn a_refused_write_is_audited_and_a_refused_read_is_not() {
         let audit = Arc::<MemoryAudit>::default();
         let app = gated(audit.clone());
-        status(&app, request("POST", "/whoami?token=hidden", "localhost", Some(&bearer()))).await;
+        let mut forwarded = request("POST", "/whoami?token=hidden", "localhost", Some(&bearer()));
+        forwarded.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.7"));
+        status(&app, forwarded).await;
         status(&app, request("GET", "/missing", "localhost", Some(&bearer()))).await;
         let entries = audit.entries();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].action, "request.refused");
         assert_eq!(entries[0].subject, "POST /whoami");
-        assert_eq!(entries[0].detail, "status 409, from 192.0.2.1");
+        assert_eq!(entries[0].detail, "status 409");
+        assert_eq!(entries[0].source, Some([198, 51, 100, 7].into()));
+    }
+
+    #[tokio::test]
+    async fn failed_sign_ins_are_audited_together() {
+        let audit = Arc::<MemoryAudit>::default();
+        let app = gated(audit.clone());
+        for _ in 0..50 {
+            status(&app, request("GET", "/whoami", "localhost", Some("Bearer hm_wrong"))).await;
+        }
+        let entries = audit.entries();
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        assert_eq!((entries[0].action.as_str(), entries[0].source), ("sign_in.failed", Some([192, 0, 2, 1].into())));
+        assert!(!format!("{entries:?}").contains("hm_wrong"));
     }
 }

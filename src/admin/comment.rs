@@ -29,7 +29,7 @@ pub(super) async fn layer(request: Request, next: Next) -> Response {
 
 /// Who makes the change that the request being handled asks for, and why.
 pub(super) fn origin(author: &str) -> Origin {
-    Origin { author: author.to_owned(), comment: COMMENT.try_with(Clone::clone).ok().flatten() }
+    Origin { comment: COMMENT.try_with(Clone::clone).ok().flatten(), ..Origin::of(author) }
 }
 
 fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {

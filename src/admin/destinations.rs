@@ -107,7 +107,7 @@ impl Managed for Destination {
         })
     }
 
-    fn passes(&self, filter: &Self::Filter) -> bool {
+    fn passes(&self, filter: &Self::Filter, _tools: &Tools) -> bool {
         filter.status.is_none_or(|status| self.status == status)
             && filter.kind.as_ref().is_none_or(|kind| self.kind == *kind)
             && filter.search.finds(&self.name, None)
@@ -210,7 +210,7 @@ pub(super) async fn rotate_secret(
             Ok(next)
         })
         .await?;
-    let subject = Destination::key(id).to_string();
+    let subject = api.subject(Destination::key(id));
     api.note(author, "destination.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
     let shown = Shown::new(&made, made_secret.as_ref(), &api.tools)?;
     Ok(reply(StatusCode::OK, &made, &shown))

@@ -6,24 +6,27 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream as streams};
 use hookmill_actors::{
     domain::{
         config::{Endpoint, Subscription},
         event::Event,
-        ids::{EventId, IntegrationId, SubscriptionId},
+        headers::HeaderBlock,
+        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
         standing::Processing,
     },
     ports::{
         event_log::{EventLog, LogError},
-        state_store::{Mark, Note, StateStore},
+        state_store::{Mark, Note, NoteFilter, StateStore},
     },
     tree::ReplayError,
 };
 use serde::Serialize;
 
+pub(super) use self::stream::stream as follow;
 use self::{
-    by_status::{Bounds, STATUSES},
+    by_status::STATUSES,
+    scan::{Bounds, Criteria, Scanned, Where},
     story::Story,
 };
 use super::{
@@ -36,13 +39,18 @@ use super::{
     problem::{Code, Problem},
     redact,
     resource::{Segments, json, time},
+    verification::Facts,
 };
 
 mod by_status;
+mod scan;
 mod story;
+mod stream;
 
 /// Larger bodies are not repeated within JSON; `body_url` has them.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
+/// Types that one request asks for.
+const TYPES_MAX: usize = 16;
 /// Events read at once for a list. Each may hold a whole body for a moment.
 const READS_AT_ONCE: usize = 4;
 
@@ -87,42 +95,87 @@ struct View {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct HeaderView {
+pub(super) struct HeaderView {
     name: String,
     value: String,
 }
 
-/// `GET /api/v1/events`: newest first, before `before`. Where it is asked for by `status`, or by a token with scopes and
-/// no `integration_id`, a page may be short or empty and yet have a `next`: one request looks at a bounded number.
+/// A part of the list.
+#[derive(Debug, Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    slice: Slice<Item>,
+    /// How much was looked at, where that was needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scanned: Option<Scanned>,
+}
+
+/// `GET /api/v1/events`: newest first, before `before`. Integration, endpoint, type, provider's id and time are answered
+/// by an index. Where it is asked for by `status` or `where`, or by a token with scopes and no `integration_id`, a page may
+/// be short or empty and yet have a `next`: one request looks at a bounded number of events, for a bounded time.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
-    let integration = params.parsed("integration_id", "a number")?.map(IntegrationId);
     let before = params.parsed("before", "an event id")?.unwrap_or(EventId::MAX);
-    let wanted = params.some_of("status", &STATUSES)?;
+    let noted = note_filter(&mut params)?;
+    let statuses = params.some_of("status", &STATUSES)?;
+    let since_ms = params.moment("since")?;
+    let until_ms = params.moment("until")?;
+    let filter = read_where(&api, &mut params).await?;
     params.finish()?;
-    if integration.is_some_and(|id| !api.sees(id)) {
-        return Ok(json(StatusCode::OK, &Slice::<Item> { items: Vec::new(), limit, next: None }));
+    if noted.integration.is_some_and(|id| !api.sees(id)) {
+        let slice = Slice::<Item> { items: Vec::new(), limit, next: None };
+        return Ok(json(StatusCode::OK, &Listed { slice, scanned: None }));
     }
+    let before = before.min(until_ms.map_or(EventId::MAX, EventId::at_millis));
+    let first = since_ms.map_or(EventId::ZERO, EventId::at_millis);
+    let looks = statuses.is_some() || filter.is_some();
+    let _place = match &filter {
+        Some(_) => Some(api.scan_place()?),
+        None => None,
+    };
+    let sees = (!api.sees_everything()).then(|| scan::Sees::new(api.clone()));
+    let criteria = Criteria { noted, first, statuses, filter, sees };
     let ports = api.tree.ports();
     let (log, state) = (&*ports.log, &*ports.state);
-    let (ids, next) = if let Some(wanted) = wanted {
-        let snapshot = api.tree.config().current();
-        let (configuration, bounds) = (&snapshot.configuration, Bounds::of_page(limit));
-        let found = by_status::find((log, state), configuration, integration, &wanted, before, bounds).await?;
-        (found.events.into_iter().map(|(id, status)| (id, Some(status))).collect(), found.next)
-    } else {
-        let ids = log.latest(integration, before, limit).await?;
-        let next = ids.last().copied().filter(|_| ids.len() == limit);
-        (ids.into_iter().map(|id| (id, None)).collect::<Vec<_>>(), next)
-    };
-    let seen = ids.into_iter().filter(|(id, _)| api.sees(id.integration()));
-    let items = stream::iter(seen)
+    let snapshot = api.tree.config().current();
+    let found = scan::find((log, state), &snapshot.configuration, &criteria, before, Bounds::of_page(limit)).await?;
+    let items = streams::iter(found.events)
         .map(async |(id, status)| Ok(item(log, state, id).await?.map(|item| Item { status, ..item })))
         .buffered(READS_AT_ONCE)
         .try_filter_map(async |item| Ok::<_, LogError>(item))
         .try_collect()
         .await?;
-    Ok(json(StatusCode::OK, &Slice::<Item> { items, limit, next: next.map(|id| api.place_of(id).to_string()) }))
+    let slice = Slice::<Item> { items, limit, next: found.next.map(|id| api.place_of(id).to_string()) };
+    Ok(json(StatusCode::OK, &Listed { slice, scanned: looks.then_some(found.scanned) }))
+}
+
+/// The filters that an index answers.
+fn note_filter(params: &mut Params) -> Result<NoteFilter, Problem> {
+    let types =
+        params.text("type")?.map(|text| text.split(',').map(|one| one.trim().into()).collect::<Vec<Box<str>>>());
+    let types = types.unwrap_or_default();
+    if types.len() > TYPES_MAX || types.iter().any(|name| name.is_empty()) {
+        let detail = format!("query parameter `type` must be 1 to {TYPES_MAX} names of types, separated by commas");
+        return Err(Problem::new(Code::InvalidRequest, detail));
+    }
+    Ok(NoteFilter {
+        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
+        endpoint: params.parsed("endpoint_id", "a number")?.map(EndpointId),
+        types,
+        provider_id: params.text("provider_event_id")?.map(Into::into),
+    })
+}
+
+/// The CEL filter `where`, compiled on a thread that may be held up.
+async fn read_where(api: &Api, params: &mut Params) -> Result<Option<Where>, Problem> {
+    let Some(text) = params.text("where")? else { return Ok(None) };
+    let programs = api.tree.ports().compiler.programs.clone();
+    let compiled = tokio::task::spawn_blocking(move || programs.selector(Some(&text), None));
+    let selector = compiled
+        .await
+        .map_err(|error| Problem::internal(&error))?
+        .map_err(|error| Problem::new(Code::InvalidRequest, format!("query parameter `where` {}", error.problem)))?;
+    Ok(Some(Where { selector, snapshot: api.tree.config().current() }))
 }
 
 /// `GET /api/v1/events/{id}`
@@ -165,6 +218,33 @@ pub(super) async fn replay(
 pub(super) async fn body(State(api): State<Api>, Segments(id): Segments<EventId>) -> Result<Response, Problem> {
     let event = api.tree.ports().log.get(id).await?.ok_or_else(|| gone(id))?;
     Ok(download(id, event.arrival.body.clone()))
+}
+
+/// `POST /api/v1/events/{id}/verify`: whether its signature holds as of the time it arrived, with the secrets of now and
+/// those that were active then.
+pub(super) async fn verify(State(api): State<Api>, Segments(id): Segments<EventId>) -> Result<Response, Problem> {
+    let event = api.tree.ports().log.get(id).await?.ok_or_else(|| gone(id))?;
+    let snapshot = api.tree.config().current();
+    let configuration = &snapshot.configuration;
+    let endpoint = configuration.endpoints.get(&event.arrival.endpoint);
+    let integration = endpoint.and_then(|endpoint| configuration.integrations.get(&endpoint.integration_id));
+    let Some((endpoint, integration)) = endpoint.zip(integration) else {
+        let endpoint = event.arrival.endpoint;
+        let detail = format!("webhook endpoint {endpoint}, which it arrived at, was deleted, and its secrets with it");
+        return Err(Problem::new(Code::Conflict, detail));
+    };
+    let query = Some(&*event.arrival.query).filter(|query| !query.is_empty());
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let facts = Facts {
+        method: "POST".to_owned(),
+        target: format!("/webhooks/receive{}{query}", endpoint.path),
+        headers: event.arrival.headers.clone(),
+        body: event.arrival.body.clone(),
+        peer: event.arrival.peer,
+        at_ms: event.arrival.received_at_ms,
+    };
+    let case = api.case(integration, endpoint, facts)?;
+    Ok(json(StatusCode::OK, &api.explain(case).await?))
 }
 
 pub(super) fn gone(id: EventId) -> Problem {
@@ -238,7 +318,7 @@ fn view(event: &Event, note: Option<Note>, endpoint: Option<&Endpoint>, story: S
         hops: arrival.hops,
         query: redact::query(&arrival.query),
         content_type: event.content_type().map(str::to_owned),
-        headers: headers(event, endpoint),
+        headers: headers(&arrival.headers, endpoint),
         body,
         body_base64,
         body_url: format!("/api/v1/events/{}/body", event.id),
@@ -247,7 +327,7 @@ fn view(event: &Event, note: Option<Note>, endpoint: Option<&Endpoint>, story: S
 }
 
 /// Header lines; the values of those that prove something are taken out, the endpoint's own choice included.
-fn headers(event: &Event, endpoint: Option<&Endpoint>) -> Vec<HeaderView> {
+pub(super) fn headers(headers: &HeaderBlock, endpoint: Option<&Endpoint>) -> Vec<HeaderView> {
     let chosen = endpoint.map(|endpoint| {
         let within = endpoint.verification.get("header").and_then(serde_json::Value::as_str);
         [endpoint.signature_header.as_deref(), within]
@@ -260,12 +340,12 @@ fn headers(event: &Event, endpoint: Option<&Endpoint>) -> Vec<HeaderView> {
         value: if proves(name) { redact::REDACTED.to_owned() } else { String::from_utf8_lossy(value).into_owned() },
         name: name.to_owned(),
     };
-    event.arrival.headers.iter().map(shown).collect()
+    headers.iter().map(shown).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use hookmill_actors::domain::{event::Arrival, headers::HeaderBlock, ids::EndpointId};
+    use hookmill_actors::domain::event::Arrival;
     use serde_json::json;
 
     use super::*;
@@ -353,7 +433,8 @@ mod tests {
             meta: hookmill_actors::domain::config::Meta::default(),
         };
         endpoint.verification.insert("header".to_owned(), json!("X-ACME-Other"));
-        let values: Vec<String> = headers(&event, Some(&endpoint)).into_iter().map(|line| line.value).collect();
+        let values: Vec<String> =
+            headers(&event.arrival.headers, Some(&endpoint)).into_iter().map(|line| line.value).collect();
         assert_eq!(values, ["***", "***"]);
     }
 

@@ -17,6 +17,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use hookmill_actors::activity;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -27,6 +28,7 @@ use super::{
     json::collect,
     problem::{Code, Problem},
 };
+use crate::tokens::TokenId;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -56,8 +58,8 @@ struct Shared {
     kept: Mutex<Kept>,
 }
 
-/// Whose request, and its key.
-type Name = (String, String);
+/// Whose request, and its key. A token that takes the name of one that is revoked has another number.
+type Name = (Option<TokenId>, String);
 /// What was asked for.
 type Asked = [u8; 32];
 
@@ -113,7 +115,7 @@ pub(super) async fn layer(State(replies): State<Replies>, request: Request, next
         let (parts, body) = request.into_parts();
         let body = collect(Request::from_parts(parts.clone(), body), &()).await?;
         let asked = asked(&parts.method, parts.uri.path_and_query().map_or("", |it| it.as_str()), &body);
-        match replies.meet((identity.name.clone(), key), asked, Instant::now()) {
+        match replies.meet((identity.id, key), asked, Instant::now()) {
             Met::New(under_way) => Ok(done(under_way, Request::from_parts(parts, Body::from(body)), next).await),
             Met::Done(reply) => Ok(reply.again()),
             Met::UnderWay => Err(Problem {
@@ -135,8 +137,12 @@ pub(super) async fn layer(State(replies): State<Replies>, request: Request, next
 
 /// Does it in a task of its own: its client may go away, and then asks again.
 async fn done(under_way: UnderWay, request: Request, next: Next) -> Response {
+    let source = activity::source();
     let task = async move {
-        let response = next.run(request).await;
+        let response = match source {
+            Some(source) => activity::from_source(source, next.run(request)).await,
+            None => next.run(request).await,
+        };
         under_way.ended(response).await
     };
     tokio::spawn(task.in_current_span())

@@ -1,5 +1,7 @@
 //! Integrations: `/api/v1/integrations`. Credentials go in and never come out.
 
+mod view;
+
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
@@ -16,16 +18,19 @@ use serde_json::{Map, Value};
 use super::{
     Api,
     access::{Author, State},
+    comment,
     fields::{kind, line, object, one_of, prose, string},
     form::{Change, Form},
     json::{Json, MergePatch},
     merge::Merge,
     paging::{Params, Search},
-    problem::Problem,
+    problem::{Code, Problem},
     redact,
-    resource::{IfMatch, Managed, Segments, reply, time},
-    tools::{SealedView, Tools},
+    resource::{Configured, IfMatch, Managed, Segments, reply},
+    tools::Tools,
 };
+
+pub(super) use self::view::View;
 
 /// Names of the types, short ones too.
 const TYPES: [(&str, IntegrationType); 11] = [
@@ -50,6 +55,8 @@ const STATUSES: [(&str, IntegrationStatus); 4] = [
 /// Those that an operator sets; hookmill finds out the others.
 const STATUSES_TO_SET: [(&str, IntegrationStatus); 2] =
     [("active", IntegrationStatus::Active), ("inactive", IntegrationStatus::Inactive)];
+/// When a change takes force: `true` once its connection test has passed.
+const ACTIVATE: [(&str, bool); 2] = [("now", false), ("after_test", true)];
 /// Name, characters.
 pub(super) const NAME_CHARS_MAX: usize = 255;
 /// Description, characters.
@@ -57,26 +64,17 @@ pub(super) const DESCRIPTION_CHARS_MAX: usize = 1_000;
 /// Configuration or credentials as JSON.
 const OBJECT_BYTES_MAX: usize = 16 * 1024;
 const OBJECT_DEPTH_MAX: usize = 32;
-const READ_ONLY: [&str; 6] = ["id", "version", "created_at", "updated_at", "last_health_check", "health_status"];
-
-/// An integration as replies show it.
-#[derive(Debug, Serialize)]
-pub(super) struct View {
-    id: u32,
-    name: String,
-    r#type: IntegrationType,
-    provider: String,
-    description: Option<String>,
-    environment: Environment,
-    status: IntegrationStatus,
-    configuration: Map<String, Value>,
-    credentials: Option<SealedView>,
-    version: u64,
-    last_health_check: Option<String>,
-    health_status: Option<String>,
-    created_at: String,
-    updated_at: String,
-}
+const READ_ONLY: [&str; 9] = [
+    "id",
+    "version",
+    "created_at",
+    "updated_at",
+    "last_health_check",
+    "health_status",
+    "last_connection_test",
+    "connection_test",
+    "pending_version",
+];
 
 /// What a list may be narrowed by.
 #[derive(Default, PartialEq)]
@@ -101,35 +99,24 @@ impl Managed for Integration {
         })
     }
 
-    fn passes(&self, filter: &Filter) -> bool {
+    fn passes(&self, filter: &Filter, tools: &Tools) -> bool {
         filter.kind.is_none_or(|kind| self.kind == kind)
             && filter.search.finds(&self.name, self.description.as_deref())
-            && filter.status.is_none_or(|status| self.status == status)
+            && filter.status.is_none_or(|status| tools.connections.status(self) == status)
             && filter.environment.is_none_or(|environment| self.environment == environment)
     }
 
     fn view(&self, tools: &Tools) -> View {
-        let sealed = self.credentials.as_ref();
-        View {
-            id: self.id.0,
-            name: self.name.clone(),
-            r#type: self.kind,
-            provider: self.provider.clone(),
-            description: self.description.clone(),
-            environment: self.environment,
-            status: self.status,
-            configuration: redact::settings(&self.configuration),
-            credentials: sealed.map(|sealed| tools.sealed_view(Owner::Credentials(self.id), sealed)),
-            version: self.meta.version,
-            last_health_check: None,
-            health_status: None,
-            created_at: time(self.meta.created_at_ms),
-            updated_at: time(self.meta.updated_at_ms),
-        }
+        View::of(self, tools)
+    }
+
+    fn past_view(&self, tools: &Tools) -> View {
+        View::configured(self, tools)
     }
 }
 
-/// `PUT /api/v1/integrations/{id}`: members that are not given stay.
+/// `PUT /api/v1/integrations/{id}`: members that are not given stay. With `activate: after_test` it is 202, and nothing
+/// is changed until the connection test of what is wanted has passed.
 pub(super) async fn update(
     State(api): State<Api>,
     Author(author): Author,
@@ -138,8 +125,32 @@ pub(super) async fn update(
     Json(body): Json,
 ) -> Result<Response, Problem> {
     let patch = Patch::read(body)?;
+    if patch.after_test {
+        return hold(&api, &author, id, &condition, &patch).await;
+    }
     let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
     Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+}
+
+async fn hold(api: &Api, author: &str, id: u32, condition: &IfMatch, patch: &Patch) -> Result<Response, Problem> {
+    let current = api.find::<Integration>(id)?;
+    condition.check(Integration::key(id), current.meta.version)?;
+    let wanted = patch.applied_to(&current, &api.tools)?;
+    if wanted == current {
+        return Ok(reply(StatusCode::OK, &current, &current.view(&api.tools)));
+    }
+    held(api, author, &current, wanted).await?;
+    Ok(reply(StatusCode::ACCEPTED, &current, &current.view(&api.tools)))
+}
+
+/// Keeps a change of `current` until its connection test has passed.
+pub(super) async fn held(api: &Api, author: &str, current: &Integration, wanted: Integration) -> Result<(), Problem> {
+    api.must_cover(&wanted)?;
+    let kept = api.tools.connections.hold(comment::origin(author), current, wanted).await;
+    kept.map_err(|cause| {
+        tracing::error!(cause, "a change that waits for its test could not be stored");
+        Problem::new(Code::Unavailable, "the change cannot be stored now; the log has the cause")
+    })
 }
 
 /// `PATCH /api/v1/integrations/{id}`: as `PUT`, but `configuration` and `credentials` are merged with what stands.
@@ -155,6 +166,10 @@ pub(super) async fn merge(
         let merge = Merge::new(&body)?.member("configuration", &current.configuration)?;
         merge.credentials(owner, current.credentials.as_ref(), &api.tools).map(Merge::into_body)
     };
+    let patch = Patch::read(merged(&api.find::<Integration>(id)?)?)?;
+    if patch.after_test {
+        return hold(&api, &author, id, &condition, &patch).await;
+    }
     let made = api
         .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
         .await?;
@@ -187,6 +202,8 @@ pub(super) struct Draft {
     environment: Environment,
     configuration: Map<String, Value>,
     credentials: Option<Secret>,
+    /// It is `inactive` until its connection test has passed.
+    pub(super) after_test: bool,
 }
 
 impl Draft {
@@ -201,6 +218,7 @@ impl Draft {
         let provider = form.optional(&["provider"], string);
         let configuration = configuration(&mut form).into_option().unwrap_or_default();
         let credentials = form.clearable(&["credentials"], credentials).into_option();
+        let after_test = form.optional(&["activate"], one_of(&ACTIVATE)).unwrap_or(false);
         let provider = chosen_provider(&mut form, provider, &configuration);
         if let Err(unknown) = tools.provider(&provider) {
             form.fault("provider", unknown);
@@ -214,6 +232,7 @@ impl Draft {
                 environment: environment?,
                 configuration,
                 credentials,
+                after_test,
             })
         })
     }
@@ -226,7 +245,7 @@ impl Draft {
             provider: self.provider,
             description: self.description,
             environment: self.environment,
-            status: IntegrationStatus::Pending,
+            status: if self.after_test { IntegrationStatus::Inactive } else { IntegrationStatus::Pending },
             configuration: self.configuration,
             credentials: self.credentials.map(|secret| tools.sealer.seal(Owner::Credentials(id), &secret)),
             meta: Meta::default(),
@@ -285,6 +304,7 @@ struct Patch {
     status: Option<IntegrationStatus>,
     configuration: Change<Map<String, Value>>,
     credentials: Change<Secret>,
+    after_test: bool,
 }
 
 impl Patch {
@@ -300,6 +320,7 @@ impl Patch {
             status: form.optional(&["status"], one_of(&STATUSES_TO_SET)),
             configuration: configuration(&mut form),
             credentials: form.clearable(&["credentials"], credentials),
+            after_test: form.optional(&["activate"], one_of(&ACTIVATE)).unwrap_or(false),
         };
         form.finish(|| Some(patch))
     }
@@ -479,14 +500,17 @@ pub(super) mod tests {
             names,
             [
                 "configuration",
+                "connection_test",
                 "created_at",
                 "credentials",
                 "description",
                 "environment",
                 "health_status",
                 "id",
+                "last_connection_test",
                 "last_health_check",
                 "name",
+                "pending_version",
                 "provider",
                 "status",
                 "type",

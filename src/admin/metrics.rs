@@ -1,22 +1,11 @@
-//! How hookmill is: health for machines, counts and the audit log for people.
+//! How hookmill is: health for machines, counts for people.
 
 use axum::{http::StatusCode, response::Response};
-use hookmill_actors::{
-    configuration::ConfigError,
-    domain::activity::{ActivityResult, RecordedActivity},
-    metrics::Report,
-    snapshot::Fault,
-};
+use hookmill_actors::{metrics::Report, snapshot::Fault};
 use serde::Serialize;
 
-use super::{
-    Api,
-    access::State,
-    flow::Gauges,
-    paging::{Params, Slice},
-    problem::Problem,
-    resource::{json, time},
-};
+use super::{Api, access::State, flow::Gauges, paging::Params, problem::Problem, resource::json};
+use crate::connections::TestCount;
 
 #[derive(Serialize)]
 struct Health {
@@ -53,6 +42,8 @@ struct Metrics {
     configuration_version: u64,
     #[serde(flatten)]
     gauges: Gauges,
+    /// Connection tests since the start.
+    connection_tests: Vec<TestCount>,
     /// What is configured but cannot be used.
     faults: Vec<FaultView>,
 }
@@ -75,44 +66,10 @@ pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Res
         dead_letters: counts.dead,
         configuration_version: snapshot.version(),
         gauges: Gauges::of(&api.tree),
+        connection_tests: api.tools.connections.counts(),
         faults: snapshot.faults().map(fault).collect(),
     };
     Ok(json(StatusCode::OK, &metrics))
-}
-
-/// An entry of the audit log.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct ActivityView {
-    number: u64,
-    at: String,
-    actor: String,
-    action: String,
-    subject: String,
-    result: ActivityResult,
-    detail: String,
-}
-
-/// `GET /api/v1/activities`: newest first, before `before`.
-pub(super) async fn activities(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
-    let limit = params.limit()?;
-    let before = params.parsed("before", "a number")?;
-    params.finish()?;
-    let entries = api.tree.ports().config.activities(before, limit).await.map_err(ConfigError::from)?;
-    Ok(json(StatusCode::OK, &activity_slice(entries, limit)))
-}
-
-fn activity_slice(entries: Vec<RecordedActivity>, limit: usize) -> Slice<ActivityView> {
-    let next = entries.last().filter(|_| entries.len() == limit).map(|entry| entry.number.to_string());
-    let view = |RecordedActivity { number, activity: entry }| ActivityView {
-        number,
-        at: time(entry.at_ms),
-        actor: entry.actor,
-        action: entry.action,
-        subject: entry.subject,
-        result: entry.result,
-        detail: entry.detail,
-    };
-    Slice { items: entries.into_iter().map(view).collect(), limit, next }
 }
 
 #[cfg(test)]
@@ -126,21 +83,5 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = axum::body::to_bytes(response.into_body(), 10_000).await.expect("in memory");
         assert_eq!(body.as_ref(), br#"{"status":"not_ready","reasons":["the disk is nearly full"]}"#);
-    }
-
-    #[test]
-    fn a_full_page_has_a_next_one() {
-        let activity = hookmill_actors::domain::activity::Activity {
-            at_ms: 0,
-            actor: "ada".to_owned(),
-            action: "integration.created".to_owned(),
-            subject: "integration 3".to_owned(),
-            result: ActivityResult::Ok,
-            detail: String::new(),
-        };
-        let entries = || [9, 8].map(|number| RecordedActivity { number, activity: activity.clone() }).to_vec();
-        assert_eq!(activity_slice(entries(), 2).next.as_deref(), Some("8"));
-        assert_eq!(activity_slice(entries(), 3).next, None);
-        assert_eq!(activity_slice(entries(), 3).items[0].number, 9);
     }
 }

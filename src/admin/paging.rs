@@ -61,6 +61,21 @@ impl Params {
         }
     }
 
+    /// Yes or no, in the spellings of the field; callers in Python write `True`.
+    pub(super) fn boolean(&mut self, name: &'static str) -> Result<Option<bool>, Problem> {
+        const TABLE: [(&str, bool); 8] = [
+            ("true", true),
+            ("false", false),
+            ("1", true),
+            ("0", false),
+            ("yes", true),
+            ("no", false),
+            ("on", true),
+            ("off", false),
+        ];
+        self.one_of(name, &TABLE)
+    }
+
     /// A moment as RFC 3339 text; milliseconds since 1970.
     pub(super) fn moment(&mut self, name: &'static str) -> Result<Option<u64>, Problem> {
         let Some(text) = self.text(name)? else { return Ok(None) };
@@ -203,6 +218,17 @@ pub(super) mod tests {
         }
         let refused = params("type=sms,fax").await.some_of("type", &TABLE).expect_err("a fax is not known");
         assert!(refused.detail.contains("known are `sms`, `email`"), "{}", refused.detail);
+    }
+
+    #[tokio::test]
+    async fn yes_and_no_have_the_spellings_of_the_field() {
+        for (text, want) in [("true", true), ("True", true), ("1", true), ("off", false), ("FALSE", false)] {
+            assert_eq!(params(&format!("active={text}")).await.boolean("active"), Ok(Some(want)), "{text}");
+        }
+        assert_eq!(params("").await.boolean("active"), Ok(None));
+        for wrong in ["active=", "active=2", "active=tru"] {
+            assert!(params(wrong).await.boolean("active").is_err(), "{wrong}");
+        }
     }
 
     #[test]

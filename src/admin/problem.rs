@@ -95,6 +95,8 @@ pub(super) struct Problem {
     pub(super) detail: String,
     pub(super) faults: Vec<Fault>,
     pub(super) retry_after_s: Option<u64>,
+    /// Sent in place of the code's own, where a caller's contract has another for it.
+    pub(super) status: Option<StatusCode>,
 }
 
 /// How long a client should wait for a part that is being restarted.
@@ -103,7 +105,12 @@ const RETRY_AFTER_S: u64 = 1;
 impl Problem {
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         let retry_after_s = (code == Code::Unavailable).then_some(RETRY_AFTER_S);
-        Self { code, detail: detail.into(), faults: Vec::new(), retry_after_s }
+        Self { code, detail: detail.into(), faults: Vec::new(), retry_after_s, status: None }
+    }
+
+    /// The code as sent.
+    pub(super) fn code_name(&self) -> &'static str {
+        self.code.row().0
     }
 
     pub(super) fn not_found(what: impl std::fmt::Display) -> Self {
@@ -207,6 +214,7 @@ struct Body<'a> {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (code, status, title) = self.code.row();
+        let status = self.status.unwrap_or(status);
         let body = Body {
             r#type: "about:blank",
             title,
@@ -225,6 +233,8 @@ impl IntoResponse for Problem {
         if let Some(wait) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
+        // For whoever says the same in the words of another contract.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -233,30 +243,46 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 22] = [
-        Code::InvalidJson,
-        Code::InvalidRequest,
-        Code::Unauthorized,
-        Code::ManagerRoleNeeded,
-        Code::AdminRoleNeeded,
-        Code::OutOfScope,
-        Code::NotFound,
-        Code::MethodNotAllowed,
-        Code::RequestTimeout,
-        Code::Conflict,
-        Code::InProgress,
-        Code::KeyReused,
-        Code::VersionConflict,
-        Code::PayloadTooLarge,
-        Code::UnsupportedMediaType,
-        Code::HostNotAllowed,
-        Code::ValidationFailed,
-        Code::RateLimited,
-        Code::Busy,
-        Code::Internal,
-        Code::Corrupt,
-        Code::Unavailable,
-    ];
+    macro_rules! all {
+        ($($code:ident,)*) => {
+            const ALL: &[Code] = &[$(Code::$code,)*];
+            /// Does not compile while a code is missing from the list.
+            const _: fn(Code) = |code| match code { $(Code::$code => {})* };
+        };
+    }
+
+    all! {
+        InvalidJson,
+        InvalidRequest,
+        Unauthorized,
+        ManagerRoleNeeded,
+        AdminRoleNeeded,
+        OutOfScope,
+        NotFound,
+        MethodNotAllowed,
+        RequestTimeout,
+        Conflict,
+        InProgress,
+        KeyReused,
+        VersionConflict,
+        PayloadTooLarge,
+        UnsupportedMediaType,
+        HostNotAllowed,
+        ValidationFailed,
+        Busy,
+        RateLimited,
+        Internal,
+        Corrupt,
+        Unavailable,
+    }
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_status() {
+        let documented = crate::documented_codes("## The admin API");
+        let coded: std::collections::BTreeMap<String, u16> =
+            ALL.iter().map(|code| (code.row().0.to_owned(), code.row().1.as_u16())).collect();
+        assert_eq!(documented, coded, "docs/errors.md and `Code` differ");
+    }
 
     #[test]
     fn no_two_refusals_share_a_code_and_all_are_errors() {

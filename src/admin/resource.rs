@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hookmill_actors::{
+    activity,
     configuration::{ConfigError, Kind, Write},
     domain::{
         activity::{Activity, ActivityResult},
@@ -112,9 +113,13 @@ pub(super) trait Managed: Configured {
     /// Reads a list's filters.
     fn filter(params: &mut Params) -> Result<Self::Filter, Problem>;
     /// Whether it passes them.
-    fn passes(&self, filter: &Self::Filter) -> bool;
+    fn passes(&self, filter: &Self::Filter, tools: &Tools) -> bool;
     /// As replies show it; no secret is in it.
     fn view(&self, tools: &Tools) -> Self::View;
+    /// As a version of it is shown: what is configured, and nothing of how it is now.
+    fn past_view(&self, tools: &Tools) -> Self::View {
+        self.view(tools)
+    }
 }
 
 /// `GET /api/v1/<collection>`
@@ -124,10 +129,11 @@ pub(super) async fn list<R: Managed>(State(api): State<Api>, mut params: Params)
     params.finish()?;
     let snapshot = api.tree.config().current();
     let configuration = &snapshot.configuration;
+    // What is not seen is not counted.
+    let known = (api.sees_everything() && filter == R::Filter::default()).then(|| R::count(configuration));
     let sight = api.sight(configuration);
-    let known = (filter == R::Filter::default() && api.sees_everything()).then(|| R::count(configuration));
     let seen = R::all(configuration, window.after()).filter(|resource| sight.key(R::key(resource.id())));
-    let matching = seen.filter(|resource| resource.passes(&filter));
+    let matching = seen.filter(|resource| resource.passes(&filter, &api.tools));
     Ok(json(
         StatusCode::OK,
         &window.of(matching, known, |resource| resource.id(), |resource| resource.view(&api.tools)),
@@ -237,14 +243,43 @@ impl Api {
         &self,
         actor: String,
         action: &str,
-        subject: String,
+        subject: impl Into<Subject>,
         result: ActivityResult,
         detail: String,
     ) {
         let ports = self.tree.ports();
-        let at_ms = ports.clock.now_ms();
-        let activity = Activity { at_ms, actor, action: action.to_owned(), subject, result, detail };
-        auth::note(&*ports.config, activity).await;
+        let Subject { text: subject, integration } = subject.into();
+        let activity = Activity {
+            at_ms: ports.clock.now_ms(),
+            actor,
+            source: activity::source(),
+            action: action.to_owned(),
+            subject,
+            integration,
+            result,
+            detail,
+        };
+        auth::note(&*ports.config, vec![activity]).await;
+    }
+
+    /// A resource as an activity's subject.
+    pub(super) fn subject(&self, key: ResourceKey) -> Subject {
+        let snapshot = self.tree.config().current();
+        Subject { text: key.to_string(), integration: snapshot.integration_of(key) }
+    }
+}
+
+/// What an activity is about.
+pub(super) struct Subject {
+    /// In words: `subscription 7`.
+    pub(super) text: String,
+    /// The integration it concerns, where it is one.
+    pub(super) integration: Option<IntegrationId>,
+}
+
+impl From<String> for Subject {
+    fn from(text: String) -> Self {
+        Self { text, integration: None }
     }
 }
 
@@ -291,7 +326,7 @@ impl IfMatch {
         }
     }
 
-    fn check(&self, key: ResourceKey, actual: u64) -> Result<(), Problem> {
+    pub(super) fn check(&self, key: ResourceKey, actual: u64) -> Result<(), Problem> {
         match self {
             Self::Versions(versions) if !versions.contains(&actual) => Err(Problem::new(
                 Code::VersionConflict,

@@ -5,7 +5,7 @@ use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::Write,
     domain::{
-        config::{Destination, Endpoint, Integration, Resource, Subscription},
+        config::{Destination, Endpoint, Integration, IntegrationStatus, Resource, Subscription},
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
 };
@@ -48,6 +48,7 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let parts = Parts::taken_from(&mut body)?;
     let draft = integrations::Draft::read(body, &api.tools)?;
+    let after_test = draft.after_test;
     let integration = draft.into_integration(IntegrationId(api.reserve::<Integration>()), &api.tools);
     let (mut writes, mut made_webhook, mut made_destination, mut subscription) = (Vec::new(), None, None, None);
     if let Some(members) = parts.webhook {
@@ -81,6 +82,10 @@ pub(super) async fn create(
     let configuration = api.tree.config().current().configuration.clone();
     let gone = || Problem::internal(&"a created resource is not there");
     let integration = configuration.integrations.get(&id).ok_or_else(gone)?;
+    if after_test {
+        let wanted = Integration { status: IntegrationStatus::Pending, ..Integration::clone(integration) };
+        integrations::held(&api, &author, integration, wanted).await?;
+    }
     let made = Made {
         integration: integration.view(&api.tools),
         webhook: match made_webhook {

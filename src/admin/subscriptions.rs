@@ -101,7 +101,7 @@ impl Managed for Subscription {
         })
     }
 
-    fn passes(&self, filter: &Filter) -> bool {
+    fn passes(&self, filter: &Filter, _tools: &Tools) -> bool {
         filter.integration.is_none_or(|id| self.integration_id.0 == id)
             && filter.search.finds(&self.name, None)
             && filter.destination.is_none_or(|id| self.destination_id.0 == id)

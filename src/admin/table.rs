@@ -34,6 +34,7 @@ pub(super) struct Methods<S> {
     router: MethodRouter<S>,
     needs: Vec<(Method, Need)>,
     scoped: bool,
+    shape: Option<fn(MethodRouter<S>) -> MethodRouter<S>>,
 }
 
 /// `GET` for a role; `HEAD` comes with it.
@@ -64,7 +65,7 @@ where
     T: 'static,
 {
     let router = MethodRouter::new().get(handler);
-    Methods { router, needs: vec![(Method::GET, Need::Open)], scoped: true }
+    Methods { router, needs: vec![(Method::GET, Need::Open)], scoped: true, shape: None }
 }
 
 macro_rules! methods {
@@ -82,7 +83,7 @@ macro_rules! methods {
 
 impl<S: Clone + Send + Sync + 'static> Methods<S> {
     fn new() -> Self {
-        Self { router: MethodRouter::new(), needs: Vec::new(), scoped: false }
+        Self { router: MethodRouter::new(), needs: Vec::new(), scoped: false, shape: None }
     }
 
     methods! { get GET, post POST, put PUT, patch PATCH, delete DELETE, }
@@ -90,6 +91,12 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
     /// Tokens with scopes may come here: the handlers show and touch only what [`Access`] sees.
     pub(super) fn scoped(mut self) -> Self {
         self.scoped = true;
+        self
+    }
+
+    /// What is put around all methods, and around what refuses them.
+    pub(super) fn shaped(mut self, shape: fn(MethodRouter<S>) -> MethodRouter<S>) -> Self {
+        self.shape = Some(shape);
         self
     }
 
@@ -119,6 +126,10 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
             (false, _) => self.router.layer(from_fn_with_state((state.clone(), subjects), admit::<S>)),
             (true, true) => self.router,
             (true, false) => self.router.layer(from_fn(check_everything)),
+        };
+        let methods = match self.shape {
+            Some(shape) => shape(methods),
+            None => methods,
         };
         router.route(path, methods.clone()).route(&format!("{path}/"), methods)
     }

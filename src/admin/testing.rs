@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
-        activity::{Activity, RecordedActivity},
+        activity::{Activity, ActivityBounds, ActivityFilter, ActivityPage},
         config::{Change, Configuration, Destination, ResourceKey},
         delivery::{DeadLetter, Position},
         event::{Event, Identity},
@@ -25,7 +25,8 @@ use hookmill_actors::{
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
         state_store::{
-            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateStore,
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts,
+            StateStore,
         },
         transport::{AttemptReport, Consignment, Timings, Verdict},
     },
@@ -33,6 +34,7 @@ use hookmill_actors::{
 use serde_json::{Map, Value};
 
 use super::tools::{DestinationRules, Keys, SecretTools, Tools};
+use crate::connections::{Ask, ConnectionOptions, ConnectionPorts, Connections, Records, Request};
 use crate::{
     secrets::TokenHash,
     tokens::{TokenRegistry, memory::MemoryTokens},
@@ -102,8 +104,12 @@ impl ConfigStore for MemoryAudit {
         Ok(())
     }
 
-    async fn activities(&self, _before: Option<u64>, _limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError> {
-        Ok(Vec::new())
+    async fn activities(&self, _: &ActivityFilter, _: ActivityBounds) -> Result<ActivityPage, ConfigStoreError> {
+        Ok(ActivityPage::default())
+    }
+
+    async fn forget_activities(&self, _before_ms: u64) -> Result<u64, ConfigStoreError> {
+        Ok(0)
     }
 }
 
@@ -160,6 +166,15 @@ impl StateStore for MemoryState {
 
     async fn note(&self, _event: EventId) -> Result<Option<Note>, LogError> {
         Ok(None)
+    }
+
+    async fn noted(
+        &self,
+        _filter: &NoteFilter,
+        _span: (EventId, EventId),
+        _limit: usize,
+    ) -> Result<(Vec<EventId>, Option<EventId>), LogError> {
+        Ok((Vec::new(), None))
     }
 
     async fn dead_letters(
@@ -379,11 +394,51 @@ impl SecretTools for Counting {
     }
 }
 
+/// Answers as the host's name says: `status-503.example` with 503, any other not at all.
+struct ByName;
+
+#[async_trait]
+impl Ask for ByName {
+    async fn ask(&self, request: &Request, _timeout: Duration) -> Result<u16, String> {
+        let status = request.url.split_once("//status-").and_then(|(_, rest)| rest.get(..3)?.parse().ok());
+        status.ok_or_else(|| "connection refused".to_owned())
+    }
+}
+
+struct NoRecords;
+
+impl Records for NoRecords {
+    fn all(&self) -> Result<Vec<(IntegrationId, Vec<u8>)>, String> {
+        Ok(Vec::new())
+    }
+
+    fn put(&self, _: IntegrationId, _: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn remove(&self, _: IntegrationId) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Connection tests that are kept nowhere.
+fn connections() -> Connections {
+    let ports = ConnectionPorts {
+        ask: Arc::new(ByName),
+        records: Arc::new(NoRecords),
+        sealer: Arc::new(HexSealer),
+        fingerprint: Arc::new(|secret| hex::encode(secret.expose())),
+        clock: Arc::new(FixedClock(1_767_225_600_000)),
+    };
+    Connections::load(ConnectionOptions::default(), ports).expect("there is nothing to read")
+}
+
 pub(super) fn tools() -> Tools {
     Tools {
         sealer: Arc::new(HexSealer),
         providers: Arc::new(TwoProviders),
         destinations: Arc::new(HttpsOnly),
         secrets: Arc::new(Counting::default()),
+        connections: connections(),
     }
 }

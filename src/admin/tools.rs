@@ -22,6 +22,7 @@ use super::{
     fields::{listed, nearest},
     json::quoted,
 };
+use crate::connections::Connections;
 
 /// The destination registry, as the admin API sees it.
 #[async_trait]
@@ -67,6 +68,7 @@ pub(super) struct Tools {
     pub(super) providers: Arc<dyn Providers>,
     pub(super) destinations: Arc<dyn DestinationRules>,
     pub(super) secrets: Arc<dyn SecretTools>,
+    pub(super) connections: Connections,
 }
 
 /// A sealed secret as replies show it.

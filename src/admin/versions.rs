@@ -139,12 +139,12 @@ pub(super) async fn roll_back(
     OptionalJson(body): OptionalJson,
 ) -> Result<Response, Problem> {
     Form::new(body)?.finish(|| Some(()))?;
-    // What it changes may serve other integrations too.
-    if let Some(access) = &api.access {
-        access.needs_everything()?;
-    }
     let integration = IntegrationId(id);
-    check_seals(&read(&api, integration, number).await?, &api.tools)?;
+    let past = read(&api, integration, number).await?;
+    if let Some(integration) = &past.integration {
+        api.must_cover(integration)?;
+    }
+    check_seals(&past, &api.tools)?;
     let mut origin: Origin = comment::origin(&author);
     origin.comment.get_or_insert_with(|| format!("rollback to {number}"));
     let expected = condition.versions();
@@ -163,7 +163,7 @@ pub(super) async fn roll_back(
         }
     };
     if !made.is_empty() {
-        let subject = Integration::key(id).to_string();
+        let subject = api.subject(Integration::key(id));
         let detail = format!("to version {number}, which made version {newest}");
         api.note(author, "integration.rolled_back", subject, ActivityResult::Ok, detail).await;
     }
@@ -236,7 +236,7 @@ impl Whole {
     fn of(past: Past, tools: &Tools) -> Self {
         Self {
             head: Head::of(past.version),
-            integration: past.integration.map(|it| it.view(tools)),
+            integration: past.integration.map(|it| it.past_view(tools)),
             webhooks: past.endpoints.iter().map(|it| it.view(tools)).collect(),
             destinations: past.destinations.iter().map(|it| it.view(tools)).collect(),
             subscriptions: past.subscriptions.iter().map(|it| it.view(tools)).collect(),

@@ -2,7 +2,10 @@
 
 mod keys;
 mod lists;
+mod original;
+mod refused;
 mod scopes;
+mod searching;
 mod tokens;
 mod trying;
 mod versions;
@@ -46,11 +49,14 @@ use tower::ServiceExt;
 
 use super::{
     Api, Shared, SubscriptionDefaults,
-    auth::{FailedSignIns, Gate, Hosts},
+    auth::{FailedSignIns, Gate, Hosts, TrustedProxies},
     router, routes,
     testing::{FixedClock, MemoryState, TOKEN, tokens_with, tools},
 };
-use crate::programs::{Engines, ProgramOptions};
+use crate::{
+    programs::{Engines, ProgramOptions},
+    rejections::{RejectionDesk, RejectionOptions, Rejections},
+};
 
 #[derive(Default)]
 struct MemoryLog {
@@ -151,6 +157,8 @@ struct Running {
     app: Router,
     config: Arc<MemoryConfig>,
     log: Arc<MemoryLog>,
+    refused: Arc<RejectionDesk>,
+    _folder: tempfile::TempDir,
 }
 
 struct Answer {
@@ -170,16 +178,20 @@ async fn running() -> Running {
 /// With further events, each a dead letter of subscription 2, and with replays.
 async fn running_with(more: &[EventId], jobs: Vec<ReplayJob>) -> Running {
     let config = Arc::new(MemoryConfig::default());
-    let (app, log) = over_with(config.clone(), more, jobs).await;
-    Running { app, config, log }
+    let Outside { app, log, refused, folder } = over(config.clone(), more, jobs).await;
+    Running { app, config, log, refused, _folder: folder }
+}
+
+/// The API, and what lies behind it.
+struct Outside {
+    app: Router,
+    log: Arc<MemoryLog>,
+    refused: Arc<RejectionDesk>,
+    folder: tempfile::TempDir,
 }
 
 /// The API over a tree whose configuration is in `config`.
-async fn over(config: Arc<dyn ConfigStore>) -> (Router, Arc<MemoryLog>) {
-    over_with(config, &[], Vec::new()).await
-}
-
-async fn over_with(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJob>) -> (Router, Arc<MemoryLog>) {
+async fn over(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJob>) -> Outside {
     let tools = tools();
     let ids = [event_id(1, 1), event_id(2, 2), event_id(3, 13), event_id(4, 4)];
     let events = ids.iter().chain(more).map(|id| (*id, Arc::new(event(*id)))).collect();
@@ -212,6 +224,8 @@ async fn over_with(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<Rep
         tokens: tokens.clone(),
         hosts: Hosts::new([127, 0, 0, 1].into(), &[]),
         sign_ins: FailedSignIns::new(),
+        proxies: TrustedProxies::default(),
+        journal: Arc::default(),
         request_timeout: std::time::Duration::from_secs(120),
         audit: config.clone(),
         clock: ports.clock.clone(),
@@ -219,10 +233,28 @@ async fn over_with(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<Rep
     let tree: TreeHandle = started(ports).await;
     let subscription_defaults = SubscriptionDefaults { in_flight_max: 64, retry: RetryPolicy::default() };
     let tests = Api::test_places();
-    let turns = super::turns::Turns::default();
-    let readiness: super::Readiness = Arc::new(Vec::new);
-    let api = Api { tree, tools, tokens, readiness, subscription_defaults, tests, turns, access: None };
-    (router(routes(), Shared(api), gate, 256 * 1024), log)
+    tokio::spawn(tools.connections.clone().run(tree.config().clone(), config.clone()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = RejectionOptions { count_max: 10, bytes_max: 1 << 20, body_bytes_max: 1_000, per_second: 1_000 };
+    let counters = tree.counters().clone();
+    let (rejections, refused) =
+        Rejections::open(folder.path().join("rejections"), options, counters).expect("the folder is there");
+    let api = Api {
+        tree,
+        tools,
+        tokens,
+        readiness: Arc::new(Vec::new),
+        subscription_defaults,
+        tests,
+        turns: super::turns::Turns::default(),
+        streams: Api::stream_places(),
+        rejections,
+        explanations: Api::explanation_places(),
+        scans: Api::scan_places(),
+        stopping: tokio_util::sync::CancellationToken::new(),
+        access: None,
+    };
+    Outside { app: router(routes(), Shared(api), gate, 256 * 1024), log, refused, folder }
 }
 
 async fn started(ports: Ports) -> TreeHandle {
@@ -237,13 +269,13 @@ impl Running {
         self.send_with(method, path, body, &headers).await
     }
 
+    async fn send_with(&self, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        sent(&self.app, method, path, body, headers).await
+    }
+
     /// With another token, or with none.
     async fn send_as(&self, token: Option<&str>, method: &str, path: &str, body: Value) -> Answer {
         sent_as(&self.app, token, method, path, body, &[]).await
-    }
-
-    async fn send_with(&self, method: &str, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
-        sent(&self.app, method, path, body, headers).await
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -390,6 +422,24 @@ async fn secrets_are_shown_once_and_rotated() {
     assert!(!activities.text.contains("planted"));
     assert!(activities.text.contains("webhook_endpoint.secret_rotated"));
     assert!(activities.text.contains("destination.secret_rotated"));
+    let of_it =
+        run.get("/api/v1/activities?integration_id=1&action=webhook_endpoint.&author=ada&result=ok&limit=1").await;
+    let item = &of_it.body["items"][0];
+    assert_eq!((&item["action"], &item["integration_id"]), (&json!("webhook_endpoint.secret_rotated"), &json!(1)));
+    assert_eq!((&item["author"], &item["source"]), (&json!("admin"), &json!("0.0.0.0")));
+    let next = of_it.body["next"].as_str().expect("there is more");
+    let before = run.get(&format!("/api/v1/activities?action=webhook_endpoint.&limit=1&before={next}")).await;
+    assert!(before.body["items"][0]["number"].as_u64() < item["number"].as_u64());
+    for none in ["integration_id=9", "author=bob", "result=failed", "until=2000-01-01T00:00:00Z"] {
+        assert_eq!(run.get(&format!("/api/v1/activities?{none}")).await.body["items"], json!([]), "{none}");
+    }
+    for wrong in ["before=7", "result=good", "since=yesterday", "integration=1"] {
+        assert_eq!(run.get(&format!("/api/v1/activities?{wrong}")).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let export = run.get("/api/v1/activities/export?action=destination.").await;
+    assert_eq!(export.headers[header::CONTENT_TYPE], "application/x-ndjson");
+    let lines: Vec<Value> = export.text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines.len() >= 2 && lines.iter().all(|it| it["subject"] == "destination 1"), "{}", export.text);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ impl Managed for Endpoint {
         })
     }
 
-    fn passes(&self, filter: &Filter) -> bool {
+    fn passes(&self, filter: &Filter, _tools: &Tools) -> bool {
         filter.integration.is_none_or(|id| self.integration_id.0 == id)
             && filter.search.finds(&self.name, self.description.as_deref())
             && filter.active.is_none_or(|active| self.active == active)

@@ -18,10 +18,8 @@ use hyper::header::HeaderName;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use self::doctor::Case;
-use crate::providers::registry;
+use crate::providers::{doctor::Case, registry};
 
-mod doctor;
 pub mod vectors;
 
 /// The request or the command line cannot be read: neither "holds" nor "fails".
@@ -110,7 +108,45 @@ fn verify(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<bool> {
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         now_ms: args.now.map_or_else(now_ms, |seconds| seconds.saturating_mul(1_000)),
     };
-    doctor::diagnose(&case, out)
+    tell(&case, out)
+}
+
+/// Larger bodies are hashed once, not once for every guess.
+const GUESS_BODY_BYTES_MAX: usize = 256 << 10;
+
+/// Writes the diagnosis; whether the signature holds.
+fn tell(case: &Case, out: &mut impl Write) -> anyhow::Result<bool> {
+    let name = case.provider.name();
+    let diagnosis = case
+        .diagnose(GUESS_BODY_BYTES_MAX)
+        .map_err(|error| anyhow::anyhow!("these settings or secrets do not fit `{name}`: {error}"))?;
+    if let Some(signed_at_s) = diagnosis.signed_at_s {
+        writeln!(out, "timestamp  {signed_at_s}, {}", age(case.now_ms / 1_000, signed_at_s))?;
+    }
+    match diagnosis.verdict {
+        Ok(verified) => {
+            let secret = Some(case.which_secret(verified)).filter(|secret| !secret.is_empty());
+            let with = secret.map(|secret| format!(", with {secret}")).unwrap_or_default();
+            writeln!(out, "holds      by the rules of `{name}`{with}")?;
+            return Ok(true);
+        }
+        Err(refusal) => writeln!(out, "fails      by the rules of `{name}`: {refusal}")?,
+    }
+    for cause in diagnosis.causes {
+        writeln!(out, "likely     {cause}")?;
+    }
+    if let Some(signed_at_s) = diagnosis.signed_at_s.filter(|_| diagnosis.only_age) {
+        writeln!(out, "try        `--now {signed_at_s}`, which checks it at its own time")?;
+    }
+    Ok(false)
+}
+
+fn age(now_s: u64, signed_at_s: u64) -> String {
+    if signed_at_s > now_s {
+        format!("{} s ahead", signed_at_s - now_s)
+    } else {
+        format!("{} s old", now_s - signed_at_s)
+    }
 }
 
 /// The provider of that name, or which there are.

@@ -9,7 +9,7 @@ mod auth;
 pub(super) mod client;
 pub(super) mod failure;
 mod reply;
-mod settings;
+pub(super) mod settings;
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 

@@ -1,8 +1,9 @@
 //! All there is between a sender and its 2xx: route, limits, body, signature, log. Nothing is parsed, locked or looked
 //! up beyond one snapshot load, and `200` is said only once the log has said that the event is on disk.
 
-use std::{net::IpAddr, str};
+use std::{net::IpAddr, str, sync::Arc};
 
+use bytes::Bytes;
 use hookmill_actors::{
     domain::{
         event::{Arrival, NewEvent},
@@ -21,7 +22,7 @@ use hyper::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Shared,
+    RefusedRequest, Shared,
     body::{BODY_BROKEN, BodyBounds, Inbound},
     health,
     path::endpoint_path,
@@ -42,7 +43,8 @@ pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, r
     let (head, body) = request.into_parts();
     let mut body = Inbound::new(body);
     let is_http2 = head.version == Version::HTTP_2;
-    let mut reply = match respond(shared, peer, &head, &mut body).await {
+    let mut known = Known::default();
+    let mut reply = match respond(shared, peer, &head, &mut body, &mut known).await {
         Ok(reply) => reply,
         Err(refused) => {
             // Where the scanner cut this body short, it knows better than the body's reader why.
@@ -50,10 +52,12 @@ pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, r
                 BODY_BROKEN => progress.take_refused().unwrap_or(refused),
                 _ => refused,
             };
-            shared.refusals.note(refused, shared.clock.now_ms());
+            let now_ms = shared.clock.now_ms();
+            shared.refusals.note(refused, now_ms);
+            known.offer(shared, refused, peer, &head, now_ms);
             let mut reply = refused.reply();
             if let Refused::RateLimited(spent) = refused {
-                rate_headers::of_spent(reply.headers_mut(), spent, shared.clock.now_ms());
+                rate_headers::of_spent(reply.headers_mut(), spent, now_ms);
             }
             if head.method == Method::HEAD {
                 reply::without_body(&mut reply);
@@ -75,6 +79,44 @@ pub(super) async fn answer(shared: &Shared, progress: &Progress, peer: IpAddr, r
     reply
 }
 
+/// What is known of a request by the time it is refused.
+#[derive(Default)]
+struct Known {
+    route: Option<Arc<Route>>,
+    headers: Option<HeaderBlock>,
+    body: Option<Bytes>,
+    reason: Option<String>,
+}
+
+impl Known {
+    /// Hands it to whoever keeps what is refused; what went to a path that is not there is nobody's.
+    fn offer(self, shared: &Shared, refused: Refused, peer: IpAddr, head: &Parts, now_ms: u64) {
+        let Some(route) = self.route.filter(|_| !refused.is_for_load()) else { return };
+        let headers = self.headers.unwrap_or_else(|| header_block(head));
+        shared.refused.offer(&RefusedRequest {
+            integration: route.integration,
+            endpoint: route.endpoint,
+            at_ms: now_ms,
+            cause: refused.code(),
+            reason: self.reason.as_deref().unwrap_or_else(|| refused.detail()),
+            peer,
+            method: head.method.as_str(),
+            target: head.uri.path_and_query().map_or("", |target| target.as_str()),
+            headers: &redacted(headers, &route, &shared.options.redacted_headers),
+            body: self.body.as_deref().unwrap_or_default(),
+            body_whole: self.body.is_some(),
+        });
+    }
+}
+
+/// Without the values that must not be stored. A signature stays, so that it can be checked again.
+fn redacted(headers: HeaderBlock, route: &Route, names: &[String]) -> HeaderBlock {
+    if names.is_empty() {
+        return headers;
+    }
+    headers.redacted(|name| route.signature_header.as_deref() != Some(name) && names.iter().any(|it| it == name))
+}
+
 /// Notes the request's end even when its connection is dropped in the middle.
 struct UnderWay<'a> {
     progress: &'a Progress,
@@ -94,7 +136,13 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound) -> Result<Reply, Refused> {
+async fn respond(
+    shared: &Shared,
+    peer: IpAddr,
+    head: &Parts,
+    body: &mut Inbound,
+    known: &mut Known,
+) -> Result<Reply, Refused> {
     let deadline = Instant::now() + shared.options.request_timeout;
     if head.version == Version::HTTP_2 {
         strict_http::check_http2(head, &shared.head_limits)?;
@@ -112,6 +160,7 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         let route = snapshot.routes.get(endpoint).cloned().ok_or(Refused::NotFound)?;
         (route, snapshot.version())
     };
+    known.route = Some(route.clone());
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     match head.method {
         Method::POST => {}
@@ -140,7 +189,11 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
     let headers = header_block(head);
     let now_ms = shared.clock.now_ms();
     let request = InboundRequest { method: "POST", target, headers: &headers, body: &received.bytes, peer };
-    route.verifier.verify(&request, now_ms).map_err(|refusal| refuse(&route, &refusal))?;
+    if let Err(refusal) = route.verifier.verify(&request, now_ms) {
+        let refused = refuse(&route, &refusal);
+        (known.headers, known.body, known.reason) = (Some(headers), Some(received.bytes), Some(refusal.to_string()));
+        return Err(refused);
+    }
     if let Some(answer) = route.verifier.handshake(&request) {
         return Ok(reply::handshake(answer));
     }
@@ -151,6 +204,7 @@ async fn respond(shared: &Shared, peer: IpAddr, head: &Parts, body: &mut Inbound
         None => None,
     };
 
+    let headers = redacted(headers, &route, &shared.options.redacted_headers);
     let bytes = received.bytes.len() + headers.as_bytes().len() + target.len() + RECORD_BYTES;
     let event = NewEvent {
         integration: route.integration,

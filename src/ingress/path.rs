@@ -1,10 +1,15 @@
 //! Which endpoint a request path names. Pure.
 
+/// Where webhooks are received.
+const RECEIVE: &str = "/webhooks/receive";
+/// The same where the module that hookmill replaces had it: its senders go on posting there.
+const RECEIVE_ORIGINAL: &str = "/integration-management/webhooks/receive";
+
 /// What is below `/webhooks/receive`, as endpoints are looked up: one leading slash, a fixed alphabet, no empty and no
 /// dot segments. `None` for any other path; two spellings of one path are never both served, save for the leading
-/// slash that operators write in front of their paths.
+/// slash that operators write in front of their paths, and the original's prefix.
 pub(super) fn endpoint_path(path: &str) -> Option<&str> {
-    let path = path.strip_prefix("/webhooks/receive")?;
+    let path = path.strip_prefix(RECEIVE).or_else(|| path.strip_prefix(RECEIVE_ORIGINAL))?;
     let path = if path.starts_with("//") { &path[1..] } else { path };
     let segments = path.strip_prefix('/')?;
     let is_fine = |segment: &str| {
@@ -37,6 +42,16 @@ mod tests {
             ("/webhooks/receive/%61", None),
             ("/webhooks/receive/a;b", None),
             ("/a", None),
+            ("/integration-management/webhooks/receive/a/b", Some("/a/b")),
+            ("/integration-management/webhooks/receive//a", Some("/a")),
+            ("/integration-management/webhooks/receive", None),
+            ("/integration-management/webhooks/receive/a/..", None),
+            ("/integration-management/a", None),
+            ("/integration-management/integration-management/webhooks/receive/a", None),
+            (
+                "/webhooks/receive/integration-management/webhooks/receive/a",
+                Some("/integration-management/webhooks/receive/a"),
+            ),
         ] {
             assert_eq!(endpoint_path(path), endpoint, "{path}");
         }

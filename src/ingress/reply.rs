@@ -145,7 +145,12 @@ impl Refused {
         }
     }
 
-    fn detail(self) -> &'static str {
+    /// Whether it says nothing about the request: the same one is accepted later.
+    pub(super) fn is_for_load(self) -> bool {
+        matches!(self, Self::RateLimited(_)) || self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
+    pub(super) fn detail(self) -> &'static str {
         match self {
             Self::NotFound => "there is nothing here",
             Self::MissingSignature => "the request carries no signature",
@@ -379,6 +384,13 @@ mod tests {
         Refused::Busy,
         Refused::Draining,
     ];
+
+    #[test]
+    fn the_documentation_lists_every_code_with_its_status() {
+        let coded: std::collections::BTreeMap<String, u16> =
+            ALL.iter().map(|refused| (refused.code().to_owned(), refused.status().as_u16())).collect();
+        assert_eq!(crate::documented_codes("## Webhooks"), coded, "docs/errors.md and `Refused` differ");
+    }
 
     #[test]
     fn refusals_are_problem_documents_with_codes_of_their_own() {

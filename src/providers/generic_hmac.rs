@@ -8,7 +8,9 @@ use hookmill_actors::{
         event::{Event, Identity},
         secret::Secret,
     },
-    ports::provider::{InboundRequest, Provider, Refusal, Reply, SettingsError, SignedRequest, Verified, Verifier},
+    ports::provider::{
+        Guide, InboundRequest, Provider, Refusal, Reply, SettingsError, SignedRequest, Verified, Verifier,
+    },
 };
 use hyper::header::HeaderName;
 use serde::Deserialize;
@@ -75,23 +77,57 @@ impl Default for Settings {
     }
 }
 
+const OPTIONAL_HEADER: &str = r#"{"type":["string","null"],"pattern":"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"}"#;
+
 impl Members for Settings {
-    const MEMBERS: &'static [(&'static str, &'static str)] = &[
-        ("header", "the name of the header that carries the signature"),
-        ("algorithm", "`sha1`, `sha256`, `sha384` or `sha512`"),
-        ("encoding", "`hex`, `base64` or `base64url`"),
-        ("prefix", "a text that stands before every signature, such as `sha256=`"),
-        ("separator", "a text between several signatures, such as `,`"),
-        ("template", "the signed text, with {body}, {timestamp}, {id}, {url}, {method} or {path} in it"),
-        ("timestamp_header", "the name of a header"),
-        ("timestamp_unit", "`s` or `ms`"),
-        ("tolerance_s", "a number of seconds, 1 to 86400"),
-        ("id_header", "the name of a header"),
-        ("public_url", "a text such as `https://hooks.example.com`"),
-        ("secret_encoding", "`utf8`, `hex` or `base64`"),
-        ("handshake", "`none`, `hub.challenge`, `echo_json` or `crc`"),
-        ("handshake_field", "the name of a JSON member"),
-        ("verify_token", "a text"),
+    const MEMBERS: &'static [(&'static str, &'static str, &'static str)] = &[
+        (
+            "header",
+            "the name of the header that carries the signature",
+            r#"{"type":"string","pattern":"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$","default":"X-Signature"}"#,
+        ),
+        (
+            "algorithm",
+            "`sha1`, `sha256`, `sha384` or `sha512`",
+            r#"{"enum":["sha1","sha256","sha384","sha512"],"default":"sha256"}"#,
+        ),
+        ("encoding", "`hex`, `base64` or `base64url`", r#"{"enum":["hex","base64","base64url"],"default":"hex"}"#),
+        (
+            "prefix",
+            "a text that stands before every signature, such as `sha256=`",
+            r#"{"type":["string","null"],"examples":["sha256="]}"#,
+        ),
+        (
+            "separator",
+            "a text between several signatures, such as `,`",
+            r#"{"type":["string","null"],"minLength":1,"examples":[","]}"#,
+        ),
+        (
+            "template",
+            "the signed text, with {body}, {timestamp}, {id}, {url}, {method} or {path} in it",
+            r#"{"type":"string","default":"{body}"}"#,
+        ),
+        ("timestamp_header", "the name of a header", OPTIONAL_HEADER),
+        ("timestamp_unit", "`s` or `ms`", r#"{"enum":["s","ms"],"default":"s"}"#),
+        (
+            "tolerance_s",
+            "a number of seconds, 1 to 86400",
+            r#"{"type":["integer","null"],"minimum":1,"maximum":86400}"#,
+        ),
+        ("id_header", "the name of a header", OPTIONAL_HEADER),
+        (
+            "public_url",
+            "a text such as `https://hooks.example.com`",
+            r#"{"type":["string","null"],"pattern":"^https?://","examples":["https://hooks.example.com"]}"#,
+        ),
+        ("secret_encoding", "`utf8`, `hex` or `base64`", r#"{"enum":["utf8","hex","base64"],"default":"utf8"}"#),
+        (
+            "handshake",
+            "`none`, `hub.challenge`, `echo_json` or `crc`",
+            r#"{"enum":["none","hub.challenge","echo_json","crc"],"default":"none"}"#,
+        ),
+        ("handshake_field", "the name of a JSON member", r#"{"type":["string","null"]}"#),
+        ("verify_token", "a text", r#"{"type":["string","null"]}"#),
     ];
 }
 
@@ -317,6 +353,19 @@ impl Provider for GenericHmac {
 
     fn summary(&self) -> &'static str {
         "any HMAC: header, algorithm, encoding and signed text are settings"
+    }
+
+    fn settings_schema(&self) -> Value {
+        Settings::schema()
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            secret: "At the provider, beside the webhook; some let one choose it. How its text stands for bytes is `secret_encoding`; \
+                     `POST /api/v1/providers/generic_hmac/verify` with a request of theirs finds settings that hold.",
+            url: "Wherever the provider lets one enter a webhook's or callback's URL.",
+            reference: "https://www.rfc-editor.org/rfc/rfc2104",
+        }
     }
 
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError> {

@@ -9,7 +9,7 @@ use hookmill_actors::{
         event::{Event, Identity},
         secret::Secret,
     },
-    ports::provider::{InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
+    ports::provider::{Guide, InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
 };
 use serde_json::{Map, Value};
 
@@ -53,6 +53,20 @@ impl Provider for GitHub {
 
     fn summary(&self) -> &'static str {
         "GitHub: X-Hub-Signature-256, HMAC-SHA256 of the body"
+    }
+
+    fn settings_schema(&self) -> Value {
+        NoMembers::schema()
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            secret: "You choose it: the field Secret of the webhook. Let hookmill make one, and enter it there; GitHub never shows it \
+                     again.",
+            url: "Repository or organization > Settings > Webhooks > Add webhook > Payload URL, with content type \
+                     `application/json`.",
+            reference: "https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries",
+        }
     }
 
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError> {

@@ -7,13 +7,29 @@ use serde_json::{Map, Value};
 
 /// Settings whose members are all optional: `#[serde(default, deny_unknown_fields)]`.
 pub(super) trait Members: DeserializeOwned {
-    /// Every member with what it must be, as the end of "must be ...".
-    const MEMBERS: &'static [(&'static str, &'static str)];
+    /// Every member with what it must be, as the end of "must be ...", and as a JSON Schema.
+    const MEMBERS: &'static [(&'static str, &'static str, &'static str)];
+
+    /// All members as the JSON Schema of an object.
+    fn schema() -> Value {
+        let property = |(name, right, schema): &(&str, &str, &str)| {
+            let mut schema: Map<String, Value> = serde_json::from_str(schema).unwrap_or_default();
+            schema.insert("description".to_owned(), (*right).into());
+            ((*name).to_owned(), Value::Object(schema))
+        };
+        let properties: Map<String, Value> = Self::MEMBERS.iter().map(property).collect();
+        serde_json::json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": properties,
+            "additionalProperties": false,
+        })
+    }
 
     /// Reads them, or names the first member at fault.
     fn read(settings: &Map<String, Value>) -> Result<Self, SettingsError> {
         for (name, value) in settings {
-            let Some((_, right)) = Self::MEMBERS.iter().find(|(member, _)| member == name) else {
+            let Some((_, right, _)) = Self::MEMBERS.iter().find(|(member, ..)| member == name) else {
                 return Err(SettingsError::new(name.as_str(), unknown(name, Self::MEMBERS)));
             };
             // Alone, so that a fault can only be this member's.
@@ -33,20 +49,20 @@ pub(super) trait Members: DeserializeOwned {
 pub(super) struct NoMembers {}
 
 impl Members for NoMembers {
-    const MEMBERS: &'static [(&'static str, &'static str)] = &[];
+    const MEMBERS: &'static [(&'static str, &'static str, &'static str)] = &[];
 }
 
-fn unknown(name: &str, members: &[(&str, &str)]) -> String {
+fn unknown(name: &str, members: &[(&str, &str, &str)]) -> String {
     let nearest = members
         .iter()
-        .map(|(member, _)| (strsim::jaro_winkler(name, member), *member))
+        .map(|(member, ..)| (strsim::jaro_winkler(name, member), *member))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match nearest {
         Some((_, member)) => format!("is unknown; `{member}` is near"),
         None if members.is_empty() => "is unknown; this provider has no settings".into(),
         None => {
-            let names: Vec<String> = members.iter().map(|(member, _)| format!("`{member}`")).collect();
+            let names: Vec<String> = members.iter().map(|(member, ..)| format!("`{member}`")).collect();
             format!("is unknown; there are {}", names.join(", "))
         }
     }
@@ -69,7 +85,8 @@ pub(super) mod tests {
     /// Fails where the table of members and the struct are not the same.
     pub(in super::super) fn assert_members_exist<T: Members>() {
         assert!(T::deserialize(json!({})).is_ok(), "every member is optional");
-        for (name, _) in T::MEMBERS {
+        for (name, _, schema) in T::MEMBERS {
+            assert!(serde_json::from_str::<Map<String, Value>>(schema).is_ok(), "`{name}` has no schema");
             let Err(error) = T::deserialize(json!({ *name: { "no such": "shape" } })) else {
                 panic!("`{name}` takes anything");
             };
@@ -89,8 +106,10 @@ pub(super) mod tests {
     }
 
     impl Members for Sample {
-        const MEMBERS: &'static [(&'static str, &'static str)] =
-            &[("header", "the name of a header"), ("tolerance_s", "a number of seconds")];
+        const MEMBERS: &'static [(&'static str, &'static str, &'static str)] = &[
+            ("header", "the name of a header", r#"{"type":"string"}"#),
+            ("tolerance_s", "a number of seconds", r#"{"type":"integer"}"#),
+        ];
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hookmill_actors::{
         event::{Event, Identity},
         secret::Secret,
     },
-    ports::provider::{InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
+    ports::provider::{Guide, InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
 };
 use serde_json::{Map, Value};
 
@@ -37,6 +37,19 @@ impl Provider for Unsigned {
 
     fn summary(&self) -> &'static str {
         "no signature: whoever knows the path is believed"
+    }
+
+    fn settings_schema(&self) -> Value {
+        NoMembers::schema()
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            secret: "There is none. Whoever knows the path is believed: keep it secret, and let a proxy admit only the provider's \
+                     addresses where it tells them.",
+            url: "Wherever the provider lets one enter a webhook's or callback's URL.",
+            reference: "https://www.standardwebhooks.com",
+        }
     }
 
     /// Secrets are ignored: there is nothing to check with them.

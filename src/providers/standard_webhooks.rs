@@ -11,7 +11,7 @@ use hookmill_actors::{
         event::{Event, Identity},
         secret::Secret,
     },
-    ports::provider::{InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
+    ports::provider::{Guide, InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -50,10 +50,18 @@ impl Default for Settings {
 }
 
 impl Members for Settings {
-    const MEMBERS: &'static [(&'static str, &'static str)] = &[
-        ("tolerance_s", "a number of seconds, 1 to 86400"),
-        ("public_keys", "a list of Ed25519 public keys, each `whpk_` and base64"),
-        ("header_prefix", "`webhook` or `svix`"),
+    const MEMBERS: &'static [(&'static str, &'static str, &'static str)] = &[
+        (
+            "tolerance_s",
+            "a number of seconds, 1 to 86400",
+            r#"{"type":"integer","minimum":1,"maximum":86400,"default":300}"#,
+        ),
+        (
+            "public_keys",
+            "a list of Ed25519 public keys, each `whpk_` and base64",
+            r#"{"type":"array","maxItems":4,"items":{"type":"string","pattern":"^whpk_"},"default":[]}"#,
+        ),
+        ("header_prefix", "`webhook` or `svix`", r#"{"enum":["webhook","svix"],"default":"webhook"}"#),
     ];
 }
 
@@ -193,6 +201,19 @@ impl Provider for StandardWebhooks {
 
     fn summary(&self) -> &'static str {
         "Standard Webhooks (Svix and many others): webhook-id, webhook-timestamp, webhook-signature"
+    }
+
+    fn settings_schema(&self) -> Value {
+        Settings::schema()
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            secret: "At the sender, beside the endpoint: `whsec_` and base64. For signatures of version `v1a`, the public key `whpk_` \
+                     goes into `public_keys`.",
+            url: "At the sender, where it lets one add a webhook endpoint.",
+            reference: "https://www.standardwebhooks.com",
+        }
     }
 
     /// `secrets` may be empty where there are `public_keys`; those are counted after the secrets.

@@ -12,7 +12,7 @@ use hookmill_actors::{
         event::{Event, Identity},
         secret::Secret,
     },
-    ports::provider::{InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
+    ports::provider::{Guide, InboundRequest, Provider, Refusal, SettingsError, SignedRequest, Verified, Verifier},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -43,7 +43,11 @@ impl Default for Settings {
 }
 
 impl Members for Settings {
-    const MEMBERS: &'static [(&'static str, &'static str)] = &[("tolerance_s", "a number of seconds, 1 to 86400")];
+    const MEMBERS: &'static [(&'static str, &'static str, &'static str)] = &[(
+        "tolerance_s",
+        "a number of seconds, 1 to 86400",
+        r#"{"type":"integer","minimum":1,"maximum":86400,"default":300}"#,
+    )];
 }
 
 struct Compiled {
@@ -89,6 +93,20 @@ impl Provider for Stripe {
 
     fn summary(&self) -> &'static str {
         "Stripe: Stripe-Signature, HMAC-SHA256 of the timestamp and the body"
+    }
+
+    fn settings_schema(&self) -> Value {
+        Settings::schema()
+    }
+
+    fn guide(&self) -> Guide {
+        Guide {
+            secret: "Dashboard > Developers > Webhooks > the endpoint > Signing secret: `whsec_` and letters. Each endpoint there has \
+                     its own.",
+            url: "Dashboard > Developers > Webhooks > Add endpoint > Endpoint URL; or the member `url` of \
+                     `POST /v1/webhook_endpoints`.",
+            reference: "https://docs.stripe.com/webhooks#verify-official-libraries",
+        }
     }
 
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError> {

@@ -119,6 +119,8 @@ pub struct AdminSettings {
     pub requests_per_minute: NonZeroU32,
     /// Names or addresses, without port, that `Host` may carry beside loopback names and the bound address.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose `x-forwarded-for` is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for AdminSettings {
@@ -129,6 +131,7 @@ impl Default for AdminSettings {
             request_timeout: Duration::from_secs(30),
             requests_per_minute: NonZeroU32::new(6_000).expect("it is not zero"),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -161,6 +164,8 @@ pub struct LogSettings {
     /// Memory for the state beside the log, bytes.
     #[serde(with = "size")]
     pub state_cache_bytes: u64,
+    /// Headers of webhooks whose values are not stored.
+    pub redacted_headers: Vec<String>,
 }
 
 impl LogSettings {
@@ -182,7 +187,32 @@ impl Default for LogSettings {
             integration_share_percent: 25,
             dedup_keys_max: 3_000_000,
             state_cache_bytes: 16 * MIB as u64,
+            redacted_headers: ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
+                .map(str::to_owned)
+                .to_vec(),
         }
+    }
+}
+
+/// What is kept of requests that the ingress refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RejectionSettings {
+    /// Requests that are kept; 0 for none.
+    pub count_max: usize,
+    /// What they take on disk, bytes.
+    #[serde(with = "size")]
+    pub bytes_max: u64,
+    /// What is kept of one body, bytes.
+    #[serde(with = "size")]
+    pub body_bytes_max: usize,
+    /// Requests that are kept a second.
+    pub per_second: u32,
+}
+
+impl Default for RejectionSettings {
+    fn default() -> Self {
+        Self { count_max: 10_000, bytes_max: 64 * MIB as u64, body_bytes_max: 256 * KIB, per_second: 100 }
     }
 }
 
@@ -269,6 +299,41 @@ impl Default for ProgramSettings {
     }
 }
 
+/// Whether the third parties that integrations belong to answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionTestSettings {
+    /// Between two tests of an integration that passes; zero for only when it changes.
+    #[serde(with = "humantime_serde")]
+    pub every: Duration,
+    /// Failures in a row that make an active integration `failed`.
+    pub failures_max: u32,
+    /// To the next test after a first failure; each further failure doubles it.
+    #[serde(with = "humantime_serde")]
+    pub probe_after: Duration,
+    /// Up to this.
+    #[serde(with = "humantime_serde")]
+    pub probe_every_max: Duration,
+    /// Tests at once.
+    pub concurrent_max: usize,
+    /// One test at most.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for ConnectionTestSettings {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_hours(6),
+            failures_max: 3,
+            probe_after: Duration::from_secs(30),
+            probe_every_max: Duration::from_hours(1),
+            concurrent_max: 64,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
 /// What destinations on this machine may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -291,11 +356,14 @@ pub struct RetentionSettings {
     /// How long dead letters are kept.
     #[serde(with = "humantime_serde")]
     pub dead_letters: Duration,
+    /// How long activities are kept.
+    #[serde(with = "humantime_serde")]
+    pub activities: Duration,
 }
 
 impl Default for RetentionSettings {
     fn default() -> Self {
-        Self { dead_letters: 30 * DAY }
+        Self { dead_letters: 30 * DAY, activities: 400 * DAY }
     }
 }
 

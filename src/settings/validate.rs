@@ -13,8 +13,8 @@ use humantime_serde::re::humantime::format_duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    AdminSettings, DeliverySettings, Fault, IngressSettings, LogSettings, ProgramSettings, RetrySettings, Settings,
-    size,
+    AdminSettings, ConnectionTestSettings, DeliverySettings, Fault, IngressSettings, LogSettings, ProgramSettings,
+    RejectionSettings, RetrySettings, Settings, size,
 };
 
 /// More threads than this are a slip of the finger.
@@ -25,6 +25,10 @@ const TIMEOUT_MAX: Duration = Duration::from_hours(1);
 const BODY_RATE_MAX: u64 = 1 << 20;
 /// Each takes about twenty bytes of memory.
 const DEDUP_KEYS_MAX: usize = 100_000_000;
+/// A longer wait than this between connection tests is a slip of the finger.
+const EVERY_MAX: Duration = Duration::from_hours(30 * 24);
+/// Each is looked for in every webhook.
+const REDACTED_HEADERS_MAX: usize = 64;
 /// Bytes of a name that goes into a header.
 const HEADER_TEXT_MAX: usize = 255;
 
@@ -45,9 +49,15 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_delivery(&settings.delivery, faults);
     check_retry(&settings.retry, faults);
     check_programs(&settings.programs, faults);
+    check_connection_tests(&settings.connection_tests, faults);
     let dead_letters = settings.retention.dead_letters;
     if dead_letters < Duration::from_hours(1) {
         faults.add("retention.dead_letters", format!("is {}; at least 1h is needed", format_duration(dead_letters)));
+    }
+    check_rejections(&settings.rejections, faults);
+    let activities = settings.retention.activities;
+    if activities < Duration::from_hours(24) {
+        faults.add("retention.activities", format!("is {}; at least 1day is needed", format_duration(activities)));
     }
     if settings.supervision.restarts_max == 0 {
         faults.add("supervision.restarts_max", "is 0; at least one restart must be allowed");
@@ -79,6 +89,37 @@ pub(super) fn apply_dev(settings: &mut Settings, faults: &mut Vec<Fault>) {
             settings.egress.allow.push(network);
         }
     }
+}
+
+fn check_connection_tests(tests: &ConnectionTestSettings, faults: &mut Vec<Fault>) {
+    if !tests.every.is_zero() && !(Duration::from_mins(1)..=EVERY_MAX).contains(&tests.every) {
+        let every = format_duration(tests.every);
+        faults.add("connection_tests.every", format!("is {every}; allowed are 0s for never, or 1m to 30d"));
+    }
+    faults.count("connection_tests.failures_max", tests.failures_max as usize, 1, 100);
+    faults.count("connection_tests.concurrent_max", tests.concurrent_max, 1, 1_000);
+    for (key, wait) in [("probe_after", tests.probe_after), ("probe_every_max", tests.probe_every_max)] {
+        if !(Duration::from_secs(1)..=EVERY_MAX).contains(&wait) {
+            let wait = format_duration(wait);
+            faults.add(&format!("connection_tests.{key}"), format!("is {wait}; allowed are 1s to 30d"));
+        }
+    }
+    // An operator who tests waits for it within one request.
+    if tests.timeout.is_zero() || tests.timeout > Duration::from_secs(25) {
+        let timeout = format_duration(tests.timeout);
+        faults.add("connection_tests.timeout", format!("is {timeout}; allowed is more than 0s, up to 25s"));
+    }
+}
+
+fn check_rejections(rejections: &RejectionSettings, faults: &mut Vec<Fault>) {
+    // Each has a file of its own, and an entry in memory.
+    faults.count("rejections.count_max", rejections.count_max, 0, 1_000_000);
+    faults.count("rejections.body_bytes_max", rejections.body_bytes_max, 0, 64 << 20);
+    faults.count("rejections.per_second", rejections.per_second as usize, 1, 100_000);
+    faults.size_order(
+        ("rejections.body_bytes_max", rejections.body_bytes_max as u64),
+        ("`rejections.bytes_max`", rejections.bytes_max),
+    );
 }
 
 fn check_programs(programs: &ProgramSettings, faults: &mut Vec<Fault>) {
@@ -173,6 +214,11 @@ fn check_log(log: &LogSettings, ingress: &IngressSettings, faults: &mut Vec<Faul
     faults.count("log.integration_share_percent", usize::from(log.integration_share_percent), 1, 100);
     faults.count("log.dedup_keys_max", usize::try_from(log.dedup_keys_max).unwrap_or(usize::MAX), 0, DEDUP_KEYS_MAX);
     faults.size_floor(("log.state_cache_bytes", log.state_cache_bytes), ("what the state needs", 1 << 20));
+    let is_name = |name: &String| hyper::header::HeaderName::from_bytes(name.as_bytes()).is_ok();
+    if let Some(wrong) = log.redacted_headers.iter().find(|name| !is_name(name)) {
+        faults.add("log.redacted_headers", format!("`{wrong}` is no header name, such as `authorization`"));
+    }
+    faults.count("log.redacted_headers", log.redacted_headers.len(), 0, REDACTED_HEADERS_MAX);
     if log.retention < Duration::from_mins(1) {
         faults.add("log.retention", format!("is {}; at least 1m is needed", format_duration(log.retention)));
     }
@@ -265,7 +311,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 18] = [
+        let cases: [Case; 21] = [
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),
@@ -287,6 +333,9 @@ mod tests {
             (|s| s.delivery.in_flight_max = 257, "`delivery.in_flight_max`", "1 to 256"),
             (|s| s.retry.schedule = vec![Duration::from_millis(1)], "`retry.schedule`", "whole seconds"),
             (|s| s.retention.dead_letters = Duration::from_mins(59), "`retention.dead_letters`", "at least 1h"),
+            (|s| s.connection_tests.every = Duration::from_secs(1), "`connection_tests.every`", "1m to 30d"),
+            (|s| s.connection_tests.failures_max = 0, "`connection_tests.failures_max`", "1 to 100"),
+            (|s| s.connection_tests.timeout = Duration::from_mins(1), "`connection_tests.timeout`", "up to 25s"),
             (|s| s.supervision.restarts_max = 0, "`supervision.restarts_max`", "at least one"),
         ];
         for (change, key, right) in cases {

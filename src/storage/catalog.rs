@@ -259,6 +259,18 @@ impl IndexView {
         }
     }
 
+    pub(crate) fn ids_after(
+        &self,
+        integration: Option<IntegrationId>,
+        after: EventId,
+        limit: usize,
+    ) -> io::Result<Vec<EventId>> {
+        match self {
+            Self::Memory(index) => Ok(index.ids_after(integration, after, limit)),
+            Self::Sidecar(sidecar) => sidecar.ids_after(integration, after, limit),
+        }
+    }
+
     pub(crate) fn before(
         &self,
         integration: Option<IntegrationId>,

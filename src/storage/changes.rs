@@ -17,6 +17,7 @@ use hookmill_actors::{
 use super::{
     jobs, keys,
     runs::{self, FirstTry},
+    search,
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
     values,
@@ -35,6 +36,7 @@ pub(super) struct CountChanges {
 pub(super) struct Written {
     pub(super) counts: CountChanges,
     pub(super) seen: Vec<(EndpointId, Seen)>,
+    pub(super) noted: Vec<search::Row>,
     pub(super) forgotten: Vec<(EndpointId, Seen)>,
 }
 
@@ -119,6 +121,7 @@ impl<'a> Changes<'a> {
         for (last, value) in values::encode_notes(notes) {
             self.put(&keys::owned(keys::NOTES, last.integration().0, last), value);
         }
+        self.written.noted.extend(notes.iter().map(search::Row::of));
         let mut by_endpoint: BTreeMap<EndpointId, Vec<Seen>> = BTreeMap::new();
         for note in notes {
             if let Some(mark) = &note.mark {

@@ -81,6 +81,17 @@ impl MemoryIndex {
         }
     }
 
+    /// Events after `after`, oldest first, of one integration or of all.
+    pub(crate) fn ids_after(&self, integration: Option<IntegrationId>, after: EventId, limit: usize) -> Vec<EventId> {
+        match integration {
+            None => {
+                let start = self.events.partition_point(|entry| entry.id() <= after);
+                self.events[start..].iter().take(limit).map(Entry::id).collect()
+            }
+            Some(integration) => self.all_after(integration, after).take(limit).map(|entry| entry.id()).collect(),
+        }
+    }
+
     /// The record of an event.
     pub(crate) fn find(&self, id: EventId) -> Option<Entry> {
         self.events.binary_search_by_key(&id, Entry::id).ok().map(|place| self.events[place])

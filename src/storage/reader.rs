@@ -257,6 +257,42 @@ fn latest_snapshot(
     Ok(ids)
 }
 
+/// The events after `after`, oldest first.
+pub(crate) fn following(
+    catalog: &Catalog,
+    integration: Option<IntegrationId>,
+    after: EventId,
+    limit: usize,
+) -> Result<Vec<EventId>, LogError> {
+    loop {
+        match following_snapshot(catalog, integration, after, limit) {
+            Ok(ids) => return Ok(ids),
+            Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn following_snapshot(
+    catalog: &Catalog,
+    integration: Option<IntegrationId>,
+    after: EventId,
+    limit: usize,
+) -> Result<Vec<EventId>, Miss> {
+    let (sealed, _, active) = catalog.look(|index| index.ids_after(integration, after, limit));
+    let start = sealed.partition_point(|sealed| sealed.summary.last <= after);
+    let mut ids = Vec::new();
+    for sealed in sealed[start..].iter().filter(|sealed| sealed.summary.events > 0) {
+        if ids.len() >= limit {
+            return Ok(ids);
+        }
+        let (_, more) = with_index(catalog, sealed, |index| index.ids_after(integration, after, limit - ids.len()))?;
+        ids.extend(more);
+    }
+    ids.extend(active.into_iter().take(limit - ids.len()));
+    Ok(ids)
+}
+
 /// Looks into a sealed segment's index, which is made again when it does not read.
 fn with_index<T>(
     catalog: &Catalog,

@@ -286,6 +286,15 @@ impl EventLog for SegmentLog {
         self.reading(move |catalog| reader::latest(catalog, integration, before, limit)).await
     }
 
+    async fn following(
+        &self,
+        integration: Option<IntegrationId>,
+        after: EventId,
+        limit: usize,
+    ) -> Result<Vec<EventId>, LogError> {
+        self.reading(move |catalog| reader::following(catalog, integration, after, limit)).await
+    }
+
     async fn trim(&self, request: TrimRequest) -> Result<Trimmed, LogError> {
         self.ensure_open()?;
         let (shared, space, requests) = (Arc::clone(&self.shared), Arc::clone(&self.space), self.requests.clone());

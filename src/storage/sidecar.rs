@@ -236,6 +236,26 @@ impl Sidecar {
         (start..run.first + run.events).try_fold(0, |bytes, place| Ok(bytes + u64::from(cursor.entry(place)?.bytes)))
     }
 
+    /// Events after `after`, oldest first, of one integration or of all.
+    pub(crate) fn ids_after(
+        &self,
+        integration: Option<IntegrationId>,
+        after: EventId,
+        limit: usize,
+    ) -> io::Result<Vec<EventId>> {
+        if let Some(integration) = integration {
+            return Ok(self.after(integration, after, limit)?.iter().map(Entry::id).collect());
+        }
+        let mut entries = self.cursor(self.entries_page, ENTRY_BYTES);
+        let mut order = self.cursor(self.order_page, ORDER_ITEM_BYTES);
+        let mut in_order = |place: u32| {
+            let sorted = order.item(place)?.get_u32_le();
+            entries.entry(sorted).map(|entry| entry.id())
+        };
+        let start = partition_point(0, self.summary.events, |place| Ok(in_order(place)? <= after))?;
+        (start..self.summary.events).take(limit).map(in_order).collect()
+    }
+
     /// Events before `before`, newest first, of one integration or of all.
     pub(crate) fn before(
         &self,

@@ -13,11 +13,12 @@
 //! | `h` kind, id, version, place in the commit | a change of its history |
 //! | `i` integration, version | a version of an integration, as it is told |
 //! | `p` integration, version | what the integration consists of, where that changed |
-//! | `a` number | an activity |
+//! | `a` number | an activity; `t` and `j` find it (see `activities`) |
 //! | `m` length, name | a named value of the binary |
-//! | `t` number | an API token, by its hash |
+//! | `k` number | an API token, by its hash |
 //! | `u` number | when that token was last used |
 
+mod activities;
 mod mark;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use hookmill_actors::{
     domain::{
-        activity::{Activity, RecordedActivity},
+        activity::{Activity, ActivityBounds, ActivityFilter, ActivityPage},
         config::{Change, Configuration, ResourceKey},
         ids::IntegrationId,
         version::{NewVersion, Parts, Version},
@@ -96,6 +97,26 @@ impl SledConfig {
         let mut batch = sled::Batch::default();
         self.0.put(&mut batch, &meta_key(name)?, value, &format_args!("the value of `{name}`"))?;
         self.0.write(batch)
+    }
+
+    /// Removes a named value; durable when it returns. Blocks for the disk.
+    pub fn meta_remove(&self, name: &str) -> Result<(), ConfigStoreError> {
+        let _writing = self.0.writing();
+        let mut batch = sled::Batch::default();
+        self.0.remove(&mut batch, &meta_key(name)?, 0)?;
+        self.0.write(batch)
+    }
+
+    /// All named values whose names are as long as this one and begin with `prefix`, with what follows it, ascending.
+    /// Blocks for the disk.
+    pub fn meta_list(&self, prefix: &str, name_bytes: u8) -> Result<Vec<(String, Vec<u8>)>, ConfigStoreError> {
+        let start = [&[b'm', name_bytes], prefix.as_bytes()].concat();
+        let documents = self.0.newest_first(&start, None, usize::MAX)?;
+        let named = |(key, value): Document| {
+            let rest = key.get(start.len()..).and_then(|rest| std::str::from_utf8(rest).ok());
+            rest.map(|rest| (rest.to_owned(), value)).ok_or_else(|| malformed(&key))
+        };
+        documents.into_iter().rev().map(named).collect()
     }
 
     /// Runs what blocks for the disk where it holds nothing up.
@@ -166,17 +187,17 @@ impl ConfigStore for SledConfig {
         self.blocking(move |shared| shared.record_activity(&activities)).await
     }
 
-    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError> {
-        self.blocking(move |shared| {
-            let end = before.map(activity_key);
-            let documents = shared.newest_first(b"a", end.as_deref(), limit)?;
-            let recorded = |(key, json): Document| {
-                let number = activity_number(&key).ok_or_else(|| malformed(&key))?;
-                Ok(RecordedActivity { number, activity: parse(&key, &json)? })
-            };
-            documents.into_iter().map(recorded).collect()
-        })
-        .await
+    async fn activities(
+        &self,
+        filter: &ActivityFilter,
+        bounds: ActivityBounds,
+    ) -> Result<ActivityPage, ConfigStoreError> {
+        let filter = filter.clone();
+        self.blocking(move |shared| shared.activities(&filter, bounds)).await
+    }
+
+    async fn forget_activities(&self, before_ms: u64) -> Result<u64, ConfigStoreError> {
+        self.blocking(move |shared| shared.forget_activities(before_ms)).await
     }
 }
 
@@ -251,28 +272,10 @@ impl Shared {
         self.read(TALLY_KEY)?.map_or_else(|| Ok(Tally::default()), |json| parse(TALLY_KEY, &json))
     }
 
-    fn record_activity(&self, activities: &[Activity]) -> Result<(), ConfigStoreError> {
-        self.write_with_activities(sled::Batch::default(), activities)
-    }
-
-    /// Writes a batch and what the audit log says of it, both or neither.
-    fn write_with_activities(&self, mut batch: sled::Batch, activities: &[Activity]) -> Result<(), ConfigStoreError> {
-        let mut mark = self.writing();
-        let mut number = mark.activity;
-        for activity in activities {
-            number += 1;
-            let subject = format_args!("the activity `{}`", activity.action);
-            self.put(&mut batch, &activity_key(number), &to_json(activity)?, &subject)?;
-        }
-        self.write(batch)?;
-        mark.activity = number;
-        self.guard(mark.write(self.db.dir()))
-    }
-
     /// How far what is stored has come.
     fn found(&self) -> Result<Mark, LogError> {
         let last = self.tree.scan_prefix(b"a").keys().next_back();
-        let activity = self.db.guard(last.transpose())?.and_then(|key| activity_number(&key)).unwrap_or(0);
+        let activity = self.db.guard(last.transpose())?.and_then(|key| activities::number(&key)).unwrap_or(0);
         let tally = self.tally().map_err(|ConfigStoreError(cause)| LogError::Failed(cause.into()))?;
         Ok(Mark { version: tally.version, activity })
     }
@@ -401,16 +404,6 @@ fn resource_key(letter: u8, key: ResourceKey) -> Vec<u8> {
     let mut bytes = vec![letter, kind];
     bytes.extend(id.to_be_bytes());
     bytes
-}
-
-fn activity_key(number: u64) -> Vec<u8> {
-    let mut key = vec![b'a'];
-    key.extend(number.to_be_bytes());
-    key
-}
-
-fn activity_number(key: &[u8]) -> Option<u64> {
-    key.get(1..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 fn meta_key(name: &str) -> Result<Vec<u8>, ConfigStoreError> {

@@ -25,7 +25,8 @@ use hookmill_actors::{
     ports::{
         event_log::LogError,
         state_store::{
-            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts, StateOp,
+            StateStore,
         },
     },
 };
@@ -34,6 +35,7 @@ use super::{
     LogPlace, StateView,
     changes::{Changes, CountChanges, Written, malformed},
     jobs, keys, runs,
+    search::Search,
     seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
     values,
@@ -50,6 +52,7 @@ struct Shared {
     dead: AtomicU64,
     parked: AtomicU64,
     seen: Mutex<SeenIndex>,
+    search: Search,
     /// Held from the first read of a change to its write, so that pruning and commits do not cross.
     writing: Mutex<()>,
 }
@@ -70,7 +73,8 @@ impl SledState {
         })?;
         let (due, dead, parked) = (AtomicU64::new(due), AtomicU64::new(dead), AtomicU64::new(parked));
         let (seen, writing) = (Mutex::new(seen), Mutex::new(()));
-        Ok(Self(Arc::new(Shared { db, tree, due, dead, parked, seen, writing })))
+        let search = db.first_reads(|| Search::open(db.clone(), tree.clone()))?;
+        Ok(Self(Arc::new(Shared { db, tree, due, dead, parked, seen, search, writing })))
     }
 
     /// Runs a scan that may be long where it holds nothing up.
@@ -122,7 +126,9 @@ impl StateView for SledState {
 
     fn prune(&self, upto: EventId) -> Result<u64, LogError> {
         self.0.db.check()?;
-        prune::prune(&self.0, upto)
+        let gone = prune::prune(&self.0, upto)?;
+        self.0.search.forget(upto)?;
+        Ok(gone)
     }
 }
 
@@ -177,6 +183,28 @@ impl StateStore for SledState {
         self.0.note(event)
     }
 
+    async fn noted(
+        &self,
+        filter: &NoteFilter,
+        span: (EventId, EventId),
+        limit: usize,
+    ) -> Result<(Vec<EventId>, Option<EventId>), LogError> {
+        let filter = filter.clone();
+        self.scan(move |shared| {
+            let (mut events, next) = shared.search.candidates(&filter, span, limit)?;
+            let mut failure = None;
+            events.retain(|event| match shared.note(*event) {
+                Ok(note) => note.is_some_and(|note| filter.passes(&note)),
+                Err(error) => {
+                    failure = Some(error);
+                    false
+                }
+            });
+            failure.map_or(Ok((events, next)), Err)
+        })
+        .await
+    }
+
     async fn dead_letters(
         &self,
         after: Option<(SubscriptionId, EventId)>,
@@ -227,7 +255,10 @@ impl Shared {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Changes::new(&self.db, &self.tree);
         fill(&mut changes)?;
-        let Written { counts: CountChanges { due, dead, parked }, seen, forgotten } = changes.commit()?;
+        let Written { counts: CountChanges { due, dead, parked }, seen, noted, forgotten } = changes.commit()?;
+        if !noted.is_empty() {
+            self.search.add(noted);
+        }
         if !seen.is_empty() || !forgotten.is_empty() {
             let mut index = self.index();
             for (endpoint, seen) in &seen {

@@ -7,7 +7,7 @@
 use hookmill_actors::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, Position},
-        ids::{EventId, IntegrationId},
+        ids::{EndpointId, EventId, IntegrationId},
         limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, REPLY_EXCERPT_BYTES},
     },
     ports::state_store::{Mark, Note},
@@ -164,6 +164,11 @@ pub(super) fn decode_notes(mut rest: &[u8]) -> Option<Vec<Note>> {
     let mut notes: Vec<Note> = Vec::new();
     while !rest.is_empty() {
         let event = deltas.read(&mut rest)?;
+        let endpoint = match read_varint(&mut rest)? {
+            0 => notes.last().and_then(|note: &Note| note.endpoint),
+            1 => None,
+            number => Some(EndpointId(u32::try_from(number - 2).ok()?)),
+        };
         let event_type = match usize::try_from(read_varint(&mut rest)?).ok()? {
             0 => None,
             1 => notes.last()?.event_type.clone(),
@@ -173,7 +178,7 @@ pub(super) fn decode_notes(mut rest: &[u8]) -> Option<Vec<Note>> {
             0 => None,
             length => Some(read_text(&mut rest, length - 1)?),
         };
-        notes.push(Note { event, event_type, provider_id, ..Note::default() });
+        notes.push(Note { event, endpoint, event_type, provider_id, ..Note::default() });
     }
     Some(notes)
 }
@@ -181,13 +186,17 @@ pub(super) fn decode_notes(mut rest: &[u8]) -> Option<Vec<Note>> {
 #[derive(Default)]
 struct NoteWriter<'a> {
     deltas: IdDeltas,
+    last_endpoint: Option<EndpointId>,
     last_type: Option<&'a str>,
 }
 
 impl<'a> NoteWriter<'a> {
-    /// A type that repeats, as most do, takes one byte.
+    /// An endpoint or a type that repeats, as most do, takes one byte.
     fn write(&mut self, note: &'a Note, out: &mut Vec<u8>) {
         self.deltas.write(note.event, out);
+        let endpoint = note.endpoint.map_or(1, |endpoint| u128::from(endpoint.0) + 2);
+        write_varint(if note.endpoint == self.last_endpoint { 0 } else { endpoint }, out);
+        self.last_endpoint = note.endpoint;
         let event_type = note.event_type.as_deref().map(|text| clipped(text, IDENTITY_BYTES_MAX));
         match event_type {
             None => write_varint(0, out),
@@ -362,10 +371,14 @@ pub(super) mod tests {
         #[test]
         fn notes_survive_and_stay_small(
             ids in any_ids(),
-            texts in proptest::collection::vec((proptest::option::of("[a-c]{0,128}"), proptest::option::of("[ä-ö]{0,64}")), 600),
+            texts in proptest::collection::vec(
+                (proptest::option::of("[a-c]{0,128}"), proptest::option::of("[ä-ö]{0,64}"), proptest::option::of(0u32..3)),
+                600,
+            ),
         ) {
-            let notes: Vec<Note> = ids.iter().zip(texts).map(|(event, (event_type, provider_id))| Note {
+            let notes: Vec<Note> = ids.iter().zip(texts).map(|(event, (event_type, provider_id, endpoint))| Note {
                 event: *event,
+                endpoint: endpoint.map(EndpointId),
                 event_type: event_type.map(Into::into),
                 provider_id: provider_id.map(Into::into),
                 ..Note::default()
@@ -406,6 +419,7 @@ pub(super) mod tests {
             .enumerate()
             .map(|(n, event)| Note {
                 event,
+                endpoint: Some(EndpointId(u32::MAX)),
                 event_type: Some(format!("{n:0>IDENTITY_BYTES_MAX$}").into()),
                 provider_id: Some("y".repeat(IDENTITY_BYTES_MAX).into()),
                 ..Note::default()

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
     num::NonZeroU32,
     sync::{
         Arc, Mutex, PoisonError,
@@ -12,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use hookmill_actors::{
+    activity::source,
     allowance::{Allowance, Spent, Taken},
     domain::activity::{Activity, ActivityResult},
     ports::{clock::Clock, config_store::ConfigStoreError},
@@ -345,6 +347,13 @@ impl TokenRegistry {
         }
     }
 
+    /// Whether a token that was good still is.
+    pub fn is_good(&self, identity: &Identity) -> bool {
+        let Some(id) = identity.id else { return true };
+        let table = self.current.load();
+        table.by_id.get(&id).is_some_and(|entry| entry.token.state(self.clock.now_ms()) == TokenState::Active)
+    }
+
     /// All tokens, by number.
     pub fn all(&self) -> Vec<KnownToken> {
         self.current.load().by_id.values().map(|entry| known(entry)).collect()
@@ -357,14 +366,14 @@ impl TokenRegistry {
 
     /// Makes a token; good when this returns. The token itself is nowhere but in the answer.
     pub async fn create(self: &Arc<Self>, maker: &Identity, new: NewToken) -> Result<(StoredToken, Token), TokenError> {
-        let (registry, maker) = (self.clone(), maker.clone());
-        done_whole(move || registry.create_blocking(&maker, new)).await
+        let (registry, maker, source) = (self.clone(), maker.clone(), source());
+        done_whole(move || registry.create_blocking(&maker, source, new)).await
     }
 
     /// Ends a token; it is refused when this returns. One that is revoked already stays as it is.
     pub async fn revoke(self: &Arc<Self>, author: &str, id: TokenId) -> Result<(), TokenError> {
-        let (registry, author) = (self.clone(), author.to_owned());
-        done_whole(move || registry.revoke_blocking(&author, id)).await
+        let (registry, author, source) = (self.clone(), author.to_owned(), source());
+        done_whole(move || registry.revoke_blocking(&author, source, id)).await
     }
 
     /// Stores when tokens were last used, where that changed. Blocks for the disk.
@@ -387,7 +396,12 @@ impl TokenRegistry {
         Ok(())
     }
 
-    fn create_blocking(&self, maker: &Identity, new: NewToken) -> Result<(StoredToken, Token), TokenError> {
+    fn create_blocking(
+        &self,
+        maker: &Identity,
+        source: Option<IpAddr>,
+        new: NewToken,
+    ) -> Result<(StoredToken, Token), TokenError> {
         // The table is replaced last, so what panicked under it left nothing half done.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.current.load_full();
@@ -415,7 +429,7 @@ impl TokenRegistry {
             expires_at_ms,
             revoked_at_ms: None,
         };
-        let activity = activity(&token, now_ms, &maker.name, "token.created");
+        let activity = Activity { source, ..activity(&token, now_ms, &maker.name, "token.created") };
         self.store.put(&token, forgotten, activity)?;
         let mut next = Table::clone(&table);
         if let Some(forgotten) = forgotten {
@@ -426,7 +440,7 @@ impl TokenRegistry {
         Ok((token, secret))
     }
 
-    fn revoke_blocking(&self, author: &str, id: TokenId) -> Result<(), TokenError> {
+    fn revoke_blocking(&self, author: &str, source: Option<IpAddr>, id: TokenId) -> Result<(), TokenError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.current.load_full();
         let entry = table.by_id.get(&id).ok_or(TokenError::NotFound(id))?;
@@ -435,7 +449,8 @@ impl TokenRegistry {
         }
         let now_ms = self.clock.now_ms();
         let token = StoredToken { revoked_at_ms: Some(now_ms), ..entry.token.clone() };
-        self.store.put(&token, None, activity(&token, now_ms, author, "token.revoked"))?;
+        let activity = Activity { source, ..activity(&token, now_ms, author, "token.revoked") };
+        self.store.put(&token, None, activity)?;
         let mut next = Table::clone(&table);
         next.insert(token, entry.usage.clone());
         self.current.store(Arc::new(next));
@@ -485,8 +500,10 @@ fn activity(token: &StoredToken, at_ms: u64, author: &str, action: &str) -> Acti
     Activity {
         at_ms,
         actor: author.to_owned(),
+        source: None,
         action: action.to_owned(),
         subject: token.id.to_string(),
+        integration: None,
         result: ActivityResult::Ok,
         detail: format!("`{}`, {} of {}, {end}", token.name, token.role, token.scopes),
     }

@@ -84,8 +84,11 @@ async fn a_token_is_good_until_it_is_revoked_over_restarts_too() {
         assert_eq!(kept.check(""), Err(Denied::Unknown));
         kept.reopened();
     }
+    let under_way = kept.check(&token).expect("it is good");
+    assert!(kept.registry.is_good(&under_way) && kept.registry.is_good(&kept.admin()));
     for _ in 0..2 {
         kept.registry.revoke("admin", id).await.expect("it is there");
+        assert!(!kept.registry.is_good(&under_way), "what is under way ends");
         assert_eq!(kept.check(&token), Err(Denied::Revoked));
         kept.reopened();
     }

@@ -21,6 +21,7 @@ pub(crate) struct Bench {
     pub(crate) log: Arc<TestLog>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) readiness: Arc<TestReadiness>,
+    pub(crate) refused: Arc<TestRefused>,
 }
 
 pub(crate) fn options() -> IngressOptions {
@@ -44,15 +45,17 @@ pub(crate) fn start_with(options: IngressOptions) -> Bench {
     let log = Arc::new(TestLog { mood: Mutex::new(Mood::Stores), events: Mutex::default(), waiting: Mutex::default() });
     let counters = Arc::new(Counters::default());
     let readiness = Arc::new(TestReadiness(Mutex::default()));
+    let refused = Arc::new(TestRefused::default());
     let ports = IngressPorts {
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot())),
         log: log.clone(),
         clock: Arc::new(FixedClock),
         counters: counters.clone(),
         readiness: readiness.clone(),
+        refused: refused.clone(),
     };
     let ingress = Ingress::start(options, ports).expect("the ingress starts");
-    Bench { address: ingress.local_addr(), ingress: Some(ingress), log, counters, readiness }
+    Bench { address: ingress.local_addr(), ingress: Some(ingress), log, counters, readiness, refused }
 }
 
 impl Bench {

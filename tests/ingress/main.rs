@@ -8,5 +8,6 @@ mod connections;
 mod hostile;
 mod http2;
 mod ports;
+mod refused;
 mod slow;
 mod stopping;

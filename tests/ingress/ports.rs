@@ -7,13 +7,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use hookmill::ingress::Readiness;
+use hookmill::ingress::{Readiness, RefusedRequest, RefusedRequests};
 use hookmill_actors::{
     domain::{
         config::{
             Configuration, Destination, Endpoint, Environment, Integration, IntegrationStatus, IntegrationType, Meta,
         },
         event::{Event, Identity, NewEvent},
+        headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId},
         secret::{Sealed, Secret},
         shaping::Rate,
@@ -269,7 +270,10 @@ pub(crate) fn snapshot() -> Snapshot {
     inactive.active = false;
     let mut limited = endpoint(6, "/limited");
     limited.rate_limit = Some(Rate { per_second: 1, burst: Some(3) });
-    let endpoints = [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive, limited];
+    let mut named = endpoint(7, "/named");
+    named.signature_header = Some("X-Signature".to_owned());
+    let endpoints =
+        [endpoint(1, "/orders"), endpoint(2, "/deep/er.path_~-1"), small, greeted, inactive, limited, named];
     let configuration = Configuration {
         version: 17,
         integrations: [(integration.id, integration.into())].into_iter().collect(),
@@ -284,4 +288,41 @@ pub(crate) fn snapshot() -> Snapshot {
         programs: Arc::new(TextPrograms::default()),
     };
     compiler.compile(Arc::new(configuration), &Snapshot::default(), 0)
+}
+
+/// A refused request as it was handed in.
+#[derive(Clone, Debug)]
+pub(crate) struct Offered {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) cause: &'static str,
+    pub(crate) reason: String,
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderBlock,
+    pub(crate) body: Vec<u8>,
+    pub(crate) body_whole: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct TestRefused(Mutex<Vec<Offered>>);
+
+impl TestRefused {
+    pub(crate) fn take(&self) -> Vec<Offered> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl RefusedRequests for TestRefused {
+    fn offer(&self, refused: &RefusedRequest<'_>) {
+        self.0.lock().unwrap().push(Offered {
+            endpoint: refused.endpoint,
+            cause: refused.cause,
+            reason: refused.reason.to_owned(),
+            method: refused.method.to_owned(),
+            target: refused.target.to_owned(),
+            headers: refused.headers.clone(),
+            body: refused.body.to_vec(),
+            body_whole: refused.body_whole,
+        });
+    }
 }

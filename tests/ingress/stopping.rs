@@ -88,6 +88,7 @@ fn a_taken_address_is_told_at_once() {
         clock: Arc::new(FixedClock),
         counters: bench.counters.clone(),
         readiness: bench.readiness.clone(),
+        refused: Arc::new(hookmill::ingress::Forgetful),
     };
     let error = Ingress::start(IngressOptions { address: bench.address, ..options() }, ports).expect_err("taken");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);

@@ -97,6 +97,20 @@ impl Linked {
         self.users.range(all).map(|(_, subscription)| *subscription)
     }
 
+    /// The integration that a resource belongs to; of a destination: the one that uses it, where it is one.
+    pub(super) fn owner_of(&self, key: ResourceKey) -> Option<IntegrationId> {
+        let of = |id: &SubscriptionId| self.configuration.subscriptions.get(id).map(|it| it.integration_id);
+        match key {
+            ResourceKey::Integration(id) => Some(id),
+            ResourceKey::Endpoint(id) => self.configuration.endpoints.get(&id).map(|it| it.integration_id),
+            ResourceKey::Subscription(id) => of(&id),
+            ResourceKey::Destination(id) => {
+                let first = self.users_of(id).next().as_ref().and_then(of);
+                first.filter(|first| self.users_of(id).all(|user| of(&user) == Some(*first)))
+            }
+        }
+    }
+
     /// What is otherwise than in `before`, which these changes were made to.
     pub(super) fn touched(&self, before: &Self, changes: &[Change]) -> Touched {
         let mut touched = Touched::default();

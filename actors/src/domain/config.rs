@@ -52,7 +52,7 @@ pub enum IntegrationStatus {
     Inactive,
     /// Created, not yet tested; in use.
     Pending,
-    /// Its actor gave up, or its connection test failed.
+    /// Its actor gave up. (What is shown is `failed` also where its connection tests say so, which is stored elsewhere.)
     Failed,
 }
 

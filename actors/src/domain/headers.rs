@@ -10,6 +10,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub struct HeaderBlock(Bytes);
 
 const LENGTHS_BYTES: usize = 6;
+/// What is stored in place of a header's value that must not be kept.
+pub const REDACTED: &[u8] = b"***";
 
 impl HeaderBlock {
     /// Packs header lines. Lines whose name does not fit 16 bits or whose value does not fit 32 are left out;
@@ -37,6 +39,16 @@ impl HeaderBlock {
         let mut lines = block.iter();
         while lines.next().is_some() {}
         lines.rest.is_empty().then_some(block)
+    }
+
+    /// The same lines, with another value in place of those whose name is to be redacted.
+    #[must_use]
+    pub fn redacted(&self, is_redacted: impl Fn(&str) -> bool + Copy) -> Self {
+        if !self.iter().any(|(name, _)| is_redacted(name)) {
+            return self.clone();
+        }
+        let shown = move |(name, value)| if is_redacted(name) { (name, REDACTED) } else { (name, value) };
+        Self::from_lines(self.iter().map(shown))
     }
 
     /// The block as stored.

@@ -1,6 +1,8 @@
 //! The versions of an integration: one for each change of it and of what belongs to it, which are its endpoints, its
 //! subscriptions and the destinations that these deliver to.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{config::ResourceKey, ids::IntegrationId};
@@ -10,6 +12,8 @@ use super::{config::ResourceKey, ids::IntegrationId};
 pub struct Origin {
     /// A token's name, or a part of hookmill.
     pub author: String,
+    /// From which address; `None` where hookmill acts by itself.
+    pub source: Option<IpAddr>,
     /// What the author says of it.
     pub comment: Option<String>,
 }
@@ -17,7 +21,7 @@ pub struct Origin {
 impl Origin {
     /// Without a comment.
     pub fn of(author: &str) -> Self {
-        Self { author: author.to_owned(), comment: None }
+        Self { author: author.to_owned(), source: None, comment: None }
     }
 }
 

@@ -67,9 +67,8 @@ impl Intake {
 
     fn name(&self, event: &Event, notes: &mut Vec<Note>, candidates: &mut Vec<Candidate>) {
         let Some(naming) = self.snapshot.namings.get(&event.arrival.endpoint) else { return };
-        let mut note = Note { event: event.id, ..Note::default() };
+        let mut note = Note { event: event.id, endpoint: Some(event.arrival.endpoint), ..Note::default() };
         match identify(naming, event) {
-            Ok(Identity { event_type: None, provider_id: None }) => return,
             Ok(Identity { event_type, provider_id }) => {
                 if let Some(key) = provider_id.as_deref().and_then(|id| dedup::key(naming, event, id)) {
                     let window_ms = naming.dedup_window_ms;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::{
-    activity::{Activity, RecordedActivity},
+    activity::{Activity, ActivityBounds, ActivityFilter, ActivityPage},
     config::{Change, Configuration, ResourceKey},
     ids::IntegrationId,
     version::{NewVersion, Parts, Version},
@@ -40,6 +40,14 @@ pub trait ConfigStore: Send + Sync {
     async fn parts(&self, integration: IntegrationId, number: u64) -> Result<Option<Parts>, ConfigStoreError>;
     /// Appends to the activity log; nothing in it is ever changed. Durable when it returns, as `commit` is.
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError>;
-    /// Recorded activities below a number, newest first; `None` begins with the last one.
-    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError>;
+    /// Recorded activities that pass the filter, newest first. Those of one integration, or of a time, are found
+    /// without looking at others.
+    async fn activities(
+        &self,
+        filter: &ActivityFilter,
+        bounds: ActivityBounds,
+    ) -> Result<ActivityPage, ConfigStoreError>;
+    /// Removes activities from before a time, milliseconds since 1970, as many as one step may; the last one of all
+    /// stays. Tells how many went.
+    async fn forget_activities(&self, before_ms: u64) -> Result<u64, ConfigStoreError>;
 }

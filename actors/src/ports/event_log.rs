@@ -154,6 +154,18 @@ pub trait EventLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<EventId>, LogError>;
 
+    /// The events after `after`, oldest first, of one integration or of all: for people who follow them.
+    async fn following(
+        &self,
+        integration: Option<IntegrationId>,
+        after: EventId,
+        limit: usize,
+    ) -> Result<Vec<EventId>, LogError> {
+        let mut ids = self.latest(integration, EventId::MAX, usize::MAX).await?;
+        ids.reverse();
+        Ok(ids.into_iter().filter(|id| *id > after).take(limit).collect())
+    }
+
     /// Removes what may go, oldest first. The payload of a delivery that is dead, due or parked stays readable
     /// by its id.
     async fn trim(&self, request: TrimRequest) -> Result<Trimmed, LogError>;

@@ -133,6 +133,17 @@ pub struct SignedRequest {
     pub headers: Vec<(String, String)>,
 }
 
+/// What an operator has to do at the provider, in a sentence or two each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Guide {
+    /// Where the signing secret is found, or set.
+    pub secret: &'static str,
+    /// Where the endpoint's URL is entered.
+    pub url: &'static str,
+    /// A link to the provider's own description.
+    pub reference: &'static str,
+}
+
 /// As long as the most patient of the well-known providers send again, but one.
 const RETRY_WINDOW: Duration = Duration::from_hours(3 * 24);
 
@@ -143,6 +154,16 @@ pub trait Provider: Send + Sync {
 
     /// One line for people.
     fn summary(&self) -> &'static str;
+
+    /// What an endpoint's settings may be, as a JSON Schema (2020-12) of an object.
+    fn settings_schema(&self) -> Value {
+        serde_json::json!({ "type": "object", "properties": {}, "additionalProperties": false })
+    }
+
+    /// How to set it up at the provider.
+    fn guide(&self) -> Guide {
+        Guide::default()
+    }
 
     /// Makes an endpoint's verifier. `settings` are the endpoint's `verification`; unknown members are refused.
     fn verifier(&self, settings: &Map<String, Value>, secrets: &[Secret]) -> Result<Arc<dyn Verifier>, SettingsError>;

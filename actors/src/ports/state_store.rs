@@ -17,6 +17,9 @@ use crate::domain::{
 pub struct Note {
     /// The event.
     pub event: EventId,
+    /// Where it arrived.
+    #[serde(default)]
+    pub endpoint: Option<EndpointId>,
     /// The provider's name of what happened.
     pub event_type: Option<Box<str>>,
     /// The provider's id of it.
@@ -28,6 +31,34 @@ pub struct Note {
     /// [`StateStore::seen`]; a note that is read back has none.
     #[serde(default)]
     pub dedup: Option<DedupKey>,
+}
+
+/// Which events, by what intake noted of them; every member narrows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NoteFilter {
+    /// Those of an integration.
+    pub integration: Option<IntegrationId>,
+    /// Those that arrived at an endpoint.
+    pub endpoint: Option<EndpointId>,
+    /// Those of one of these types; empty: of any.
+    pub types: Vec<Box<str>>,
+    /// Those with this id of their provider's.
+    pub provider_id: Option<Box<str>>,
+}
+
+impl NoteFilter {
+    /// Whether it asks for more than the event's own id tells.
+    pub fn needs_notes(&self) -> bool {
+        self.endpoint.is_some() || !self.types.is_empty() || self.provider_id.is_some()
+    }
+
+    /// Whether an event with this note passes.
+    pub fn passes(&self, note: &Note) -> bool {
+        self.integration.is_none_or(|integration| note.event.integration() == integration)
+            && self.endpoint.is_none_or(|endpoint| note.endpoint == Some(endpoint))
+            && (self.types.is_empty() || note.event_type.as_ref().is_some_and(|it| self.types.contains(it)))
+            && self.provider_id.as_ref().is_none_or(|wanted| note.provider_id.as_ref() == Some(wanted))
+    }
 }
 
 /// What intake found about an event that changes what its subscriptions do with it.
@@ -197,6 +228,14 @@ pub trait StateStore: Send + Sync {
     async fn forget_seen(&self, remembered: Remembered) -> Result<Forgotten, LogError>;
     /// What intake noted of an event.
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError>;
+    /// Events whose note passes, from `first` on and before `before`, newest first, as many as `limit`, or fewer; and
+    /// where the next look goes on, `None` at the end. Of events that intake has not come to nothing is known.
+    async fn noted(
+        &self,
+        filter: &NoteFilter,
+        (first, before): (EventId, EventId),
+        limit: usize,
+    ) -> Result<(Vec<EventId>, Option<EventId>), LogError>;
     /// Dead letters after a place, ordered by subscription and event.
     async fn dead_letters(
         &self,

@@ -6,6 +6,7 @@ use ractor::RpcReplyPort;
 
 use super::{Discarded, NewReplay, ReplayCommand, ReplayError, ReplayMsg, Scope};
 use crate::{
+    activity,
     domain::{
         ids::{EventId, ReplayId, SubscriptionId},
         replay::{DeadLetterFilter, ReplayJob},
@@ -41,7 +42,7 @@ impl TreeHandle {
         event: EventId,
         scope: Scope,
     ) -> Result<(), ReplayError> {
-        let author = author.to_owned();
+        let author = activity::author(author);
         self.ask(|reply| ReplayMsg::One { author, subscription, event, scope, reply }).await
     }
 
@@ -53,7 +54,7 @@ impl TreeHandle {
         event: EventId,
         reason: &str,
     ) -> Result<(), ReplayError> {
-        let (author, reason) = (author.to_owned(), reason.to_owned());
+        let (author, reason) = (activity::author(author), reason.to_owned());
         self.ask(|reply| ReplayMsg::Discard { author, subscription, event, reason, reply }).await
     }
 
@@ -65,13 +66,13 @@ impl TreeHandle {
         after: Option<(SubscriptionId, EventId)>,
         reason: &str,
     ) -> Result<Discarded, ReplayError> {
-        let (author, reason, filter) = (author.to_owned(), reason.to_owned(), Box::new(filter));
+        let (author, reason, filter) = (activity::author(author), reason.to_owned(), Box::new(filter));
         self.ask(|reply| ReplayMsg::DiscardMany { author, filter, after, reason, reply }).await
     }
 
     /// Makes a bulk replay; what it covers is fixed when this returns, and counted in the background.
     pub async fn create_replay(&self, author: &str, wanted: NewReplay) -> Result<ReplayJob, ReplayError> {
-        let (author, wanted) = (author.to_owned(), Box::new(wanted));
+        let (author, wanted) = (activity::author(author), Box::new(wanted));
         self.ask(|reply| ReplayMsg::Create { author, wanted, reply }).await
     }
 
@@ -82,7 +83,7 @@ impl TreeHandle {
         id: ReplayId,
         command: ReplayCommand,
     ) -> Result<ReplayJob, ReplayError> {
-        let author = author.to_owned();
+        let author = activity::author(author);
         self.ask(|reply| ReplayMsg::Command { author, id, command, reply }).await
     }
 

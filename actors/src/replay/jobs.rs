@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Live, NewReplay, ReplayCommand, ReplayError, ReplayMsg, ReplayState, pace::Pace, running::WAIT_MIN};
 use crate::{
     domain::{
-        activity::ActivityResult,
+        activity::{ActivityResult, Author},
         config::Configuration,
         ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
         limits::{REPLAY_RATE_MAX, REPLAYS_ACTIVE_MAX, REPLAYS_MAX},
@@ -34,7 +34,7 @@ impl ReplayState {
     pub(super) async fn create(
         &mut self,
         me: &ActorRef<ReplayMsg>,
-        author: String,
+        author: Author,
         wanted: NewReplay,
     ) -> Result<ReplayJob, ReplayError> {
         let NewReplay { query, target, rate_per_s, start } = wanted;
@@ -48,7 +48,7 @@ impl ReplayState {
         let id = self.jobs.last_key_value().map_or(1, |(last, _)| last.0 + 1);
         let job = ReplayJob {
             id: ReplayId(id),
-            author: author.clone(),
+            author: author.name.clone(),
             created_at_ms: self.ports.clock.now_ms(),
             upto: self.upto(&query).await?,
             cursor: first_cursor(&query),
@@ -76,14 +76,14 @@ impl ReplayState {
         }
         self.jobs.insert(job.id, Live::new(job.clone()));
         self.schedule(me, job.id, Instant::now() + HEARD_WITHIN);
-        self.note(author, "replay.created", format!("replay {id}"), ActivityResult::Ok, "");
+        self.note(author, "replay.created", self.about(&job), ActivityResult::Ok, "");
         Ok(job)
     }
 
     pub(super) async fn command(
         &mut self,
         me: &ActorRef<ReplayMsg>,
-        author: String,
+        author: Author,
         id: ReplayId,
         command: ReplayCommand,
     ) -> Result<ReplayJob, ReplayError> {
@@ -119,7 +119,7 @@ impl ReplayState {
             live.wait = WAIT_MIN;
             self.schedule(me, id, Instant::now());
         }
-        self.note(author, action, format!("replay {id}"), ActivityResult::Ok, "");
+        self.note(author, action, self.about(&job), ActivityResult::Ok, "");
         Ok(job)
     }
 

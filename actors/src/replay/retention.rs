@@ -8,7 +8,7 @@ use super::{ReplayMsg, ReplayState};
 use crate::{
     delivery::DeliveryMsg,
     domain::{
-        activity::ActivityResult,
+        activity::{ActivityResult, Author},
         delivery::{DeadLetter, DeliveryStatus},
         ids::{EventId, SubscriptionId},
     },
@@ -69,13 +69,8 @@ impl ReplayState {
         if sweep.expired > 0 {
             let kept_s = self.retention.0.as_secs();
             let detail = format!("{} were kept for {kept_s} s, the setting `retention.dead_letters`", sweep.expired);
-            self.note(
-                "hookmill".to_owned(),
-                "dead_letters.expired",
-                "dead letters".to_owned(),
-                ActivityResult::Ok,
-                detail,
-            );
+            let about = ("dead letters".to_owned(), None);
+            self.note(Author::hookmill(), "dead_letters.expired", about, ActivityResult::Ok, detail);
         }
     }
 

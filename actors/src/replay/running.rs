@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     domain::{
-        activity::ActivityResult,
+        activity::{ActivityResult, Author},
         ids::{ReplayId, SubscriptionId},
         replay::{ReplayItem, ReplayJob, ReplayQuery, ReplayStatus, SAMPLE_MAX},
         standing::Standing,
@@ -237,6 +237,6 @@ impl ReplayState {
             "" => format!("{} sent again, {} skipped", counts.replayed, counts.skipped),
             note => format!("{note}; {} sent again", counts.replayed),
         };
-        self.note("hookmill".to_owned(), action, format!("replay {}", job.id), result, detail);
+        self.note(Author::hookmill(), action, self.about(job), result, detail);
     }
 }

@@ -4,9 +4,9 @@ use super::{Discarded, ReplayError, ReplayState, Scope, look::look, scan};
 use crate::{
     delivery::DeliveryMsg,
     domain::{
-        activity::ActivityResult,
+        activity::{ActivityResult, Author},
         delivery::{DeliveryRecord, DeliveryStatus},
-        ids::{EventId, SubscriptionId},
+        ids::{EventId, IntegrationId, SubscriptionId},
         replay::DeadLetterFilter,
     },
     metrics::add,
@@ -22,7 +22,7 @@ const DISCARD_MAX: usize = 256;
 impl ReplayState {
     pub(super) async fn one(
         &mut self,
-        author: String,
+        author: Author,
         subscription: SubscriptionId,
         event: EventId,
         scope: Scope,
@@ -59,13 +59,13 @@ impl ReplayState {
         add(&self.wires.counters.replayed, 1);
         self.wires.retry.schedule(subscription, now_ms);
         let action = if is_dead { "dead_letter.replayed" } else { "event.replayed" };
-        self.note(author, action, format!("event {event} for subscription {subscription}"), ActivityResult::Ok, "");
+        self.note(author, action, about(subscription, event), ActivityResult::Ok, "");
         Ok(())
     }
 
     pub(super) async fn discard(
         &mut self,
-        author: String,
+        author: Author,
         subscription: SubscriptionId,
         event: EventId,
         reason: String,
@@ -77,14 +77,13 @@ impl ReplayState {
         self.commit(vec![op]).await?;
         add(&self.wires.counters.discarded, 1);
         self.wires.deliveries.hint(subscription, DeliveryMsg::Released { event });
-        let subject = format!("event {event} for subscription {subscription}");
-        self.note(author, "dead_letter.discarded", subject, ActivityResult::Ok, reason);
+        self.note(author, "dead_letter.discarded", about(subscription, event), ActivityResult::Ok, reason);
         Ok(())
     }
 
     pub(super) async fn discard_many(
         &mut self,
-        author: String,
+        author: Author,
         filter: &DeadLetterFilter,
         after: Option<(SubscriptionId, EventId)>,
         reason: &str,
@@ -102,8 +101,10 @@ impl ReplayState {
             for letter in &found.letters {
                 self.wires.deliveries.hint(letter.subscription, DeliveryMsg::Released { event: letter.event });
             }
-            let subject = format!("{discarded} dead letters");
-            self.note(author, "dead_letters.discarded", subject, ActivityResult::Ok, reason);
+            let first = found.letters.first().map(|letter| letter.event.integration());
+            let same = first.filter(|it| found.letters.iter().all(|letter| letter.event.integration() == *it));
+            let about = (format!("{discarded} dead letters"), same);
+            self.note(author, "dead_letters.discarded", about, ActivityResult::Ok, reason);
         }
         Ok(Discarded { discarded, next: found.next })
     }
@@ -158,4 +159,9 @@ impl ReplayState {
             }
         })
     }
+}
+
+/// A delivery, as an activity's subject.
+fn about(subscription: SubscriptionId, event: EventId) -> (String, Option<IntegrationId>) {
+    (format!("event {event} for subscription {subscription}"), Some(event.integration()))
 }

@@ -136,6 +136,10 @@ impl Compiler {
                     endpoint: endpoint.id,
                     integration: integration.id,
                     verifier,
+                    signature_header: settings
+                        .get("header")
+                        .and_then(Value::as_str)
+                        .map(|header| header.to_ascii_lowercase().into()),
                     body_bytes_max: endpoint.body_bytes_max,
                     backlog: snapshot.backlogs.get(&integration.id).cloned().unwrap_or_default(),
                     allowance: allowance(endpoint, before),

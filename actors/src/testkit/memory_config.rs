@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        activity::{Activity, RecordedActivity},
+        activity::{Activity, ActivityBounds, ActivityFilter, ActivityPage, RecordedActivity},
         config::{Change, Configuration, ResourceKey},
         ids::IntegrationId,
         version::{NewVersion, Parts, Version},
@@ -87,15 +87,38 @@ impl ConfigStore for MemoryConfig {
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError> {
         let mut kept = self.kept();
         for activity in activities {
-            let number = kept.activities.len() as u64 + 1;
+            let number = kept.activities.last().map_or(0, |entry| entry.number) + 1;
             kept.activities.push(RecordedActivity { number, activity });
         }
         Ok(())
     }
 
-    async fn activities(&self, before: Option<u64>, limit: usize) -> Result<Vec<RecordedActivity>, ConfigStoreError> {
-        let kept = self.kept();
-        let below = kept.activities.iter().rev().filter(|entry| before.is_none_or(|before| entry.number < before));
-        Ok(below.take(limit).cloned().collect())
+    async fn activities(
+        &self,
+        filter: &ActivityFilter,
+        bounds: ActivityBounds,
+    ) -> Result<ActivityPage, ConfigStoreError> {
+        let mut passing: Vec<_> =
+            self.kept().activities.iter().filter(|it| filter.passes(&it.activity)).cloned().collect();
+        passing.retain(|entry| entry.place() < bounds.before);
+        passing.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.place()));
+        let more = passing.len() > bounds.found_max;
+        passing.truncate(bounds.found_max);
+        let next = passing.last().filter(|_| more).map(RecordedActivity::place);
+        Ok(ActivityPage { entries: passing, next })
+    }
+
+    async fn forget_activities(&self, before_ms: u64) -> Result<u64, ConfigStoreError> {
+        let mut kept = self.kept();
+        let (before, last) = (kept.activities.len(), kept.activities.last().map(|entry| entry.number));
+        kept.activities.retain(|entry| entry.activity.at_ms >= before_ms || Some(entry.number) == last);
+        Ok((before - kept.activities.len()) as u64)
+    }
+}
+
+impl MemoryConfig {
+    /// The newest activities, newest first.
+    pub fn newest_activities(&self, limit: usize) -> Vec<RecordedActivity> {
+        self.kept().activities.iter().rev().take(limit).cloned().collect()
     }
 }

@@ -20,7 +20,8 @@ use crate::{
     ports::{
         event_log::LogError,
         state_store::{
-            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts, StateOp,
+            StateStore,
         },
     },
 };
@@ -204,6 +205,24 @@ impl StateStore for MemoryState {
 
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
         Ok(self.maps().notes.get(&event).cloned())
+    }
+
+    async fn noted(
+        &self,
+        filter: &NoteFilter,
+        (first, before): (EventId, EventId),
+        limit: usize,
+    ) -> Result<(Vec<EventId>, Option<EventId>), LogError> {
+        if first >= before {
+            return Ok((Vec::new(), None));
+        }
+        let maps = self.maps();
+        let passing = maps.notes.range(first..before).rev().filter(|(_, note)| filter.passes(note));
+        let mut ids: Vec<EventId> = passing.map(|(event, _)| *event).take(limit.saturating_add(1)).collect();
+        let more = ids.len() > limit;
+        ids.truncate(limit);
+        let next = ids.last().copied().filter(|_| more);
+        Ok((ids, next))
     }
 
     async fn dead_letters(

@@ -10,7 +10,6 @@ use hookmill_actors::{
         replay::DeadLetterFilter,
     },
     ports::{
-        config_store::ConfigStore,
         event_log::EventLog,
         state_store::{DeliveryState, StateStore},
     },
@@ -54,7 +53,7 @@ async fn a_discarded_letter_keeps_its_reason_and_lets_its_lane_go_on() {
     assert_eq!(world.state.dead_letter(subscription, bad).await, Ok(None));
     let again = world.handle().discard("operator", subscription, bad, "again").await;
     assert_eq!(again, Err(ReplayError::NotFound { event: bad, subscription }));
-    let entries = world.config.activities(None, 10).await.unwrap();
+    let entries = world.config.newest_activities(10);
     let noted = entries.iter().find(|entry| entry.activity.action == "dead_letter.discarded").expect("it is noted");
     assert_eq!((noted.activity.actor.as_str(), noted.activity.detail.as_str()), ("operator", "a test order"));
 }
@@ -110,7 +109,7 @@ async fn letters_leave_after_their_retention_with_one_activity_and_not_by_a_jump
         assert_eq!(it.world.status(it.subscription, *event).await, DeliveryStatus::Dead);
     }
     assert_eq!(it.world.handle().counters().totals().dead_letters_expired, 600);
-    let entries = it.world.config.activities(None, 100).await.unwrap();
+    let entries = it.world.config.newest_activities(100);
     let noted: Vec<_> = entries.iter().filter(|entry| entry.activity.action == "dead_letters.expired").collect();
     assert_eq!(noted.len(), 1);
     assert!(noted[0].activity.detail.starts_with("600 "), "{}", noted[0].activity.detail);

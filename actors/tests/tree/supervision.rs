@@ -9,7 +9,7 @@ use hookmill_actors::{
         delivery::DeliveryStatus,
         ids::IntegrationId,
     },
-    ports::{config_store::ConfigStore, transport::Verdict},
+    ports::transport::Verdict,
     testkit::scripted_transport::{ScriptedTransports, Step},
     tree::RestartError,
 };
@@ -57,7 +57,7 @@ async fn every_change_is_in_the_audit_log_and_a_healthy_tree_is_ready() {
     world.subscription(integration, RetryPolicy::default()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     let actions: Vec<String> =
-        world.config.activities(None, 10).await.unwrap().into_iter().map(|entry| entry.activity.action).collect();
+        world.config.newest_activities(10).into_iter().map(|entry| entry.activity.action).collect();
     assert_eq!(
         actions,
         ["subscription.created", "destination.created", "webhook_endpoint.created", "integration.created"]
@@ -83,7 +83,7 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
     assert_eq!((totals.integrations_failed, totals.restarts), (1, 6), "five restarts within the window, then no more");
 
     let actions: Vec<String> =
-        world.config.activities(None, 3).await.unwrap().into_iter().map(|entry| entry.activity.action).collect();
+        world.config.newest_activities(3).into_iter().map(|entry| entry.activity.action).collect();
     assert!(actions.contains(&"integration.failed".to_owned()), "{actions:?}");
 
     world.log.break_reads(None);
@@ -131,7 +131,7 @@ async fn a_running_integration_is_restarted_without_losing_or_repeating_anything
     assert_eq!(arrived, events, "each once");
     assert_eq!(world.handle().counters().totals().restarts, 1);
     world.handle().restart("operator", integration).await.expect("the first one has ended");
-    let newest = world.config.activities(None, 1).await.unwrap().remove(0).activity;
+    let newest = world.config.newest_activities(1).remove(0).activity;
     assert_eq!((newest.action.as_str(), newest.actor.as_str()), ("integration.restarted", "operator"));
 }
 

@@ -16,14 +16,14 @@ use hookmill_actors::{
         shaping::{BreakerPolicy, DestinationLimits},
     },
     flow::BreakerState,
-    ports::{config_store::ConfigStore, transport::Verdict},
+    ports::transport::Verdict,
     testkit::scripted_transport::{ScriptedTransports, Step},
 };
 
 use crate::world::{World, quick_retries};
 
-async fn breaker_news(world: &World) -> Vec<(String, ActivityResult)> {
-    let mut entries = world.config.activities(None, 1_000).await.expect("the store answers");
+fn breaker_news(world: &World) -> Vec<(String, ActivityResult)> {
+    let mut entries = world.config.newest_activities(1_000);
     entries.reverse();
     let news = entries.into_iter().filter(|entry| entry.activity.action.starts_with("destination.breaker_"));
     news.map(|entry| (entry.activity.action, entry.activity.result)).collect()
@@ -57,17 +57,17 @@ async fn an_outage_is_seen_in_the_flow_the_counters_and_once_in_the_audit_log() 
     assert!(flow().breaker.consecutive_failures >= 5);
     assert!(flow().breaker.reopens_in_ms.is_some_and(|wait| (1..=5_500).contains(&wait)), "{:?}", flow().breaker);
     let opened = ("destination.breaker_opened".to_owned(), ActivityResult::Failed);
-    assert_eq!(breaker_news(&world).await, std::slice::from_ref(&opened));
+    assert_eq!(breaker_news(&world), std::slice::from_ref(&opened));
 
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert!(world.handle().counters().totals().breaker_opened >= 8, "each failed probe opens it again");
-    assert_eq!(breaker_news(&world).await, std::slice::from_ref(&opened), "it was told of already");
+    assert_eq!(breaker_news(&world), std::slice::from_ref(&opened), "it was told of already");
 
     down.store(false, Ordering::Relaxed);
     world.until(subscription, &events, DeliveryStatus::Delivered).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.handle().counters().totals().breaker_closed, 1);
-    assert_eq!(breaker_news(&world).await, [opened, ("destination.breaker_closed".to_owned(), ActivityResult::Ok)]);
+    assert_eq!(breaker_news(&world), [opened, ("destination.breaker_closed".to_owned(), ActivityResult::Ok)]);
     assert_eq!((flow().breaker.state, flow().concurrency.in_use), (BreakerState::Closed, 0));
 
     assert_eq!(world.handle().destination_flows().len(), 1);

@@ -32,7 +32,7 @@ use super::{
         form::Form,
         json::{Json, OptionalJson},
         problem::{Code, Problem},
-        resource::{Configured, Segments, json as json_reply},
+        resource::{Configured, Segments, Subject, json as json_reply},
         tools::Keys,
     },
     credentials::needed,
@@ -81,7 +81,7 @@ pub(in crate::admin) async fn stored(
     let sample = Sample::read(&mut form);
     let sample = form.finish(|| Some(sample))?;
     let destination = api.find::<Destination>(id)?;
-    run(&api, author, &destination, Destination::key(id).to_string(), sample).await
+    run(&api, author, &destination, api.subject(Destination::key(id)), sample).await
 }
 
 /// `POST /api/v1/destinations/test`: the same for a `destination` that is not stored.
@@ -107,14 +107,14 @@ pub(in crate::admin) async fn unsaved(
         problem
     })?;
     let (destination, _) = draft.into_destination(DestinationId(0), &api.tools);
-    run(&api, author, &destination, "a destination that is not stored".to_owned(), sample).await
+    run(&api, author, &destination, "a destination that is not stored".to_owned().into(), sample).await
 }
 
 async fn run(
     api: &Api,
     author: String,
     destination: &Destination,
-    subject: String,
+    subject: Subject,
     sample: Sample,
 ) -> Result<Response, Problem> {
     let busy = || Problem::new(Code::Busy, format!("{TESTS_MAX} destination tests are under way; try again shortly"));

@@ -1,10 +1,6 @@
-//! Which events stand at a wanted status. No index says so: each event is looked at, newest first, as far as one request
-//! may go; the next one goes on from there.
+//! What became of events, looked up for one after the other. No index says which stand at a wanted status.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    time::Duration,
-};
+use std::collections::{HashMap, hash_map::Entry};
 
 use hookmill_actors::{
     domain::{
@@ -13,13 +9,9 @@ use hookmill_actors::{
         ids::{EventId, IntegrationId},
         standing::Processing,
     },
-    ports::{
-        event_log::{EventLog, LogError},
-        state_store::StateStore,
-    },
+    ports::{event_log::LogError, state_store::StateStore},
     replay::look_at,
 };
-use tokio::time::Instant;
 
 /// What an event's status is called.
 pub(super) const STATUSES: [(&str, Processing); 4] = [
@@ -29,74 +21,9 @@ pub(super) const STATUSES: [(&str, Processing); 4] = [
     ("failure", Processing::Failure),
 ];
 
-/// Ids read from the log at once.
-const IDS_AT_ONCE: usize = 256;
-
-/// How far one request looks, at most.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    /// Events that are found.
-    pub(super) found: usize,
-    /// Events that are looked at, whether they pass or not.
-    pub(super) looked_at: usize,
-    /// After this no further event is looked at: one of many subscriptions, or of a busy hour, costs more than others.
-    pub(super) time: Duration,
-}
-
-impl Bounds {
-    pub(super) fn of_page(found: usize) -> Self {
-        Self { found, looked_at: 4_096, time: Duration::from_secs(1) }
-    }
-}
-
-/// What was found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Newest first.
-    pub(super) events: Vec<(EventId, Processing)>,
-    /// The last event looked at, where the next request goes on; `None` when nothing lies beyond.
-    pub(super) next: Option<EventId>,
-}
-
-/// The newest events before `before` whose status is one of `wanted`; at least one event is looked at.
-pub(super) async fn find(
-    (log, state): (&dyn EventLog, &dyn StateStore),
-    configuration: &Configuration,
-    integration: Option<IntegrationId>,
-    wanted: &[Processing],
-    mut before: EventId,
-    bounds: Bounds,
-) -> Result<Found, LogError> {
-    let began = Instant::now();
-    let mut lookup = Lookup::new(state, configuration);
-    let mut events = Vec::new();
-    let mut left = bounds.looked_at;
-    loop {
-        let asked = IDS_AT_ONCE.min(left);
-        let ids = log.latest(integration, before, asked).await?;
-        let is_last = ids.len() < asked;
-        for id in ids {
-            before = id;
-            let status = lookup.status(id).await?;
-            if wanted.contains(&status) {
-                events.push((id, status));
-            }
-            if events.len() == bounds.found || began.elapsed() >= bounds.time {
-                return Ok(Found { events, next: Some(before) });
-            }
-            // The store answers at once, so nobody else would have a turn.
-            tokio::task::yield_now().await;
-        }
-        left -= asked;
-        if is_last || left == 0 {
-            return Ok(Found { events, next: (!is_last).then_some(before) });
-        }
-    }
-}
-
 /// Looks up one event after the other. Positions are read once, and before any outcome: what they say is settled has
 /// its outcome stored.
-struct Lookup<'a> {
+pub(super) struct Lookup<'a> {
     state: &'a dyn StateStore,
     configuration: &'a Configuration,
     known: HashMap<IntegrationId, Known<'a>>,
@@ -108,12 +35,12 @@ struct Known<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    fn new(state: &'a dyn StateStore, configuration: &'a Configuration) -> Self {
+    pub(super) fn new(state: &'a dyn StateStore, configuration: &'a Configuration) -> Self {
         Self { state, configuration, known: HashMap::new() }
     }
 
     /// The status that the event's own page tells.
-    async fn status(&mut self, event: EventId) -> Result<Processing, LogError> {
+    pub(super) async fn status(&mut self, event: EventId) -> Result<Processing, LogError> {
         let known = match self.known.entry(event.integration()) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
@@ -154,7 +81,7 @@ async fn known<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use axum::body::Bytes;
     use hookmill_actors::{
@@ -164,7 +91,10 @@ mod tests {
             headers::HeaderBlock,
             ids::{EndpointId, SubscriptionId},
         },
-        ports::state_store::{Mark, Note, StateOp},
+        ports::{
+            event_log::EventLog,
+            state_store::{Mark, Note, NoteFilter, StateOp},
+        },
         router::CommitBoard,
         testkit::{memory_log::MemoryLog, memory_state::MemoryState},
     };
@@ -173,6 +103,7 @@ mod tests {
     use super::{
         super::{
             super::{subscriptions::tests::subscription, testing::FixedClock},
+            scan::{self, Bounds, Criteria},
             story,
         },
         *,
@@ -204,7 +135,29 @@ mod tests {
     }
 
     fn whole(found: usize) -> Bounds {
-        Bounds { found, looked_at: 10_000, time: Duration::from_secs(3_600) }
+        Bounds { found, looked_at: 10_000, bytes: usize::MAX, time: Duration::from_secs(3_600) }
+    }
+
+    /// What was found, and where the next request goes on.
+    type Found = (Vec<(EventId, Processing)>, Option<EventId>);
+
+    async fn find(
+        ports: (&dyn EventLog, &dyn StateStore),
+        configuration: &Configuration,
+        integration: Option<IntegrationId>,
+        wanted: &[Processing],
+        before: EventId,
+        bounds: Bounds,
+    ) -> Result<Found, LogError> {
+        let criteria = Criteria {
+            noted: NoteFilter { integration, ..NoteFilter::default() },
+            statuses: Some(wanted.to_vec()),
+            ..Criteria::default()
+        };
+        let found = scan::find(ports, configuration, &criteria, before, bounds).await?;
+        assert!(found.scanned.events <= bounds.looked_at);
+        let with_status = |(id, status): (EventId, Option<Processing>)| (id, status.expect("it was asked for"));
+        Ok((found.events.into_iter().map(with_status).collect(), found.next))
     }
 
     /// Subscriptions 1 and 2 are of the shop, the second from event `start` on; nobody subscribes to integration 2.
@@ -274,9 +227,9 @@ mod tests {
                 loop {
                     let bounds = Bounds { looked_at, ..whole(found_most) };
                     let page = find((&log, &state), &configuration, integration, &wanted, before, bounds).await.unwrap();
-                    prop_assert!(page.events.len() <= found_most);
-                    found.extend(page.events);
-                    let Some(next) = page.next else { break };
+                    prop_assert!(page.0.len() <= found_most);
+                    found.extend(page.0);
+                    let Some(next) = page.1 else { break };
                     prop_assert!(next < before, "a page goes on");
                     before = next;
                 }
@@ -294,6 +247,6 @@ mod tests {
         let bounds = Bounds { time: Duration::ZERO, ..whole(10) };
         let ports: (&dyn EventLog, &dyn StateStore) = (&log, &state);
         let found = find(ports, &configuration, None, &[Processing::Failure], EventId::MAX, bounds).await;
-        assert_eq!(found, Ok(Found { events: Vec::new(), next: Some(ids[9]) }), "one is looked at all the same");
+        assert_eq!(found, Ok((Vec::new(), Some(ids[9]))), "one is looked at all the same");
     }
 }

@@ -52,9 +52,9 @@ fn request(method: &str, path: &str, author: &str, key: &str, body: &str) -> Req
     let request = axum::http::Request::builder().method(method).uri(path).header(KEY, key);
     let mut request = request.body(Body::from(body.to_owned())).expect("it is well formed");
     let identity = Identity {
-        id: None,
+        id: Some(TokenId(crc32fast::hash(author.as_bytes()))),
         name: author.to_owned(),
-        role: Role::Manager,
+        role: Role::Admin,
         scopes: Scopes::default(),
         expires_at_ms: None,
     };

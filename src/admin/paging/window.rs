@@ -64,7 +64,7 @@ impl Params {
     /// A parameter with two names; given both, they must be equal.
     pub(in crate::admin) fn flag(&mut self, names: [&'static str; 2]) -> Result<Option<bool>, Problem> {
         let [first, second] = names;
-        match (self.parsed(first, "`true` or `false`")?, self.parsed(second, "`true` or `false`")?) {
+        match (self.boolean(first)?, self.boolean(second)?) {
             (Some(one), Some(other)) if one != other => {
                 Err(refused(first, &format!("and `{second}` are two spellings of one filter and differ")))
             }

@@ -69,7 +69,7 @@ fn all<R: Compared>(these: &[R], others: &[R], tools: &Tools) -> Result<Map<Stri
 }
 
 fn shown<R: Compared>(this: &R, other: Option<&R>, tools: &Tools) -> Result<Value, Problem> {
-    let view = serde_json::to_value(this.view(tools)).map_err(|error| Problem::internal(&error))?;
+    let view = serde_json::to_value(this.past_view(tools)).map_err(|error| Problem::internal(&error))?;
     let Value::Object(mut members) = view else { return Ok(view) };
     members.retain(|name, _| !NOT_COMPARED.contains(&name.as_str()));
     this.mark(other, &mut members, tools);

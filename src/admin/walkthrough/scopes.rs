@@ -2,7 +2,8 @@
 
 use axum::http::{StatusCode, header};
 use hookmill_actors::domain::{
-    ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
+    headers::HeaderBlock,
+    ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
     replay::{DeadLetterFilter, EventFilter, ReplayCounts, ReplayCursor, ReplayJob, ReplayQuery, ReplayStatus},
 };
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::{
     super::{access::Subjects, routes},
     Answer, Running, event_id, running_with,
 };
+use crate::ingress::{RefusedRequest, RefusedRequests};
 
 /// Of integration 2.
 fn other_event() -> EventId {
@@ -339,4 +341,98 @@ async fn what_tells_of_everything_needs_a_token_for_everything() {
     assert_eq!((refused.status, &refused.body["code"]), (StatusCode::FORBIDDEN, &json!("out_of_scope")));
     let own = run.send_as(Some(&token), "GET", "/api/v1/tokens/self", Value::Null).await;
     assert_eq!(own.body["scopes"], json!(["integration:1"]));
+}
+
+fn refuse(run: &Running, number: u32) {
+    run.refused.offer(&RefusedRequest {
+        integration: IntegrationId(number),
+        endpoint: EndpointId(number),
+        at_ms: 1_767_225_600_000,
+        cause: "invalid_signature",
+        reason: "no active secret gives this signature",
+        peer: [192, 0, 2, 1].into(),
+        method: "POST",
+        target: "/webhooks/receive/x",
+        headers: &HeaderBlock::from_lines([("x-signature", b"none".as_slice())]),
+        body: b"{}",
+        body_whole: true,
+    });
+}
+
+#[tokio::test]
+async fn what_was_refused_and_what_was_done_is_told_of_ones_own_part() {
+    let run = two_of_everything().await;
+    let (_, token) = run.token("shop", "manager", &["integration:1"]).await;
+    let send = async |method: &str, path: &str, body: Value| {
+        run.send_as(Some(&token), method, &format!("/api/v1/{path}"), body).await
+    };
+    refuse(&run, 1);
+    refuse(&run, 2);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let all = loop {
+        let all = run.get("/api/v1/rejections").await.body["items"].as_array().expect("a list").clone();
+        let noted = owners_noted(&run.get("/api/v1/activities?limit=1000").await);
+        if all.len() == 2 && [Some(1), Some(2), None].iter().all(|owner| noted.contains(owner)) {
+            break all;
+        }
+        assert!(std::time::Instant::now() < deadline, "{all:?} {noted:?}");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(owners(&send("GET", "rejections", Value::Null).await, "/integration_id"), [1]);
+    assert_eq!(owners_noted(&send("GET", "activities?limit=1000", Value::Null).await), [Some(1)]);
+    assert_eq!(owners_noted(&send("GET", "activities?integration_id=2", Value::Null).await), []);
+    let export = send("GET", "activities/export", Value::Null).await.text;
+    assert!(!export.is_empty() && export.lines().all(|line| line.contains(r#""integration_id":1,"#)), "{export}");
+    for rejection in all {
+        let own = rejection["integration_id"] == 1;
+        let path = format!("rejections/{}", rejection["id"].as_str().expect("an id"));
+        let read = send("GET", &path, Value::Null).await.status;
+        assert_eq!(read == StatusCode::OK, own, "{path}");
+        for (method, below) in [("GET", "explain"), ("POST", "accept")] {
+            let answer = send(method, &format!("{path}/{below}"), Value::Null).await;
+            assert_eq!(answer.status == StatusCode::NOT_FOUND, !own, "{path}/{below}: {}", answer.text);
+        }
+    }
+    let many = send("POST", "rejections/accept", json!({"integration_id": 2, "unverified": true})).await;
+    assert_eq!((&many.body["accepted"], &many.body["left"]), (&json!([]), &json!([])), "{}", many.text);
+}
+
+/// Whose the activities are, each owner once; `None`: nobody's.
+fn owners_noted(answer: &Answer) -> Vec<Option<u64>> {
+    let items = answer.body["items"].as_array().expect("a list");
+    let mut owners: Vec<_> = items.iter().map(|item| item["integration_id"].as_u64()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners
+}
+
+#[tokio::test]
+async fn a_filter_does_not_look_at_what_is_not_seen() {
+    let run = two_of_everything().await;
+    let (_, token) = run.token("shop", "viewer", &["integration:1"]).await;
+    // A member that no body has: each event that is looked at is told as a fault.
+    let path = "/api/v1/events?where=body.nothing%20%3D%3D%201";
+    let all = run.get(path).await.body["scanned"].clone();
+    let seen = run.send_as(Some(&token), "GET", path, Value::Null).await.body["scanned"].clone();
+    assert_eq!((&all["events"], &seen["events"]), (&json!(5), &json!(4)));
+    assert!(seen["faults"].as_u64() < all["faults"].as_u64(), "{seen} of {all}");
+}
+
+#[tokio::test]
+async fn a_version_that_lies_outside_is_not_brought_back() {
+    let run = two_of_everything().await;
+    let (_, token) = run.token("lab", "manager", &["environment:staging"]).await;
+    for environment in ["production", "staging"] {
+        let moved = run.put("/api/v1/integrations/2", json!({"environment": environment})).await;
+        assert_eq!(moved.status, StatusCode::OK, "{}", moved.text);
+    }
+    let listed = run.get("/api/v1/integrations/2/versions").await.body;
+    let numbers: Vec<u64> =
+        listed["items"].as_array().expect("a list").iter().filter_map(|item| item["version"].as_u64()).collect();
+    for (number, status) in [(numbers[1], StatusCode::FORBIDDEN), (numbers[2], StatusCode::OK)] {
+        let path = format!("/api/v1/integrations/2/versions/{number}/rollback");
+        let answer = run.send_as(Some(&token), "POST", &path, json!({})).await;
+        assert_eq!(answer.status, status, "{number}: {}", answer.text);
+    }
+    assert_eq!(run.get("/api/v1/integrations/2").await.body["environment"], "staging");
 }

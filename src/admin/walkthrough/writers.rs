@@ -103,7 +103,7 @@ async fn every_accepted_change_is_one_whole_version() {
     let root = tempfile::tempdir().expect("a directory");
     let db = StateDb::open(&root.path().join("state"), 16 << 20).expect("it opens");
     let store = SledConfig::open(db).expect("it is whole");
-    check(over(Arc::new(store)).await.0, &deeds).await;
+    check(over(Arc::new(store), &[], Vec::new()).await.app, &deeds).await;
 }
 
 async fn check(app: Router, deeds: &[Deed]) {

@@ -56,7 +56,7 @@ pub(in super::super) async fn rotate_secret(
             rotation.applied_to(current, provider, now_ms, &api.tools)
         })
         .await?;
-    let subject = Endpoint::key(id).to_string();
+    let subject = api.subject(Endpoint::key(id));
     api.note(author, "webhook_endpoint.secret_rotated", subject, ActivityResult::Ok, String::new()).await;
     let rotated = Rotated {
         secret: shown_once(made_secret.as_ref())?,

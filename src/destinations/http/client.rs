@@ -60,10 +60,10 @@ pub(super) const PROXY_CREDENTIALS: (&str, &str) = ("proxy_username", "proxy_pas
 const CERTIFICATE: &str = "client_certificate";
 const KEY: &str = "client_key";
 
-pub(super) type HttpClient = Client<Bounded<HttpsConnector<Route>>, Full<Bytes>>;
+pub(in crate::destinations) type HttpClient = Client<Bounded<HttpsConnector<Route>>, Full<Bytes>>;
 
 /// A client whose connections take that way.
-pub(super) fn client(route: Route, tls: ClientConfig) -> HttpClient {
+pub(in crate::destinations) fn client(route: Route, tls: ClientConfig) -> HttpClient {
     let connector =
         HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(route);
     Client::builder(TokioExecutor::new())
@@ -100,7 +100,7 @@ pub(super) struct Peer {
 
 /// A proxy that stands before a destination.
 #[derive(Clone)]
-pub(super) struct Proxy {
+pub(in crate::destinations) struct Proxy {
     pub(super) uri: Uri,
     /// `proxy-authorization`.
     pub(super) authorization: Option<HeaderValue>,
@@ -195,13 +195,13 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 
 /// The way that connections take: straight, or through a proxy. Either way within the egress rules.
 #[derive(Clone)]
-pub(super) struct Route {
+pub(in crate::destinations) struct Route {
     connector: Connector,
     proxy: Option<Proxy>,
 }
 
 impl Route {
-    pub(super) fn new(connector: Connector, proxy: Option<Proxy>) -> Self {
+    pub(in crate::destinations) fn new(connector: Connector, proxy: Option<Proxy>) -> Self {
         Self { connector, proxy }
     }
 
@@ -244,7 +244,7 @@ impl Service<Uri> for Route {
 }
 
 /// A connection that knows whether requests on it are for a proxy, which wants whole URLs in them (RFC 9112, 3.2.2).
-pub(super) struct Stream {
+pub(in crate::destinations) struct Stream {
     tcp: TokioIo<TcpStream>,
     to_proxy: bool,
 }

@@ -174,7 +174,7 @@ pub(super) fn auth_header(
 }
 
 /// `Basic` credentials (RFC 7617).
-pub(super) fn basic(user: &Secret, password: &Secret) -> Vec<u8> {
+pub(in crate::destinations) fn basic(user: &Secret, password: &Secret) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut pair = zeroize::Zeroizing::new(Vec::with_capacity(user.expose().len() + password.expose().len() + 1));
     pair.extend_from_slice(user.expose());

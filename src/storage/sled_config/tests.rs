@@ -1,7 +1,6 @@
 //! The stored configuration, its history and what lies beside it.
 
 use hookmill_actors::domain::{
-    activity::ActivityResult,
     config::{Destination, DestinationStatus, Meta, Resource},
     ids::DestinationId,
     secret::Sealed,
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::storage::sled_db::CACHE_BYTES;
 
-fn open(root: &TempDir) -> SledConfig {
+pub(super) fn open(root: &TempDir) -> SledConfig {
     SledConfig::open(StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap()).unwrap()
 }
 
@@ -36,17 +35,6 @@ fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
 fn change(version: u64, id: u32, resource: Option<Resource>) -> Change {
     let key = ResourceKey::Destination(DestinationId(id));
     Change { version, at_ms: version, author: "root".to_owned(), comment: None, key, resource }
-}
-
-fn activity(text: &str) -> Activity {
-    Activity {
-        at_ms: 1,
-        actor: "root".to_owned(),
-        action: "destination.create".to_owned(),
-        subject: "destination 1".to_owned(),
-        result: ActivityResult::Ok,
-        detail: text.to_owned(),
-    }
 }
 
 proptest! {
@@ -117,29 +105,12 @@ async fn a_version_is_never_rewritten_and_a_refused_commit_changes_nothing() {
 }
 
 #[tokio::test]
-async fn activities_are_paged_newest_first_and_go_on_after_a_reopening() {
-    let root = tempfile::tempdir().unwrap();
-    let config = open(&root);
-    let long = "d".repeat(10_000);
-    config.record_activity(vec![activity("one"), activity(&long)]).await.unwrap();
-    drop(config);
-    let config = open(&root);
-    config.record_activity(vec![activity("three")]).await.unwrap();
-    let page = config.activities(None, 2).await.unwrap();
-    let shown: Vec<_> = page.iter().map(|it| (it.number, it.activity.detail.as_str())).collect();
-    assert_eq!(shown, [(3, "three"), (2, long.as_str())]);
-    let rest = config.activities(Some(2), 10).await.unwrap();
-    assert_eq!(rest, [RecordedActivity { number: 1, activity: activity("one") }]);
-    assert!(config.activities(Some(1), 10).await.unwrap().is_empty());
-}
-
-#[tokio::test]
 async fn a_database_that_went_back_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let config = open(&root);
     config.commit(vec![change(1, 1, Some(destination(1, "a", 1)))], Vec::new()).await.unwrap();
-    config.record_activity(vec![activity("one"), activity("two")]).await.unwrap();
-    config.0.tree.remove(chunk_key(&activity_key(2), 0)).unwrap();
+    config.record_activity(vec![activities::tests::activity("one"), activities::tests::activity("two")]).await.unwrap();
+    config.0.tree.remove(chunk_key(&activities::key(2), 0)).unwrap();
     drop(config);
     let db = StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap();
     let refusal = SledConfig::open(db.clone()).err().unwrap().to_string();
@@ -208,4 +179,21 @@ async fn versions_are_paged_newest_first_and_parts_stand_until_they_change() {
     let stood = config.as_of([0, 1, 255, 256, u64::MAX].map(|number| (key, number)).to_vec()).await.unwrap();
     let stood: Vec<Option<u64>> = stood.into_iter().map(|change| change.map(|change| change.version)).collect();
     assert_eq!(stood, [None, Some(1), Some(2), Some(256), Some(257)]);
+}
+
+#[test]
+fn named_values_of_one_length_are_listed_and_removed() {
+    let root = TempDir::new().unwrap();
+    let config = open(&root);
+    for name in ["part/2", "part/1", "part/10", "other/", "parts1"] {
+        config.meta_put(name, name.as_bytes()).unwrap();
+    }
+    config.meta_put("part/2", &vec![7; 3 * VALUE_BYTES_MAX]).unwrap();
+    let listed = || config.meta_list("part/", 6).unwrap();
+    let names = |listed: Vec<(String, Vec<u8>)>| listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(listed()[1].1.len(), 3 * VALUE_BYTES_MAX);
+    assert_eq!(names(listed()), ["1", "2"]);
+    config.meta_remove("part/2").unwrap();
+    config.meta_remove("part/9").unwrap();
+    assert_eq!((names(listed()), config.meta_get("part/2").unwrap()), (vec!["1".to_owned()], None));
 }

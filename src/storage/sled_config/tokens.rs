@@ -11,7 +11,7 @@ use crate::tokens::{KnownToken, StoredToken, TokenId, TokenStore};
 impl TokenStore for SledConfig {
     fn load(&self) -> Result<Vec<KnownToken>, ConfigStoreError> {
         let mut tokens = Vec::new();
-        for item in self.0.tree.scan_prefix(b"t").keys() {
+        for item in self.0.tree.scan_prefix(b"k").keys() {
             let chunked = self.0.guard(item)?;
             let (key, 0) = split_chunk(&chunked)? else { continue };
             let json = self.0.read(key)?.unwrap_or_default();
@@ -25,9 +25,9 @@ impl TokenStore for SledConfig {
 
     fn put(&self, token: &StoredToken, forgotten: Option<TokenId>, why: Activity) -> Result<(), ConfigStoreError> {
         let mut batch = sled::Batch::default();
-        self.0.put(&mut batch, &key_of(b't', token.id), &to_json(token)?, &token.id)?;
+        self.0.put(&mut batch, &key_of(b'k', token.id), &to_json(token)?, &token.id)?;
         if let Some(id) = forgotten {
-            self.0.remove(&mut batch, &key_of(b't', id), 0)?;
+            self.0.remove(&mut batch, &key_of(b'k', id), 0)?;
             self.0.remove(&mut batch, &key_of(b'u', id), 0)?;
         }
         self.0.write_with_activities(batch, &[why])

@@ -61,6 +61,7 @@ fn note(n: u64) -> Note {
         mark: mark(n),
         dedup: mark(n).is_none().then(|| dedup_key(n)),
         event: event(n),
+        endpoint: Some(EndpointId(1)),
         event_type: (!n.is_multiple_of(5)).then(|| format!("invoice.paid.{}", n / 3).into()),
         provider_id: (!n.is_multiple_of(7)).then(|| format!("evt_{n:0>40}").into()),
     }

@@ -26,7 +26,8 @@ use crate::{
         config_store::ConfigStore,
         event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
         state_store::{
-            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, Remembered, StateCounts, StateOp, StateStore,
+            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts, StateOp,
+            StateStore,
         },
     },
     testkit::{memory_config::MemoryConfig, memory_state::MemoryState},
@@ -419,6 +420,16 @@ impl StateStore for SimState {
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
         self.luck.read().await?;
         self.state.note(event).await
+    }
+
+    async fn noted(
+        &self,
+        filter: &NoteFilter,
+        span: (EventId, EventId),
+        limit: usize,
+    ) -> Result<(Vec<EventId>, Option<EventId>), LogError> {
+        self.luck.read().await?;
+        self.state.noted(filter, span, limit).await
     }
 
     async fn dead_letters(

@@ -19,7 +19,6 @@ use crate::{
         order::OnFailure,
         replay::ReplayStatus,
     },
-    ports::config_store::ConfigStore,
     ports::state_store::{DeliveryState, Mark, StateStore},
 };
 
@@ -89,7 +88,7 @@ fn half_replayed(world: &World) -> Option<String> {
 
 /// A discard whose reason is not in the activity log.
 fn forgotten_reason(world: &World) -> Option<String> {
-    let log = world.watch.disk.config.activities(None, usize::MAX).now_or_never().and_then(Result::ok)?;
+    let log = world.watch.disk.config.newest_activities(usize::MAX);
     let kept = |reason: &String| log.iter().any(|entry| entry.activity.detail == *reason);
     world.reasons.iter().find(|reason| !kept(reason)).map(|reason| format!("no activity has `{reason}`"))
 }
