@@ -155,7 +155,7 @@ async fn fill(store: &dyn ConfigStore, integrations: u32) {
     let ids: Vec<u32> = (1..=integrations).collect();
     for (version, ids) in (1..).zip(ids.chunks(100)) {
         let change = |mut resource: Resource| {
-            let meta = Meta { version, created_at_ms: 1, updated_at_ms: 1 };
+            let meta = Meta { version, created_at_ms: 1, updated_at_ms: 1, applied: false };
             match &mut resource {
                 Resource::Integration(it) => it.meta = meta,
                 Resource::Endpoint(it) => it.meta = meta,

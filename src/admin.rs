@@ -7,6 +7,7 @@
 
 mod access;
 mod activities;
+mod apply;
 mod auth;
 mod comment;
 mod connection_tests;
@@ -375,6 +376,8 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ("/api/v1/replays", get(Viewer, replays::list).post(Manager, replays::create).scoped()),
         ("/api/v1/replays/{id}", get(Viewer, replays::one)),
         ("/api/v1/replays/{id}/{command}", post(Manager, replays::command)),
+        ("/api/v1/apply", post(Manager, apply::apply)),
+        ("/api/v1/export", get(Viewer, apply::export)),
         ("/api/v1/metrics", get(Viewer, metrics::report)),
         ("/api/v1/activities", get(Viewer, activities::list).scoped()),
         ("/api/v1/activities/export", get(Viewer, activities::export).scoped()),

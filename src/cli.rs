@@ -1,13 +1,23 @@
 //! The command line: what is typed in, the exit code and the words for people out. The work is done elsewhere.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage or settings. Results go to standard output, everything else to
-//! standard error. No secret is ever an argument, because every user of a machine can read arguments.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or settings, and of the commands over the admin API 3 not found, 4
+//! denied, 5 conflict, 6 unreachable or busy. Results go to standard output, everything else to standard error. No
+//! secret is ever an argument, because every user of a machine can read arguments.
 
+mod apply;
+mod client;
 mod config;
+mod context;
 mod demo;
+mod document;
+mod export;
 mod jq_worker;
+mod listen;
+mod manual;
+mod resources;
 pub mod send;
 mod serve;
+mod show;
 pub mod verify;
 
 use std::{
@@ -19,13 +29,25 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 pub use self::serve::ServeOptions;
 use self::{
-    config::ConfigArgs, demo::DemoArgs, jq_worker::JqWorkerArgs, send::SendArgs, serve::ServeArgs, verify::VerifyArgs,
+    apply::ApplyArgs,
+    client::{ApiError, EXIT_NOT_FOUND},
+    config::ConfigArgs,
+    context::ContextArgs,
+    demo::DemoArgs,
+    export::ExportArgs,
+    jq_worker::JqWorkerArgs,
+    listen::ListenArgs,
+    manual::{CompletionsArgs, ManArgs},
+    resources::NotThere,
+    send::SendArgs,
+    serve::ServeArgs,
+    verify::VerifyArgs,
 };
 use crate::{
     secrets::KeyRingError,
@@ -54,11 +76,16 @@ Examples:
   hookmill demo                         watch signed webhooks arrive, fail and be retried
   hookmill config default               print every setting with its explanation
   hookmill config check --print         check the settings and show where each comes from
+  hookmill context add prod --url https://hooks.example.com:8081 --token-file token.txt
+  hookmill events list --status failure  what did not get through
 
 Environment:
   HOOKMILL_SECTION__NAME  any setting: HOOKMILL_INGRESS__ADDRESS is `address` of `[ingress]`
   HOOKMILL_ADMIN_TOKEN    presets the admin token; without it the first start makes one
   HOOKMILL_KEY_FILE       the key ring's file; without it `keys.toml` in the data folder
+  HOOKMILL_URL            the server that commands over the admin API talk to, with its token in
+                          HOOKMILL_TOKEN_FILE or HOOKMILL_TOKEN
+  HOOKMILL_CONTEXT        the same by the name of a context
   NO_COLOR                plain output";
 
 #[derive(Debug, Subcommand)]
@@ -73,25 +100,57 @@ enum Command {
     Verify(VerifyArgs),
     /// Check and explain the settings
     Config(ConfigArgs),
+    /// Know servers by name, and say which one is meant
+    Context(ContextArgs),
+    /// Make stand what documents say, all or nothing; show first what that changes
+    Apply(ApplyArgs),
+    /// Write what stands as documents that `apply` reads
+    Export(ExportArgs),
+    /// Tail a server's events and post them, signed, to a service of yours
+    Listen(ListenArgs),
+    /// Print a script that completes commands in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
     /// Run jq programs for a hookmill that started this process
     #[command(hide = true)]
     JqWorker(JqWorkerArgs),
 }
 
+/// All commands: those that are written out, and those that tables make.
+fn command() -> clap::Command {
+    resources::ALL
+        .into_iter()
+        .fold(Cli::command(), |command, resource| command.subcommand(resources::command(resource)))
+}
+
 /// Runs the command that was typed and tells how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command().try_get_matches().and_then(|matches| Ok((typed(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Nothing can be done where the terminal is gone. `--help` and `--version` come here, too.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    run(cli).unwrap_or_else(|error| {
+    let done = match (cli, resources::typed(&matches)) {
+        (_, Some((action, matches))) => {
+            one_thread().and_then(|thread| thread.block_on(resources::run(action, matches)))
+        }
+        (Some(cli), None) => run(cli),
+        (None, None) => Err(UsageError::new("there is no such command")),
+    };
+    done.unwrap_or_else(|error| {
         tell(&error);
         ExitCode::from(exit_code(&error))
     })
+}
+
+/// What was typed, where no table has it.
+fn typed(matches: &clap::ArgMatches) -> Result<Option<Cli>, clap::Error> {
+    if resources::typed(matches).is_some() { Ok(None) } else { Cli::from_arg_matches(matches).map(Some) }
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -101,12 +160,18 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Send(args) => one_thread()?.block_on(send::run(&args, &mut io::stdout().lock())),
         Command::Verify(args) => verify::run(&args, &mut io::stdout().lock()),
         Command::Config(args) => config::run(args),
+        Command::Context(args) => context::run(args),
+        Command::Apply(args) => apply::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Listen(args) => listen::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::JqWorker(args) => Ok(jq_worker::run(&args)),
     }
 }
 
 fn one_thread() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime to send with")
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime for the network")
 }
 
 /// The flags that bear on settings, the same for every command that reads them.
@@ -174,6 +239,24 @@ pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
     }
 }
 
+/// Something beside the result, on standard error.
+fn note(text: impl Display) {
+    // Nothing can be done where standard error is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What was typed or written cannot be meant so.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+impl UsageError {
+    #[expect(clippy::new_ret_no_self, reason = "it is made to be returned as what commands fail with")]
+    fn new(problem: impl Into<String>) -> anyhow::Error {
+        Self(problem.into()).into()
+    }
+}
+
 fn tell(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
     // Nothing can be done where standard error is gone.
@@ -186,21 +269,28 @@ fn tell(error: &anyhow::Error) {
     }
 }
 
-fn next_step(error: &anyhow::Error) -> Option<&'static str> {
-    let settings = || error.chain().find_map(|cause| Some(cause.downcast_ref::<SettingsError>()?.next_step()));
-    let keys = || error.chain().find_map(|cause| Some(cause.downcast_ref::<KeyRingError>()?.next_step()));
-    settings().or_else(keys)
+fn next_step(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        let settings = cause.downcast_ref::<SettingsError>().map(|it| it.next_step().to_owned());
+        let keys = || cause.downcast_ref::<KeyRingError>().map(|it| it.next_step().to_owned());
+        let api = || cause.downcast_ref::<ApiError>().map(ApiError::next_step);
+        settings.or_else(keys).or_else(api)
+    })
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.chain().any(<dyn std::error::Error>::is::<SettingsError>) { EXIT_USAGE } else { EXIT_FAILURE }
+    let code = error.chain().find_map(|cause| {
+        let is_usage = cause.is::<SettingsError>() || cause.is::<UsageError>();
+        let is_not_there = cause.is::<NotThere>();
+        let api = cause.downcast_ref::<ApiError>().map(ApiError::exit_code);
+        is_usage.then_some(EXIT_USAGE).or(is_not_there.then_some(EXIT_NOT_FOUND)).or(api)
+    });
+    code.unwrap_or(EXIT_FAILURE)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
@@ -209,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -235,12 +325,44 @@ mod tests {
 
     #[test]
     fn help_has_examples_everywhere() {
-        fn check(command: &clap::Command) {
-            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(examples.contains("Examples:"), "`{}` has none", command.get_name());
-            command.get_subcommands().filter(|command| command.get_name() != "help").for_each(check);
+        /// The words of an example as a shell would make them.
+        fn words(line: &str) -> Vec<String> {
+            let line = line.split(" | ").next().unwrap().split(" < ").next().unwrap().split(" > ").next().unwrap();
+            let mut words = vec![String::new()];
+            let mut quoted = false;
+            for it in line.chars() {
+                match it {
+                    '\'' => quoted = !quoted,
+                    ' ' if !quoted => words.push(String::new()),
+                    it => words.last_mut().unwrap().push(it),
+                }
+            }
+            words.retain(|word| !word.is_empty());
+            words
         }
-        check(&Cli::command());
+
+        fn check(command: &clap::Command, whole: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "`{path}` does not say what it does");
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "`{path}` has none");
+            let help = help.split("\\\n").map(str::trim_start).collect::<String>();
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("hookmill ")) {
+                // Two spaces begin a remark.
+                let line = line.split("  ").next().unwrap();
+                let typed = [vec!["hookmill".to_owned()], words(line)].concat();
+                let parsed = whole.clone().try_get_matches_from(&typed);
+                let shows_help = |error: &clap::Error| {
+                    matches!(error.kind(), clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion)
+                };
+                let told = parsed.as_ref().err().filter(|error| !shows_help(error));
+                assert!(told.is_none(), "`{path}` has an example that does not parse: {typed:?}: {told:?}");
+            }
+            let below = command.get_subcommands().filter(|it| it.get_name() != "help" && !it.is_hide_set());
+            below.for_each(|command| check(command, whole, &path));
+        }
+        let whole = command();
+        check(&whole, &whole, "");
     }
 
     #[test]
@@ -248,7 +370,7 @@ mod tests {
         let absent = || SettingsError::Absent("f".into());
         let error = Err::<(), _>(absent()).context("cannot start").unwrap_err();
         assert_eq!(exit_code(&error), EXIT_USAGE);
-        assert_eq!(next_step(&error), Some(absent().next_step()));
+        assert_eq!(next_step(&error).as_deref(), Some(absent().next_step()));
         assert_eq!(exit_code(&anyhow::anyhow!("disk on fire")), EXIT_FAILURE);
         let error = anyhow::Error::from(KeyRingError::Missing("k".into()));
         assert!(next_step(&error).is_some_and(|next| next.contains("HOOKMILL_KEY_FILE")));

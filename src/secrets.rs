@@ -4,14 +4,17 @@
 //! secret, and nothing else: events are not sealed.
 
 mod keyring;
-mod private_file;
+pub(crate) mod private_file;
 mod sealing;
 mod token;
 
 pub use self::{
     keyring::{KeyRing, KeyRingError, key_file_path},
     private_file::PrivateFileError,
-    token::{AdminToken, AdminTokenError, AdminTokenOrigin, BadTokenHash, TOKEN_BYTES_MAX, Token, TokenHash},
+    token::{
+        AdminToken, AdminTokenError, AdminTokenOrigin, BadTokenHash, TOKEN_BYTES_MAX, Token, TokenHash,
+        admin_token_file,
+    },
 };
 
 /// Random bytes from the operating system, for keys, nonces, tokens and provider secrets.

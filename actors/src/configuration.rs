@@ -74,6 +74,13 @@ pub enum ConfigMsg {
         /// The changes as made, cascades included.
         reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
     },
+    /// Say whether these changes could be made; nothing is changed.
+    Check {
+        /// The changes.
+        writes: Vec<Write>,
+        /// The changes as they would be made, cascades included.
+        reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
+    },
     /// Make an integration what it was at one of its versions, all or nothing.
     Rollback {
         /// Who wants it, and why.
@@ -192,6 +199,14 @@ impl ConfigHandle {
             .await
             .unwrap_or(Err(ConfigError::Unavailable))
     }
+
+    /// What [`Self::write`] would say; nothing is changed.
+    pub async fn check(&self, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
+        self.slot
+            .call(|reply| ConfigMsg::Check { writes, reply }, WRITE_WAIT_MAX)
+            .await
+            .unwrap_or(Err(ConfigError::Unavailable))
+    }
 }
 
 /// From where the request comes that this task works on.
@@ -245,6 +260,10 @@ impl Actor for ConfigActor {
                 let made = state.write(&me, &origin, writes).await;
                 // The caller may have stopped waiting; the change stands all the same.
                 let _ = reply.send(made);
+            }
+            ConfigMsg::Check { writes, reply } => {
+                let made = rules::changes(&state.current, writes, &Origin::of("hookmill"), state.args.clock.now_ms());
+                let _ = reply.send(made.map(|(changes, _)| changes));
             }
             ConfigMsg::Rollback { origin, rollback, reply } => {
                 let made = state.roll_back(&me, &origin, &rollback).await;

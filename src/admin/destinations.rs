@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 use crate::destinations::{new_signing_secret, validate_signing_secret};
 
 use self::draft::Patch;
-pub(super) use self::{draft::Draft, limits::rate};
+pub(super) use self::{credentials::needed as stored_credentials, draft::Draft, limits::rate};
 use super::{
     Api,
     access::{Author, State},
@@ -46,7 +46,8 @@ const STATUSES: [(&str, DestinationStatus); 2] =
 const SETTINGS_BYTES_MAX: usize = 16 * 1024;
 const SETTINGS_DEPTH_MAX: usize = 8;
 const SECRET_BYTES_MAX: usize = 128;
-const READ_ONLY: [&str; 7] =
+/// Members of replies that a request cannot set.
+pub(super) const READ_ONLY: [&str; 7] =
     ["id", "status_reason", "credentials_problem", "signing_fingerprint", "version", "created_at", "updated_at"];
 
 /// A destination as replies show it.

@@ -64,7 +64,7 @@ pub(super) const DESCRIPTION_CHARS_MAX: usize = 1_000;
 /// Configuration or credentials as JSON.
 const OBJECT_BYTES_MAX: usize = 16 * 1024;
 const OBJECT_DEPTH_MAX: usize = 32;
-const READ_ONLY: [&str; 9] = [
+pub(super) const READ_ONLY: [&str; 9] = [
     "id",
     "version",
     "created_at",
@@ -294,6 +294,23 @@ fn credentials(value: Value) -> Result<Secret, String> {
     serde_json::to_vec(&members).map(Secret::new).map_err(|_| "cannot be kept".to_owned())
 }
 
+/// Refuses another type or provider than the integration has.
+pub(super) fn check_kept(current: &Integration, kind: IntegrationType, provider: &str) -> Result<(), Problem> {
+    if kind != current.kind {
+        return Err(Problem::member("/type", "cannot be changed; create another integration"));
+    }
+    if provider != current.provider {
+        return Err(Problem::member("/provider", "cannot be changed; create another integration"));
+    }
+    Ok(())
+}
+
+/// A state that an operator may set.
+pub(super) fn status_to_set(value: Option<Value>) -> Result<Option<IntegrationStatus>, Problem> {
+    let read = |value| one_of(&STATUSES_TO_SET)(value).map_err(|detail| Problem::member("/status", detail));
+    value.map(read).transpose()
+}
+
 /// An update as asked for.
 struct Patch {
     name: Option<String>,
@@ -328,12 +345,8 @@ impl Patch {
     /// What shall stand. An integration keeps its type and provider: its endpoints' secrets have their form.
     fn applied_to(&self, current: &Integration, tools: &Tools) -> Result<Integration, Problem> {
         let mut next = current.clone();
-        if self.kind.is_some_and(|kind| kind != current.kind) {
-            return Err(Problem::member("/type", "cannot be changed; create another integration"));
-        }
-        if self.provider.as_ref().is_some_and(|provider| *provider != current.provider) {
-            return Err(Problem::member("/provider", "cannot be changed; create another integration"));
-        }
+        let provider = self.provider.as_ref().unwrap_or(&current.provider);
+        check_kept(current, self.kind.unwrap_or(current.kind), provider)?;
         match &self.configuration {
             Change::Keep => {}
             Change::Clear => next.configuration = Map::new(),

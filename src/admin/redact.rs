@@ -101,15 +101,22 @@ pub(super) fn secret_within(settings: &Map<String, Value>) -> Option<String> {
 
 /// Whether a reply was sent back as it was, with what it hides.
 pub(super) fn is_redacted(settings: &Map<String, Value>) -> bool {
-    fn within(value: &Value) -> bool {
+    redacted_within(settings).is_some()
+}
+
+/// Where, at any depth, something hidden was sent back: a JSON pointer.
+pub(super) fn redacted_within(settings: &Map<String, Value>) -> Option<String> {
+    fn within(value: &Value) -> Option<String> {
         match value {
-            Value::String(text) => text == REDACTED,
-            Value::Array(items) => items.iter().any(within),
-            Value::Object(members) => is_redacted(members),
-            _ => false,
+            Value::String(text) => (text == REDACTED).then(String::new),
+            Value::Array(items) => {
+                items.iter().enumerate().find_map(|(index, item)| within(item).map(|inner| format!("/{index}{inner}")))
+            }
+            Value::Object(members) => redacted_within(members),
+            _ => None,
         }
     }
-    settings.values().any(within)
+    settings.iter().find_map(|(name, value)| within(value).map(|inner| format!("/{}{inner}", escaped(name))))
 }
 
 fn escaped(name: &str) -> String {
@@ -156,6 +163,7 @@ mod tests {
         let shown = Value::Object(settings(&given));
         assert_eq!(shown, json!({"url": "https://x", "headers": {"X-Api-Key": "***", "x-token": ["***"]}}));
         assert!(is_redacted(&settings(&given)) && !is_redacted(&given));
+        assert_eq!(redacted_within(&settings(&given)).as_deref(), Some("/headers/X-Api-Key"));
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub struct SubscriptionDefaults {
     pub retry: RetryPolicy,
 }
 
-const READ_ONLY: [&str; 5] = ["id", "start_after", "version", "created_at", "updated_at"];
+/// Members of replies that a request cannot set.
+pub(super) const READ_ONLY: [&str; 5] = ["id", "start_after", "version", "created_at", "updated_at"];
 
 /// A subscription as replies show it.
 #[derive(Debug, Serialize)]

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
 use self::path::{header_name, path};
-pub(super) use self::rotation::rotate_secret;
+pub(super) use self::rotation::{rotate_secret, rotated};
 use super::{
     Api,
     access::{Author, State},
@@ -54,7 +54,8 @@ pub const BODY_BYTES_MAX: u32 = 64 << 20;
 const DEDUP_WINDOW_S_MAX: u64 = 90 * 24 * 3_600;
 const VERIFICATION_BYTES_MAX: usize = 16 * 1024;
 const VERIFICATION_DEPTH_MAX: usize = 8;
-const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
+/// Members of replies that a request cannot set.
+pub(super) const READ_ONLY: [&str; 6] = ["id", "url_path", "secrets", "version", "created_at", "updated_at"];
 
 /// What a list may be narrowed by.
 #[derive(Default, PartialEq)]
@@ -188,6 +189,11 @@ impl Draft {
                 rate_limit: fields.rate_limit.into_option(),
             })
         })
+    }
+
+    /// The secret that was asked for.
+    pub(super) fn given_secret(&self) -> Option<Secret> {
+        self.secret.clone()
     }
 
     /// The endpoint, still without its id, and the secret that was made for it.

@@ -12,15 +12,13 @@ use bytes::Bytes;
 use hookmill_actors::{domain::secret::Secret, ports::provider::Provider};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, StatusCode, Uri, header};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout};
 
-use super::verify::{is_stdin, now_ms, provider, read, read_secret, read_settings};
+use super::{
+    client::http::{self, HttpClient},
+    verify::{is_stdin, now_ms, provider, read, read_secret, read_settings},
+};
 
 const EXIT_USAGE: u8 = 2;
 /// Longer than any provider waits for its own.
@@ -84,7 +82,7 @@ struct Sender {
     secret: Secret,
     url: Uri,
     body: Option<Vec<u8>>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
 }
 
 impl Sender {
@@ -97,12 +95,6 @@ impl Sender {
         if files.into_iter().flatten().filter(|file| is_stdin(file)).count() > 1 {
             bail!("only one of the files can be `-`: standard input is read once");
         }
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .context("TLS cannot be set up")?
-            .https_or_http()
-            .enable_http1()
-            .build();
         let sender = Self {
             provider: provider(&args.provider)?,
             settings: args.settings.as_deref().map(read_settings).transpose()?.unwrap_or_default(),
@@ -112,7 +104,7 @@ impl Sender {
             },
             url: args.url.clone(),
             body: args.body.as_deref().map(|file| read(file, BODY_FILE_BYTES_MAX)).transpose()?,
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: http::client(None)?,
         };
         // Settings and secret are tried before anything is sent.
         sender.request("evt_0", now_ms()).map_err(|error| match &args.secret_file {
@@ -134,7 +126,7 @@ impl Sender {
             .map_err(|error| anyhow::anyhow!("`{}` cannot sign with this: {error}", self.provider.name()))?;
         let mut request = Request::post(self.url.clone())
             .header(header::CONTENT_TYPE, content_type)
-            .header(header::USER_AGENT, concat!("hookmill/", env!("CARGO_PKG_VERSION")));
+            .header(header::USER_AGENT, http::USER_AGENT);
         for (name, value) in &signed.headers {
             request = request.header(name, value);
         }

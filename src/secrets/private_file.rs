@@ -69,7 +69,7 @@ impl PrivateFileError {
 }
 
 /// The file's text, or `None` when there is no such file. The text is wiped when dropped.
-pub(super) fn read(path: &Path, bytes_max: u16) -> Result<Option<Zeroizing<String>>, PrivateFileError> {
+pub(crate) fn read(path: &Path, bytes_max: u16) -> Result<Option<Zeroizing<String>>, PrivateFileError> {
     // Asked before it is opened, because opening a pipe waits for its other end.
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err(PrivateFileError::NotAFile(path.to_owned())),
@@ -105,13 +105,29 @@ fn check_access(path: &Path, mode: u32, owner: u32, us: u32) -> Result<(), Priva
 
 /// Makes the file, and its folder where there is none; fails when the file is there. When this returns, file and
 /// name survive a power cut; when it was interrupted, there is no file, rather than half of one.
-pub(super) fn create(path: &Path, text: &str) -> Result<(), PrivateFileError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+pub(crate) fn create(path: &Path, text: &str) -> Result<(), PrivateFileError> {
+    let file = written(path, text)?;
+    file.persist_noclobber(path).map_err(|error| PrivateFileError::io("make", path)(error.error))?;
+    sync_folder(folder_of(path))
+}
+
+/// Makes the file or puts another text in its place. When this was interrupted, the old text stands.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), PrivateFileError> {
+    let file = written(path, text)?;
+    file.persist(path).map_err(|error| PrivateFileError::io("replace", path)(error.error))?;
+    sync_folder(folder_of(path))
+}
+
+/// Makes a folder that nobody but us may enter, where there is none.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), PrivateFileError> {
     let mut folders = fs::DirBuilder::new();
-    folders.recursive(true).mode(FOLDER_MODE).create(folder).map_err(PrivateFileError::io("make folder", folder))?;
+    folders.recursive(true).mode(FOLDER_MODE).create(folder).map_err(PrivateFileError::io("make folder", folder))
+}
+
+/// A file beside `path`, whole and synced, still without its name.
+fn written(path: &Path, text: &str) -> Result<tempfile::NamedTempFile, PrivateFileError> {
+    let folder = folder_of(path);
+    make_folder(folder)?;
     let mut file = tempfile::Builder::new()
         .prefix(".hookmill-")
         .permissions(Permissions::from_mode(FILE_MODE))
@@ -119,9 +135,19 @@ pub(super) fn create(path: &Path, text: &str) -> Result<(), PrivateFileError> {
         .map_err(PrivateFileError::io("write into folder", folder))?;
     file.write_all(text.as_bytes()).map_err(PrivateFileError::io("write", path))?;
     file.as_file().sync_all().map_err(PrivateFileError::io("sync", path))?;
-    file.persist_noclobber(path).map_err(|error| PrivateFileError::io("make", path)(error.error))?;
-    let folder_handle = File::open(folder).map_err(PrivateFileError::io("open folder", folder))?;
-    folder_handle.sync_all().map_err(PrivateFileError::io("sync folder", folder))
+    Ok(file)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), PrivateFileError> {
+    let handle = File::open(folder).map_err(PrivateFileError::io("open folder", folder))?;
+    handle.sync_all().map_err(PrivateFileError::io("sync folder", folder))
 }
 
 #[cfg(test)]

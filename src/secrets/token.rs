@@ -34,6 +34,11 @@ const FILE_BYTES_MAX: u16 = 514;
 /// In the data folder.
 const ADMIN_TOKEN_FILE: &str = "admin-token";
 
+/// Where the server of that data folder keeps the admin token that it made.
+pub fn admin_token_file(data_dir: &Path) -> PathBuf {
+    data_dir.join(ADMIN_TOKEN_FILE)
+}
+
 /// A token in clear: shown once to whom it is for. Wiped when dropped; nothing prints it by accident.
 pub struct Token(Zeroizing<String>);
 
@@ -200,7 +205,7 @@ impl AdminToken {
             let hash = checked(token.expose(), || "HOOKMILL_ADMIN_TOKEN".to_owned())?;
             return Ok(Self { hash, origin: AdminTokenOrigin::Preset });
         }
-        let path = data_dir.join(ADMIN_TOKEN_FILE);
+        let path = admin_token_file(data_dir);
         if let Some(text) = private_file::read(&path, FILE_BYTES_MAX)? {
             let hash = checked(text.trim().as_bytes(), || format!("`{}`", path.display()))?;
             return Ok(Self { hash, origin: AdminTokenOrigin::File(path) });

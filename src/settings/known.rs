@@ -9,8 +9,15 @@ use super::{ADMIN_TOKEN_VARIABLE, Fault, KEY_FILE_VARIABLE};
 
 /// Begins every environment variable of hookmill.
 pub(super) const PREFIX: &str = "HOOKMILL_";
-/// Variables that are read elsewhere.
-pub(super) const OTHER_VARIABLES: [&str; 2] = [ADMIN_TOKEN_VARIABLE, KEY_FILE_VARIABLE];
+/// Variables that are read elsewhere: at the start, and by the command line's client.
+pub(super) const OTHER_VARIABLES: [&str; 6] = [
+    ADMIN_TOKEN_VARIABLE,
+    KEY_FILE_VARIABLE,
+    "HOOKMILL_CONTEXT",
+    "HOOKMILL_TOKEN",
+    "HOOKMILL_TOKEN_FILE",
+    "HOOKMILL_URL",
+];
 
 /// The settings there are, by dotted key, with their defaults.
 pub(super) struct Known(BTreeMap<String, Value>);

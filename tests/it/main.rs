@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod as_code;
 mod cli;
 mod dedup;
 mod delivery;
@@ -9,6 +10,8 @@ mod destinations;
 mod durability;
 mod evidence;
 mod harness;
+mod listening;
+mod operating;
 mod original;
 mod replaying;
 mod safety;

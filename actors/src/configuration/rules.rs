@@ -56,6 +56,7 @@ fn push(after: &mut Linked, made: &mut Vec<Change>, change: Change) {
 fn checked_meta(linked: &Linked, write: &Write, version: u64, now_ms: u64) -> Result<Meta, ConfigError> {
     let after = linked.configuration();
     let current = after.get(write.key);
+    let applied = write.resource.as_ref().is_some_and(|resource| resource.meta().applied);
     match (write.expected_version, current) {
         (None, None) => {
             let count = match write.key {
@@ -71,10 +72,10 @@ fn checked_meta(linked: &Linked, write: &Write, version: u64, now_ms: u64) -> Re
             // What comes back was made when it was made first.
             let first_ms = write.resource.as_ref().map_or(0, |resource| resource.meta().created_at_ms);
             let created_at_ms = if first_ms == 0 { now_ms } else { first_ms };
-            Ok(Meta { version, created_at_ms, updated_at_ms: now_ms })
+            Ok(Meta { version, created_at_ms, updated_at_ms: now_ms, applied })
         }
         (Some(expected), Some(current)) if current.meta().version == expected => {
-            Ok(Meta { version, created_at_ms: current.meta().created_at_ms, updated_at_ms: now_ms })
+            Ok(Meta { version, created_at_ms: current.meta().created_at_ms, updated_at_ms: now_ms, applied })
         }
         (expected, Some(current)) => Err(ConfigError::Conflict {
             key: write.key,

@@ -24,6 +24,9 @@ pub struct Meta {
     pub created_at_ms: u64,
     /// Milliseconds since 1970.
     pub updated_at_ms: u64,
+    /// Whether it was made from documents, so that documents without it may delete it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub applied: bool,
 }
 
 /// The family of a provider.

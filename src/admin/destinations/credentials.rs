@@ -48,7 +48,7 @@ pub(super) fn stored(destination: &Destination, tools: &Tools) -> Result<Option<
 }
 
 /// The same for a request that needs them.
-pub(super) fn needed(destination: &Destination, tools: &Tools) -> Result<Option<Secret>, Problem> {
+pub(in crate::admin) fn needed(destination: &Destination, tools: &Tools) -> Result<Option<Secret>, Problem> {
     stored(destination, tools).map_err(|error| {
         Problem::member("/credentials", format!("what is stored cannot be read ({error}); give them again"))
     })

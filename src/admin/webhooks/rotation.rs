@@ -2,7 +2,11 @@
 
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
-    domain::{activity::ActivityResult, config::Endpoint, secret::Secret},
+    domain::{
+        activity::ActivityResult,
+        config::{Endpoint, Integration},
+        secret::Secret,
+    },
     ports::provider::Provider,
     snapshot::UNVERIFIED,
 };
@@ -64,6 +68,18 @@ pub(in super::super) async fn rotate_secret(
         version: made.meta.version,
     };
     Ok(reply(StatusCode::OK, &made, &rotated))
+}
+
+/// The endpoint with that secret; the former ones go on for the usual grace.
+pub(in super::super) fn rotated(
+    current: &Endpoint,
+    integration: &Integration,
+    secret: &Secret,
+    now_ms: u64,
+    tools: &Tools,
+) -> Result<Endpoint, Problem> {
+    let rotation = Rotation { secret: Some(secret.clone()), grace_s: GRACE_DEFAULT_S };
+    rotation.applied_to(current, provider_of(integration, tools)?, now_ms, tools)
 }
 
 /// A rotation as asked for.

@@ -28,7 +28,7 @@ fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
         signing_fingerprint: "f".to_owned(),
         credentials: None,
         limits: DestinationLimits::default(),
-        meta: Meta { version: 1, created_at_ms: 2, updated_at_ms: 3 },
+        meta: Meta { version: 1, created_at_ms: 2, updated_at_ms: 3, applied: true },
     })
 }
 
