@@ -169,6 +169,7 @@ async fn fill(store: &dyn ConfigStore, integrations: u32) {
                 comment: None,
                 key: resource.key(),
                 resource: Some(resource),
+                kept: None,
             }
         };
         let changes = ids.iter().flat_map(|id| resources(*id)).map(change).collect();

@@ -12,6 +12,7 @@ mod auth;
 mod comment;
 mod connection_tests;
 mod deadletters;
+mod deleted;
 mod destinations;
 mod events;
 mod fields;
@@ -308,13 +309,13 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     let mut table = vec![
         ("/healthz", open(metrics::alive)),
         ("/readyz", open(metrics::ready)),
-        ("/api/v1/integrations", get(Viewer, list::<Integration>).post(Manager, setup::create).scoped()),
+        ("/api/v1/integrations", get(Viewer, deleted::list::<Integration>).post(Manager, setup::create).scoped()),
         (
             "/api/v1/integrations/{id}",
             get(Viewer, integrations::one)
                 .put(Manager, integrations::update)
                 .patch(Manager, integrations::merge)
-                .delete(Admin, delete::<Integration>),
+                .delete(Admin, deleted::delete::<Integration>),
         ),
         ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration)),
         ("/api/v1/integrations/{id}/restart", post(Manager, restart::restart)),
@@ -324,14 +325,16 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ("/api/v1/integrations/{id}/versions/{number}", get(Viewer, versions::one)),
         ("/api/v1/integrations/{id}/versions/{number}/diff", get(Viewer, versions::difference)),
         ("/api/v1/integrations/{id}/versions/{number}/rollback", post(Manager, versions::roll_back)),
-        ("/api/v1/webhooks", get(Viewer, list::<Endpoint>).post(Manager, webhooks::create).scoped()),
+        ("/api/v1/integrations/{id}/restore", post(Admin, deleted::restore_integration)),
+        ("/api/v1/webhooks", get(Viewer, deleted::list::<Endpoint>).post(Manager, webhooks::create).scoped()),
         (
             "/api/v1/webhooks/{id}",
             get(Viewer, one::<Endpoint>)
                 .put(Manager, webhooks::update)
                 .patch(Manager, webhooks::merge)
-                .delete(Manager, delete::<Endpoint>),
+                .delete(Manager, deleted::delete::<Endpoint>),
         ),
+        ("/api/v1/webhooks/{id}/restore", post(Manager, deleted::restore_endpoint)),
         ("/api/v1/webhooks/{id}/rotate-secret", post(Manager, webhooks::rotate_secret)),
         ("/api/v1/destinations", get(Viewer, list::<Destination>).post(Manager, destinations::create).scoped()),
         (

@@ -260,6 +260,7 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             activities_age_max: settings.retention.activities,
         },
         dead_letters: DeadLetterRetention(settings.retention.dead_letters),
+        deletion_grace: settings.retention.deleted,
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod error;
+mod graves;
 mod linked;
 mod past;
 mod rollback;
@@ -36,8 +37,8 @@ mod rules;
 mod tests;
 mod versions;
 
-use self::linked::Linked;
 pub use self::{error::ConfigError, past::Past};
+use self::{linked::Linked, rules::Deletion};
 
 /// One wanted change.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +91,19 @@ pub enum ConfigMsg {
         /// The changes as made; none where it is so already.
         reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
     },
+    /// Delete an integration or an endpoint for good, whether it is deleted already or not.
+    Purge {
+        /// Who wants it, and why.
+        origin: Origin,
+        /// What.
+        key: ResourceKey,
+        /// The versions that it may stand at; `None`: any.
+        expected: Option<Vec<u64>>,
+        /// The changes as made.
+        reply: RpcReplyPort<Result<Vec<Change>, ConfigError>>,
+    },
+    /// The grace of something deleted may have passed.
+    Expire,
     /// A destination wants no more (410): rest until an operator says otherwise.
     Pause {
         /// Which.
@@ -119,6 +133,7 @@ pub struct ConfigHandle {
     slot: Slot<ConfigMsg>,
     published: Arc<ArcSwap<Snapshot>>,
     last_ids: Arc<[AtomicU32; 4]>,
+    grace_ms: Arc<AtomicU64>,
 }
 
 /// A kind of resource, for [`ConfigHandle::reserve`].
@@ -137,6 +152,7 @@ impl ConfigHandle {
             slot,
             published: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             last_ids: Arc::new([const { AtomicU32::new(0) }; 4]),
+            grace_ms: Arc::default(),
         }
     }
 
@@ -159,6 +175,31 @@ impl ConfigHandle {
             Kind::Destination => ResourceKey::Destination(DestinationId(id)),
             Kind::Subscription => ResourceKey::Subscription(SubscriptionId(id)),
         }
+    }
+
+    /// How long a deleted integration or endpoint may come back, milliseconds; 0: not at all.
+    pub fn deletion_grace_ms(&self) -> u64 {
+        self.grace_ms.load(Ordering::Relaxed)
+    }
+
+    /// Before anything starts.
+    pub(crate) fn set_deletion_grace(&self, grace: Duration) {
+        self.grace_ms.store(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Deletes an integration or an endpoint for good, whether it is deleted already or not; of an integration the history
+    /// goes too.
+    pub async fn purge(
+        &self,
+        origin: Origin,
+        key: ResourceKey,
+        expected: Option<Vec<u64>>,
+    ) -> Result<Vec<Change>, ConfigError> {
+        let origin = here(origin);
+        self.slot
+            .call(|reply| ConfigMsg::Purge { origin, key, expected, reply }, WRITE_WAIT_MAX)
+            .await
+            .unwrap_or(Err(ConfigError::Unavailable))
     }
 
     /// A destination wants no more.
@@ -214,8 +255,8 @@ fn here(origin: Origin) -> Origin {
     Origin { source: activity::source(), ..origin }
 }
 
-/// Longer than any healthy store takes; a caller must not hang on a dead disk.
-const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// As long as a request of the admin API may take: hundreds may write at once, and a caller must not hang on a dead disk.
+const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) struct ConfigActor;
 
@@ -231,6 +272,8 @@ pub(crate) struct ConfigState {
     current: Linked,
     /// When the next `Recompile` comes, milliseconds since 1970.
     timer_ms: Option<u64>,
+    /// Whether an `Expire` is on its way.
+    expiring: bool,
 }
 
 impl Actor for ConfigActor {
@@ -243,7 +286,7 @@ impl Actor for ConfigActor {
         for (last, stored) in args.wires.config.last_ids.iter().zip(configuration.last_ids) {
             last.fetch_max(stored, Ordering::Relaxed);
         }
-        let mut state = ConfigState { args, current: Linked::new(configuration), timer_ms: None };
+        let mut state = ConfigState { args, current: Linked::new(configuration), timer_ms: None, expiring: false };
         state.publish_all(&me);
         state.args.wires.config.slot.set(me);
         Ok(state)
@@ -262,13 +305,19 @@ impl Actor for ConfigActor {
                 let _ = reply.send(made);
             }
             ConfigMsg::Check { writes, reply } => {
-                let made = rules::changes(&state.current, writes, &Origin::of("hookmill"), state.args.clock.now_ms());
+                let (origin, now_ms) = (Origin::of("hookmill"), state.args.clock.now_ms());
+                let made = rules::changes(&state.current, writes, &origin, state.deletion(), now_ms);
                 let _ = reply.send(made.map(|(changes, _)| changes));
             }
             ConfigMsg::Rollback { origin, rollback, reply } => {
                 let made = state.roll_back(&me, &origin, &rollback).await;
                 let _ = reply.send(made);
             }
+            ConfigMsg::Purge { origin, key, expected, reply } => {
+                let made = state.purge(&me, &origin, key, expected.as_deref()).await;
+                let _ = reply.send(made);
+            }
+            ConfigMsg::Expire => state.expire(&me).await,
             ConfigMsg::Pause { destination, version, reason } => state.pause(&me, destination, version, reason).await,
             ConfigMsg::Fail { integration, reason } => state.fail(&me, integration, reason).await,
             ConfigMsg::Recompile { at_ms } => {
@@ -288,26 +337,61 @@ impl ConfigState {
         origin: &Origin,
         writes: Vec<Write>,
     ) -> Result<Vec<Change>, ConfigError> {
+        let deletion = self.deletion();
+        let changes = self.write_with(me, origin, writes, deletion).await?;
+        if deletion == Deletion::Final {
+            self.forget_deleted(&changes).await;
+        }
+        Ok(changes)
+    }
+
+    /// What a deletion is, where nobody says otherwise.
+    fn deletion(&self) -> Deletion {
+        if self.args.wires.config.deletion_grace_ms() > 0 { Deletion::Kept } else { Deletion::Final }
+    }
+
+    async fn write_with(
+        &mut self,
+        me: &ActorRef<ConfigMsg>,
+        origin: &Origin,
+        writes: Vec<Write>,
+        deletion: Deletion,
+    ) -> Result<Vec<Change>, ConfigError> {
         let now_ms = self.args.clock.now_ms();
-        let (changes, next) = rules::changes(&self.current, writes, origin, now_ms)?;
-        let touched = next.touched(&self.current, &changes);
-        let versions = versions::of(&self.current, &next, &changes, &touched.integrations);
-        self.args.store.commit(changes.clone(), versions).await?;
+        let (changes, next) = rules::changes(&self.current, writes, origin, deletion, now_ms)?;
+        self.make(me, origin, &changes, next).await?;
+        Ok(changes)
+    }
+
+    /// Stores changes and puts in force what they made.
+    async fn make(
+        &mut self,
+        me: &ActorRef<ConfigMsg>,
+        origin: &Origin,
+        changes: &[Change],
+        next: Linked,
+    ) -> Result<(), ConfigError> {
+        let touched = next.touched(&self.current, changes);
+        let versions = versions::of(&self.current, &next, changes, &touched.integrations);
+        self.args.store.commit(changes.to_vec(), versions).await?;
         let before = std::mem::replace(&mut self.current, next);
         self.publish(me, touched);
         let version = self.current.configuration().version;
         let mut activities = Vec::with_capacity(changes.len());
-        for change in &changes {
+        for change in changes {
+            let kept = before.configuration().deleted.get(&change.key);
+            let activity = activity(change, kept.is_some(), version);
             let turned = turned(&before, change).map(|turn| {
                 let kind = kind(change.key);
-                Activity { action: format!("{kind}.status_changed"), detail: turn, ..activity(change, version) }
+                Activity { action: format!("{kind}.status_changed"), detail: turn, ..activity.clone() }
             });
             let integration = self.current.owner_of(change.key).or_else(|| before.owner_of(change.key));
-            let noted = std::iter::once(activity(change, version)).chain(turned);
+            let integration = integration.or_else(|| kept.and_then(|kept| kept.integration));
+            let noted = std::iter::once(activity).chain(turned);
             activities.extend(noted.map(|it| Activity { source: origin.source, integration, ..it }));
         }
         self.args.wires.record_all(activities);
-        Ok(changes)
+        Ok(())
     }
 
     async fn roll_back(
@@ -339,7 +423,8 @@ impl ConfigState {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(me, origin, writes).await
+        // What goes stands in the versions that have it, so nothing of it is kept beside them.
+        self.write_with(me, origin, writes, Deletion::Final).await
     }
 
     /// Publishes what was loaded. A predecessor may have stored a change that it did not live to publish.
@@ -373,6 +458,7 @@ impl ConfigState {
             self.timer_ms = Some(at_ms);
         }
         self.args.wires.config.published.store(Arc::new(next));
+        self.await_expiry(me);
         self.args.wires.configuration_changed(touched.integrations);
     }
 
@@ -447,10 +533,12 @@ fn turned(before: &Linked, change: &Change) -> Option<String> {
     (from != to).then(|| format!("from {from} to {to}"))
 }
 
-fn activity(change: &Change, version: u64) -> Activity {
+fn activity(change: &Change, was_deleted: bool, version: u64) -> Activity {
     let kind = kind(change.key);
     let verb = match &change.resource {
+        None if was_deleted => "purged",
         None => "deleted",
+        Some(_) if was_deleted => "restored",
         Some(resource) if resource.meta().created_at_ms == change.at_ms => "created",
         Some(_) => "updated",
     };

@@ -61,6 +61,8 @@ pub struct TreeOptions {
     pub retention: Retention,
     /// How long dead letters are kept.
     pub dead_letters: DeadLetterRetention,
+    /// How long a deleted integration or endpoint may come back.
+    pub deletion_grace: Duration,
 }
 
 /// The tree did not come up.
@@ -79,6 +81,7 @@ impl Tree {
     /// Starts everything on the current runtime. `board` is the one that the log tells of its commits.
     pub async fn start(ports: Ports, options: TreeOptions, board: Arc<CommitBoard>) -> Result<Self, StartError> {
         let wires = Wires::new(board);
+        wires.config.set_deletion_grace(options.deletion_grace);
         let args = RootArgs { ports: ports.clone(), wires: wires.clone(), options };
         let (root, ended) = Actor::spawn(None, RootActor, args).await?;
         Ok(Self { handle: TreeHandle { ports, wires }, root, ended })

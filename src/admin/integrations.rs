@@ -64,7 +64,7 @@ pub(super) const DESCRIPTION_CHARS_MAX: usize = 1_000;
 /// Configuration or credentials as JSON.
 const OBJECT_BYTES_MAX: usize = 16 * 1024;
 const OBJECT_DEPTH_MAX: usize = 32;
-pub(super) const READ_ONLY: [&str; 9] = [
+pub(super) const READ_ONLY: [&str; 10] = [
     "id",
     "version",
     "created_at",
@@ -74,6 +74,7 @@ pub(super) const READ_ONLY: [&str; 9] = [
     "last_connection_test",
     "connection_test",
     "pending_version",
+    "latest_version",
 ];
 
 /// What a list may be narrowed by.

@@ -147,10 +147,23 @@ impl From<ConfigError> for Problem {
             | ConfigError::Shared { .. }
             | ConfigError::IsDeletion { .. }
             | ConfigError::Full { .. }
+            | ConfigError::KeptFull(_)
             | ConfigError::TooMany(_) => Self::new(Code::Conflict, error.to_string()),
             ConfigError::Taken { field, by } => Self {
                 faults: vec![Fault { pointer: format!("/{field}"), detail: format!("is already used by {by}") }],
                 ..Self::new(Code::Conflict, error.to_string())
+            },
+            ConfigError::Reserved { by } => Self {
+                faults: vec![Fault {
+                    pointer: "/path".to_owned(),
+                    detail: format!("is reserved for webhook endpoint {by}, which is deleted and may come back"),
+                }],
+                ..Self::new(
+                    Code::Conflict,
+                    format!(
+                        "{error}; `DELETE /api/v1/webhooks/{by}?purge=true` frees it, `POST .../restore` brings it back"
+                    ),
+                )
             },
             ConfigError::Dangling { field, target } => {
                 Self::member(format!("/{field}"), format!("names {target}, which does not exist"))

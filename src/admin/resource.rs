@@ -12,7 +12,7 @@ use hookmill_actors::{
     configuration::{ConfigError, Kind, Write},
     domain::{
         activity::{Activity, ActivityResult},
-        config::{Configuration, Destination, Endpoint, Integration, Meta, Resource, ResourceKey, Subscription},
+        config::{Configuration, Destination, Endpoint, Integration, Kept, Meta, Resource, ResourceKey, Subscription},
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
 };
@@ -123,7 +123,12 @@ pub(super) trait Managed: Configured {
 }
 
 /// `GET /api/v1/<collection>`
-pub(super) async fn list<R: Managed>(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
+pub(super) async fn list<R: Managed>(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
+    listed::<R>(&api, params)
+}
+
+/// What is configured, as a list.
+pub(super) fn listed<R: Managed>(api: &Api, mut params: Params) -> Result<Response, Problem> {
     let window = params.window(R::COLLECTION)?;
     let filter = R::filter(&mut params)?;
     params.finish()?;
@@ -153,7 +158,7 @@ pub(super) async fn delete<R: Managed>(
     Segments(id): Segments<u32>,
     condition: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    api.write_against::<R>(&author, id, &condition, |_, _| Ok(None)).await?;
+    api.delete::<R>(&author, id, &condition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -166,7 +171,24 @@ impl Api {
         let snapshot = self.tree.config().current();
         let seen = self.sight(&snapshot.configuration).key(R::key(id));
         let found = R::find(&snapshot.configuration, id).filter(|_| seen).cloned();
-        found.ok_or_else(|| Problem::not_found(R::key(id)))
+        found.ok_or_else(|| self.missing(R::key(id)))
+    }
+
+    /// Says that a resource is not there, and where it is deleted, how it comes back.
+    pub(super) fn missing(&self, key: ResourceKey) -> Problem {
+        let config = self.tree.config();
+        let kept = config.current().configuration.deleted.get(&key).cloned();
+        let Some(kept) = kept.filter(|kept| self.sees_deleted(key, kept)) else { return Problem::not_found(key) };
+        let until = time(kept.at_ms.saturating_add(config.deletion_grace_ms()));
+        Problem::new(Code::NotFound, format!("{key} is deleted; `POST .../restore` brings it back until {until}"))
+    }
+
+    /// Whether it sees what is left of something deleted: as it sees what is left of its integration.
+    pub(super) fn sees_deleted(&self, key: ResourceKey, kept: &Kept) -> bool {
+        match key {
+            ResourceKey::Integration(id) => self.sees(id),
+            _ => kept.integration.is_some_and(|id| self.sees(id)),
+        }
     }
 
     /// A number that no resource of that kind ever had.
@@ -199,6 +221,11 @@ impl Api {
             .ok_or_else(|| Problem::internal(&"an updated resource is not there"))
     }
 
+    /// Deletes a resource.
+    pub(super) async fn delete<R: Managed>(&self, author: &str, id: u32, condition: &IfMatch) -> Result<(), Problem> {
+        self.write_against::<R>(author, id, condition, |_, _| Ok(None)).await.map(drop)
+    }
+
     async fn write_against<R: Managed>(
         &self,
         author: &str,
@@ -210,7 +237,7 @@ impl Api {
         let _turn = self.turns.wait(R::key(id)).await;
         for _ in 0..TRIES_MAX {
             let snapshot = self.tree.config().current();
-            let current = R::find(&snapshot.configuration, id).ok_or_else(|| Problem::not_found(R::key(id)))?;
+            let current = R::find(&snapshot.configuration, id).ok_or_else(|| self.missing(R::key(id)))?;
             let version = current.meta().version;
             condition.check(R::key(id), version)?;
             let wanted = change(current, &snapshot.configuration)?;

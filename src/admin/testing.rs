@@ -99,6 +99,10 @@ impl ConfigStore for MemoryAudit {
         Ok(None)
     }
 
+    async fn forget(&self, _: IntegrationId) -> Result<(), ConfigStoreError> {
+        Ok(())
+    }
+
     async fn record_activity(&self, entries: Vec<Activity>) -> Result<(), ConfigStoreError> {
         self.0.lock().expect("nobody panicked").extend(entries);
         Ok(())

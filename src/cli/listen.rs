@@ -43,6 +43,9 @@ pub(super) struct ListenArgs {
     /// Only events of these types, such as `payment_intent.*`
     #[arg(long, value_name = "TEXT,…", value_delimiter = ',')]
     types: Vec<String>,
+    /// Only events for which this CEL expression holds: `body.amount > 1000`
+    #[arg(long, value_name = "CEL")]
+    filter: Option<String>,
     /// A file with the secret to sign with (`whsec_…`), or `-`; else one is made for this session
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
@@ -84,7 +87,8 @@ async fn listen(args: &ListenArgs) -> anyhow::Result<ExitCode> {
         None => new_signing_secret(&random_bytes::<32>()),
     };
     let forwarder = args.forward.clone().map(|url| Forwarder::new(url, secret.clone())).transpose()?;
-    let mut tail = Tail::begin(&client, Wanted { integration, types: args.types.clone() }).await?;
+    let mut tail =
+        Tail::begin(&client, Wanted { integration, types: args.types.clone(), filter: args.filter.clone() }).await?;
     greet(args, &secret);
     let mut left = args.count.unwrap_or(u64::MAX);
     let mut wait = WAIT_MIN;

@@ -126,8 +126,8 @@ enum Reply {
     Lines,
     /// A replay, which may be followed.
     Replay,
-    /// Repeated until nothing is left; counts this member.
-    Repeated(&'static str),
+    /// Repeated until nothing is left; these members are added up, or counted where they are lists.
+    Repeated(&'static [&'static str]),
 }
 
 /// How the next page is asked for.

@@ -356,6 +356,9 @@ pub struct RetentionSettings {
     /// How long dead letters are kept.
     #[serde(with = "humantime_serde")]
     pub dead_letters: Duration,
+    /// How long a deleted integration or webhook endpoint can be brought back.
+    #[serde(with = "humantime_serde")]
+    pub deleted: Duration,
     /// How long activities are kept.
     #[serde(with = "humantime_serde")]
     pub activities: Duration,
@@ -363,7 +366,7 @@ pub struct RetentionSettings {
 
 impl Default for RetentionSettings {
     fn default() -> Self {
-        Self { dead_letters: 30 * DAY, activities: 400 * DAY }
+        Self { dead_letters: 30 * DAY, deleted: 7 * DAY, activities: 400 * DAY }
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     if dead_letters < Duration::from_hours(1) {
         faults.add("retention.dead_letters", format!("is {}; at least 1h is needed", format_duration(dead_letters)));
     }
+    let deleted = settings.retention.deleted;
+    if deleted > Duration::from_hours(365 * 24) {
+        faults.add("retention.deleted", format!("is {}; at most 1 year is possible", format_duration(deleted)));
+    }
     check_rejections(&settings.rejections, faults);
     let activities = settings.retention.activities;
     if activities < Duration::from_hours(24) {
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 21] = [
+        let cases: [Case; 22] = [
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),
@@ -336,6 +340,7 @@ mod tests {
             (|s| s.connection_tests.every = Duration::from_secs(1), "`connection_tests.every`", "1m to 30d"),
             (|s| s.connection_tests.failures_max = 0, "`connection_tests.failures_max`", "1 to 100"),
             (|s| s.connection_tests.timeout = Duration::from_mins(1), "`connection_tests.timeout`", "up to 25s"),
+            (|s| s.retention.deleted = Duration::from_hours(9_000), "`retention.deleted`", "at most 1 year"),
             (|s| s.supervision.restarts_max = 0, "`supervision.restarts_max`", "at least one"),
         ];
         for (change, key, right) in cases {

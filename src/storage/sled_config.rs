@@ -9,7 +9,7 @@
 //! | key | document |
 //! | --- | --- |
 //! | `v` | the version and the highest ids given |
-//! | `c` kind, id | the change that a resource stands at |
+//! | `c` kind, id | the change that a resource stands at, or that deleted it while it may come back |
 //! | `h` kind, id, version, place in the commit | a change of its history |
 //! | `i` integration, version | a version of an integration, as it is told |
 //! | `p` integration, version | what the integration consists of, where that changed |
@@ -24,7 +24,10 @@ mod mark;
 mod tests;
 mod tokens;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 use hookmill_actors::{
@@ -48,6 +51,9 @@ use super::sled_db::{OpenError, StateDb, VALUE_BYTES_MAX};
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024;
 /// The largest version, or list of parts: an integration's parts are bounded, and each takes less than 100 bytes.
 const VERSION_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys that one batch removes.
+const REMOVED_AT_ONCE: usize = 1_000;
 
 const CHUNK_NUMBER_BYTES: usize = 2;
 const TALLY_KEY: &[u8] = b"v";
@@ -183,6 +189,10 @@ impl ConfigStore for SledConfig {
         .await
     }
 
+    async fn forget(&self, integration: IntegrationId) -> Result<(), ConfigStoreError> {
+        self.blocking(move |shared| shared.forget(integration)).await
+    }
+
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError> {
         self.blocking(move |shared| shared.record_activity(&activities)).await
     }
@@ -247,6 +257,7 @@ impl Shared {
             let current = resource_key(b'c', change.key);
             match change.resource {
                 Some(_) => self.put(&mut batch, &current, &json, &change.key)?,
+                None if change.kept.is_some() => self.put(&mut batch, &current, &json, &change.key)?,
                 None => self.remove(&mut batch, &current, 0)?,
             }
             let mut history = versioned(&resource_key(b'h', change.key), version);
@@ -266,6 +277,40 @@ impl Shared {
         self.write(batch)?;
         mark.version = version;
         self.guard(mark.write(self.db.dir()))
+    }
+
+    /// Removes the history of whatever the integration's versions ever named; the versions last, as they name it.
+    fn forget(&self, integration: IntegrationId) -> Result<(), ConfigStoreError> {
+        let _writing = self.writing();
+        let mut named: BTreeSet<ResourceKey> = [ResourceKey::Integration(integration)].into();
+        let lists = integration_key(b'p', integration);
+        let mut end = None;
+        while let Some((key, json)) = self.newest_first(&lists, end.as_deref(), 1)?.pop() {
+            named.extend(parse::<Parts>(&key, &json)?.into_iter().map(|(key, _)| key));
+            end = Some(key);
+        }
+        let histories = named.into_iter().map(|key| resource_key(b'h', key));
+        for prefix in histories.chain([integration_key(b'i', integration), lists]) {
+            self.remove_all(&prefix)?;
+        }
+        self.db.sync().map_err(store_error)
+    }
+
+    /// Removes what lies under a prefix, a bounded part at a time.
+    fn remove_all(&self, prefix: &[u8]) -> Result<(), ConfigStoreError> {
+        loop {
+            let mut batch = sled::Batch::default();
+            let mut count = 0;
+            for key in self.tree.scan_prefix(prefix).keys().take(REMOVED_AT_ONCE) {
+                batch.remove(self.guard(key)?);
+                count += 1;
+            }
+            self.db.check().map_err(store_error)?;
+            self.guard(self.tree.apply_batch(batch))?;
+            if count < REMOVED_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 
     fn tally(&self) -> Result<Tally, ConfigStoreError> {

@@ -143,6 +143,7 @@ async fn all_or_nothing_and_each_fault_at_its_place() {
         ("  credentials: {key: '***'}\n", 2, "integrations.0.credentials.key: is `***`"),
         ("- name: Shop\n  type: custom\n  environment: staging\n", 2, "integrations.1.name"),
         ("  provider: nonsense\n", 2, "is no provider"),
+        ("  activate: after_test\n", 2, "is not possible here"),
     ] {
         let file = document(&format!("{shop}{more}"));
         let refused = apply(&file);

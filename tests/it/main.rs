@@ -10,6 +10,7 @@ mod destinations;
 mod durability;
 mod evidence;
 mod harness;
+mod history;
 mod listening;
 mod operating;
 mod original;

@@ -372,3 +372,81 @@ async fn texts_of_others_do_not_steer_the_terminal() {
     assert!(listed.out.contains(&id) && listed.out.contains(&hostile), "{}", listed.out);
     assert!(!listed.out.chars().any(|it| it != '\n' && (it.is_control() || it == '\u{202e}')), "{:?}", listed.out);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_made_used_within_its_role_and_revoked() {
+    let server = Hookmill::start();
+    let user = User::new();
+    let file = user.home().join("ci.token");
+    let name = file.to_str().unwrap();
+    let create = ["tokens", "create", "--name", "ci", "--role", "viewer", "--expires-in", "90d", "--secret-to", name];
+    let made = user.on(&server, &create);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let token = std::fs::read_to_string(&file).unwrap();
+    assert!(!made.out.contains(token.trim()) && !made.err.contains(token.trim()));
+    let again = user.on(&server, &create);
+    assert_eq!(again.code, 2, "nothing is made whose secret could not be kept: {}", again.err);
+
+    let with = |args: &[&str]| {
+        let mut command = user.command(args);
+        command.env("HOOKMILL_URL", format!("http://{}", server.admin)).env("HOOKMILL_TOKEN_FILE", name);
+        ended(&mut command, "")
+    };
+    assert_eq!(with(&["integrations", "list"]).code, 0);
+    assert_eq!(with(&["tokens", "self", "--json"]).json()["name"], "ci");
+    let refused = with(&["destinations", "create", "--name", "d", "--to", "http://127.0.0.1:9/"]);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("role") && refused.err.contains("next: "), "{}", refused.err);
+
+    let listed = user.on(&server, &["tokens", "list", "--json"]).json();
+    let id = listed["items"].as_array().unwrap().iter().find(|it| it["name"] == "ci").unwrap()["id"].to_string();
+    let revoked = user.on(&server, &["tokens", "revoke", id.trim_matches('"')]);
+    assert_eq!(revoked.code, 0, "{}", revoked.err);
+    assert_eq!(with(&["integrations", "list"]).code, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_is_read_compared_and_brought_back() {
+    let server = Hookmill::start();
+    let user = User::new();
+    user.on(&server, &["integrations", "create", "--name", "Shop", "--type", "custom", "--environment", "staging"]);
+    let changed =
+        user.on(&server, &["integrations", "update", "Shop", "--description", "new", "--comment", "told so by Ada"]);
+    assert_eq!(changed.code, 0, "{}", changed.err);
+    let listed = user.on(&server, &["versions", "list", "Shop"]);
+    let lines: Vec<&str> = listed.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", listed.out);
+    assert!(lines[1].contains("told so by Ada"), "{}", listed.out);
+    let (new, old) = (lines[1].split(' ').next().unwrap(), lines[2].split(' ').next().unwrap());
+    let difference = user.on(&server, &["versions", "diff", "Shop", new, "--against", old]);
+    assert!(difference.out.contains("/integration/description"), "{}{}", difference.out, difference.err);
+    let back = user.on(&server, &["versions", "rollback", "Shop", old]);
+    assert_eq!(back.code, 0, "{}", back.err);
+    assert_eq!(user.on(&server, &["integrations", "get", "Shop", "--json"]).json()["description"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_is_looked_at_and_accepted_after_all() {
+    let server = Hookmill::start();
+    let user = User::new();
+    server.integration("generic_hmac", "in").await;
+    let refused = server.post("in", &[("x-signature", "00")], r#"{"id":"r-1","type":"t"}"#).await;
+    assert_eq!(refused.status, 401);
+    let found = crate::harness::wait_for("the refused request", async || {
+        let listed = user.on(&server, &["rejections", "list", "--cause", "invalid_signature", "--json"]).json();
+        listed["items"].as_array().unwrap().first().cloned()
+    })
+    .await;
+    let id = found["id"].as_str().unwrap();
+    assert_eq!(user.on(&server, &["rejections", "explain", id]).code, 0);
+    assert_ne!(user.on(&server, &["rejections", "accept", id]).code, 0, "its signature does not hold");
+    let accepted = user.on(&server, &["rejections", "accept-many", "--webhook", "in", "--unverified", "--json"]);
+    assert_eq!(accepted.json(), json!({"accepted": 1, "left": 0}));
+    crate::harness::wait_for("its event", async || {
+        let events = user.on(&server, &["events", "list", "--where", "body.id == 'r-1'", "--json"]).json();
+        (events["items"].as_array().unwrap().len() == 1).then_some(())
+    })
+    .await;
+    let providers = user.on(&server, &["providers", "list"]);
+    assert!(providers.out.contains("generic_hmac") && providers.out.starts_with("NAME"), "{}", providers.out);
+}

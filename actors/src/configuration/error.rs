@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         config::ResourceKey,
-        ids::{DestinationId, IntegrationId, SubscriptionId},
+        ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
     ports::config_store::ConfigStoreError,
 };
@@ -80,6 +80,15 @@ pub enum ConfigError {
         /// How many it may have.
         most: usize,
     },
+    /// The path of a deleted endpoint.
+    #[error("the path is reserved for {}, which is deleted and may come back", ResourceKey::Endpoint(*.by))]
+    Reserved {
+        /// For whom.
+        by: EndpointId,
+    },
+    /// As much that is deleted may come back as can.
+    #[error("{0} deleted resources may come back already, the most there may be; delete some of them for good")]
+    KeptFull(usize),
     /// There are as many as there may be.
     #[error("there are already {0} of these, the most allowed")]
     TooMany(usize),

@@ -7,7 +7,7 @@ use rpds::{HashTrieMapSync, RedBlackTreeSetSync};
 
 use crate::{
     domain::{
-        config::{Change, Configuration, Endpoint, Resource, ResourceKey, Subscription},
+        config::{Change, Configuration, Endpoint, Kept, Resource, ResourceKey, Subscription},
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
     },
     snapshot::Touched,
@@ -21,6 +21,10 @@ pub(super) struct Linked {
     endpoints: RedBlackTreeSetSync<(IntegrationId, EndpointId)>,
     subscriptions: RedBlackTreeSetSync<(IntegrationId, SubscriptionId)>,
     users: RedBlackTreeSetSync<(DestinationId, SubscriptionId)>,
+    /// Paths of deleted endpoints that may come back.
+    reserved: HashTrieMapSync<Box<str>, EndpointId>,
+    /// What is deleted and may come back, by when it was deleted, milliseconds since 1970.
+    deleted: RedBlackTreeSetSync<(u64, ResourceKey)>,
 }
 
 impl Linked {
@@ -32,6 +36,9 @@ impl Linked {
         for subscription in configuration.subscriptions.values() {
             linked.link_subscription(subscription);
         }
+        for (key, kept) in &configuration.deleted {
+            linked.keep(*key, kept);
+        }
         Self { configuration, ..linked }
     }
 
@@ -41,6 +48,14 @@ impl Linked {
 
     /// Takes a change in, as [`Configuration::apply`] does.
     pub(super) fn apply(&mut self, change: &Change) {
+        if let Some(kept) = self.configuration.deleted.get(&change.key) {
+            self.deleted.remove_mut(&(kept.at_ms, change.key));
+            if let (Some(path), ResourceKey::Endpoint(id)) = (&kept.path, change.key)
+                && self.reserved.get(path.as_str()) == Some(&id)
+            {
+                self.reserved.remove_mut(path.as_str());
+            }
+        }
         match change.key {
             ResourceKey::Endpoint(id) => {
                 if let Some(former) = self.configuration.endpoints.get(&id).cloned() {
@@ -61,6 +76,26 @@ impl Linked {
             Some(Resource::Integration(_) | Resource::Destination(_)) | None => {}
         }
         self.configuration.apply(change);
+        if let Some(kept) = self.configuration.deleted.get(&change.key).cloned() {
+            self.keep(change.key, &kept);
+        }
+    }
+
+    fn keep(&mut self, key: ResourceKey, kept: &Kept) {
+        self.deleted.insert_mut((kept.at_ms, key));
+        if let (Some(path), ResourceKey::Endpoint(id)) = (&kept.path, key) {
+            self.reserved.insert_mut(path.as_str().into(), id);
+        }
+    }
+
+    /// The deleted endpoint that a path is reserved for.
+    pub(super) fn reserved_for(&self, path: &str) -> Option<EndpointId> {
+        self.reserved.get(path).copied()
+    }
+
+    /// What is deleted and may come back, and when it was deleted, milliseconds since 1970; what is longest deleted first.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = (u64, ResourceKey)> {
+        self.deleted.iter().copied()
     }
 
     /// Whose path it is.

@@ -2,13 +2,22 @@
 
 use super::{ConfigError, Write, linked::Linked};
 use crate::domain::{
-    config::{Change, Meta, Resource, ResourceKey},
-    limits::INTEGRATION_PARTS_MAX,
+    config::{Change, Kept, Meta, Resource, ResourceKey},
+    limits::{DELETED_KEPT_MAX, INTEGRATION_PARTS_MAX},
     version::Origin,
 };
 
 /// Resources of one kind, at most: the snapshot is in memory.
 const RESOURCES_MAX: usize = 100_000;
+
+/// Whether deleted integrations and endpoints may come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Their place is kept.
+    Kept,
+    /// It is free at once.
+    Final,
+}
 
 /// The changes that the writes amount to, cascades included, and what then stands; or why they are refused. All carry
 /// one new version.
@@ -16,17 +25,19 @@ pub(super) fn changes(
     before: &Linked,
     writes: Vec<Write>,
     origin: &Origin,
+    deletion: Deletion,
     now_ms: u64,
 ) -> Result<(Vec<Change>, Linked), ConfigError> {
     let version = before.configuration().version + 1;
     let mut after = before.clone();
     let mut made = Vec::with_capacity(writes.len());
-    let change = |key, resource| Change {
+    let change = |after: &Linked, key, resource: Option<Resource>| Change {
         version,
         at_ms: now_ms,
         author: origin.author.clone(),
         comment: origin.comment.clone(),
         key,
+        kept: kept(after, key, version, now_ms).filter(|_| deletion == Deletion::Kept && resource.is_none()),
         resource,
     };
     for write in writes {
@@ -37,15 +48,45 @@ pub(super) fn changes(
         });
         if resource.is_none() {
             for key in dependents(&after, write.key)? {
-                push(&mut after, &mut made, change(key, None));
+                let change = change(&after, key, None);
+                push(&mut after, &mut made, change);
             }
         }
         if let Some(resource) = &resource {
+            free_path(&mut after, &mut made, resource);
             check_references(&after, resource)?;
         }
-        push(&mut after, &mut made, change(write.key, resource));
+        let change = change(&after, write.key, resource);
+        push(&mut after, &mut made, change);
+    }
+    if after.configuration().deleted.size() > DELETED_KEPT_MAX {
+        return Err(ConfigError::KeptFull(DELETED_KEPT_MAX));
     }
     Ok((made, after))
+}
+
+/// Whoever deletes an endpoint and gives its path to another one, at once, wants the path to move: nothing is kept for it.
+fn free_path(after: &mut Linked, made: &mut [Change], resource: &Resource) {
+    let Resource::Endpoint(endpoint) = resource else { return };
+    let Some(by) = after.reserved_for(&endpoint.path) else { return };
+    let deletion = made.iter_mut().find(|change| change.key == ResourceKey::Endpoint(by) && change.resource.is_none());
+    if let Some(deletion) = deletion {
+        deletion.kept = None;
+        after.apply(deletion);
+    }
+}
+
+/// What is kept of a resource that is being deleted.
+fn kept(after: &Linked, key: ResourceKey, version: u64, at_ms: u64) -> Option<Kept> {
+    match key {
+        ResourceKey::Integration(_) => Some(Kept { version, at_ms, integration: None, path: None }),
+        ResourceKey::Endpoint(id) => {
+            let endpoint = after.configuration().endpoints.get(&id)?;
+            let (integration, path) = (Some(endpoint.integration_id), Some(endpoint.path.clone()));
+            Some(Kept { version, at_ms, integration, path })
+        }
+        ResourceKey::Destination(_) | ResourceKey::Subscription(_) => None,
+    }
 }
 
 fn push(after: &mut Linked, made: &mut Vec<Change>, change: Change) {
@@ -124,6 +165,9 @@ fn check_references(after: &Linked, resource: &Resource) -> Result<(), ConfigErr
         Resource::Integration(_) | Resource::Destination(_) => Ok(()),
         Resource::Endpoint(endpoint) => {
             integration(endpoint.integration_id)?;
+            if let Some(by) = after.reserved_for(&endpoint.path).filter(|other| *other != endpoint.id) {
+                return Err(ConfigError::Reserved { by });
+            }
             match after.endpoint_at(&endpoint.path).filter(|other| *other != endpoint.id) {
                 Some(other) => Err(ConfigError::Taken { field: "path", by: ResourceKey::Endpoint(other) }),
                 None => Ok(()),
@@ -192,7 +236,7 @@ mod tests {
     }
 
     fn configured(writes: Vec<Write>) -> Linked {
-        changes(&Linked::default(), writes, &Origin::of("test"), 7).expect("the fixture is valid").1
+        changes(&Linked::default(), writes, &Origin::of("test"), Deletion::Kept, 7).expect("the fixture is valid").1
     }
 
     #[test]
@@ -201,7 +245,8 @@ mod tests {
         assert_eq!(before.configuration().version, 1);
         let delete =
             Write { key: ResourceKey::Integration(IntegrationId(1)), expected_version: Some(1), resource: None };
-        let (made, _) = changes(&before, vec![delete], &Origin::of("test"), 8).expect("nothing stands against it");
+        let (made, _) =
+            changes(&before, vec![delete], &Origin::of("test"), Deletion::Kept, 8).expect("nothing stands against it");
         assert_eq!(
             made.iter().map(|change| change.key).collect::<Vec<_>>(),
             [ResourceKey::Endpoint(EndpointId(1)), ResourceKey::Integration(IntegrationId(1))]
@@ -218,16 +263,34 @@ mod tests {
             resource: Some(integration(1)),
         };
         assert!(matches!(
-            changes(&before, vec![stale], &Origin::of("test"), 8),
+            changes(&before, vec![stale], &Origin::of("test"), Deletion::Kept, 8),
             Err(ConfigError::Conflict { actual: 1, .. })
         ));
         let taken = create(endpoint(2, 1, "/a"));
         assert!(matches!(
-            changes(&before, vec![taken], &Origin::of("test"), 8),
+            changes(&before, vec![taken], &Origin::of("test"), Deletion::Kept, 8),
             Err(ConfigError::Taken { field: "path", .. })
         ));
         let dangling = create(endpoint(3, 5, "/b"));
-        assert!(matches!(changes(&before, vec![dangling], &Origin::of("test"), 8), Err(ConfigError::Dangling { .. })));
+        assert!(matches!(
+            changes(&before, vec![dangling], &Origin::of("test"), Deletion::Kept, 8),
+            Err(ConfigError::Dangling { .. })
+        ));
+    }
+
+    #[test]
+    fn a_path_moves_within_one_change_and_is_reserved_after_a_deletion() {
+        let before = configured(vec![create(integration(1)), create(endpoint(1, 1, "/a"))]);
+        let delete = || Write { key: ResourceKey::Endpoint(EndpointId(1)), expected_version: Some(1), resource: None };
+        let both = vec![delete(), create(endpoint(2, 1, "/a"))];
+        let (_, moved) = changes(&before, both, &Origin::of("test"), Deletion::Kept, 8).expect("the path moves");
+        assert_eq!((moved.endpoint_at("/a"), moved.configuration().deleted.size()), (Some(EndpointId(2)), 0));
+        let (_, gone) = changes(&before, vec![delete()], &Origin::of("test"), Deletion::Kept, 8).expect("it goes");
+        assert_eq!((gone.endpoint_at("/a"), gone.configuration().deleted.size()), (None, 1));
+        let refused = changes(&gone, vec![create(endpoint(2, 1, "/a"))], &Origin::of("test"), Deletion::Kept, 9);
+        assert_eq!(refused.err(), Some(ConfigError::Reserved { by: EndpointId(1) }));
+        let (_, freed) = changes(&before, vec![delete()], &Origin::of("test"), Deletion::Final, 8).expect("it goes");
+        assert_eq!(freed.configuration().deleted.size(), 0);
     }
 
     #[test]
@@ -238,7 +301,8 @@ mod tests {
             expected_version: Some(1),
             resource: Some(integration(1)),
         };
-        let (made, _) = changes(&before, vec![update], &Origin::of("test"), 99).expect("the version is right");
+        let (made, _) =
+            changes(&before, vec![update], &Origin::of("test"), Deletion::Kept, 99).expect("the version is right");
         let meta = *made[0].resource.as_ref().expect("it was no delete").meta();
         assert_eq!((meta.version, meta.created_at_ms, meta.updated_at_ms), (2, 7, 99));
     }

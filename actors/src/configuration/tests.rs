@@ -10,7 +10,7 @@ use std::{
 use proptest::prelude::*;
 use serde_json::Map;
 
-use super::*;
+use super::{rules::Deletion, *};
 use crate::{
     domain::{
         backoff::RetryPolicy,
@@ -225,7 +225,7 @@ proptest! {
             if step.joined {
                 continue;
             }
-            let (changes, next) = match rules::changes(&current, std::mem::take(&mut writes), &Origin::of("test"), now_ms) {
+            let (changes, next) = match rules::changes(&current, std::mem::take(&mut writes), &Origin::of("test"), Deletion::Kept, now_ms) {
                 Ok(made) => made,
                 Err(_) => (Vec::new(), current.clone()),
             };
@@ -256,7 +256,7 @@ proptest! {
         let mut current = Linked::default();
         for step in steps {
             let write = write(step, current.configuration(), 1_000);
-            let Ok((changes, next)) = rules::changes(&current, vec![write], &Origin::of("test"), 1_000) else { continue };
+            let Ok((changes, next)) = rules::changes(&current, vec![write], &Origin::of("test"), Deletion::Kept, 1_000) else { continue };
             let touched = next.touched(&current, &changes);
             let (old, new) = (current.configuration(), next.configuration());
             let integrations: BTreeSet<IntegrationId> = changes
@@ -305,7 +305,15 @@ fn a_limit_goes_on_as_far_used_as_it_is_until_it_changes() {
                 (endpoint.path, endpoint.rate_limit) = (path.to_owned(), rate_limit);
             }
             let (key, author) = (resource.key(), String::new());
-            configuration.apply(&Change { version, at_ms: 0, author, comment: None, key, resource: Some(resource) });
+            configuration.apply(&Change {
+                version,
+                at_ms: 0,
+                author,
+                comment: None,
+                key,
+                resource: Some(resource),
+                kept: None,
+            });
         }
         compiler().compile(Arc::new(configuration), before, 0)
     };

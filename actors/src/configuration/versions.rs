@@ -49,7 +49,7 @@ fn version(before: &Linked, after: &Linked, changes: &[Change], id: IntegrationI
 fn concerns(linked: &Linked, id: IntegrationId, key: ResourceKey) -> bool {
     let configuration = linked.configuration();
     match key {
-        ResourceKey::Integration(it) => it == id,
+        ResourceKey::Integration(it) => it == id && configuration.integrations.contains_key(&it),
         ResourceKey::Endpoint(it) => configuration.endpoints.get(&it).is_some_and(|it| it.integration_id == id),
         ResourceKey::Subscription(it) => configuration.subscriptions.get(&it).is_some_and(|it| it.integration_id == id),
         ResourceKey::Destination(it) => linked.delivers_to(id, it),

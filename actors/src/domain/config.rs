@@ -326,6 +326,22 @@ pub struct Change {
     pub key: ResourceKey,
     /// What stands afterwards.
     pub resource: Option<Resource>,
+    /// A deleted integration or endpoint that may come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
+}
+
+/// What is kept of a deleted integration or endpoint, so that nobody takes its place before it is gone for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The configuration version that deleted it.
+    pub version: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Whose it was, of an endpoint.
+    pub integration: Option<IntegrationId>,
+    /// Its path, of an endpoint: reserved.
+    pub path: Option<String>,
 }
 
 /// A map whose copies share what they have in common: a copy costs a pointer, a change of it a step for each doubling of
@@ -345,6 +361,8 @@ pub struct Configuration {
     pub destinations: SharedMap<DestinationId, Arc<Destination>>,
     /// By id.
     pub subscriptions: SharedMap<SubscriptionId, Arc<Subscription>>,
+    /// What is deleted and may come back; integrations and endpoints only.
+    pub deleted: SharedMap<ResourceKey, Arc<Kept>>,
     /// The highest id ever given, by kind: integrations, endpoints, destinations, subscriptions.
     pub last_ids: [u32; 4],
 }
@@ -381,6 +399,10 @@ impl Configuration {
             ResourceKey::Subscription(id) => (3, id.0),
         };
         self.last_ids[slot] = self.last_ids[slot].max(id);
+        match change.kept.as_ref().filter(|_| change.resource.is_none()) {
+            Some(kept) => self.deleted.insert_mut(change.key, Arc::new(kept.clone())),
+            None => drop(self.deleted.remove_mut(&change.key)),
+        }
         match &change.resource {
             Some(Resource::Integration(it)) => self.integrations.insert_mut(it.id, Arc::new(it.clone())),
             Some(Resource::Endpoint(it)) => self.endpoints.insert_mut(it.id, Arc::new(it.clone())),

@@ -34,6 +34,8 @@ pub const SUSPECT_CRASHES: u8 = 3;
 pub const POISON_CRASHES: u8 = 8;
 /// Endpoints and subscriptions of one integration: each of its versions names them all.
 pub const INTEGRATION_PARTS_MAX: usize = 1_000;
+/// Deleted integrations and endpoints that may come back: they are in memory.
+pub const DELETED_KEPT_MAX: usize = 100_000;
 /// Bulk replays that are remembered; the oldest that ended goes for a new one.
 pub const REPLAYS_MAX: usize = 1_000;
 /// Bulk replays that count or deliver at once.

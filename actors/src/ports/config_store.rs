@@ -38,6 +38,8 @@ pub trait ConfigStore: Send + Sync {
     ) -> Result<Vec<Version>, ConfigStoreError>;
     /// What an integration consisted of at one of its versions.
     async fn parts(&self, integration: IntegrationId, number: u64) -> Result<Option<Parts>, ConfigStoreError>;
+    /// Forgets the history of an integration that is deleted for good, and of all that ever belonged to it.
+    async fn forget(&self, integration: IntegrationId) -> Result<(), ConfigStoreError>;
     /// Appends to the activity log; nothing in it is ever changed. Durable when it returns, as `commit` is.
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError>;
     /// Recorded activities that pass the filter, newest first. Those of one integration, or of a time, are found

@@ -1,6 +1,9 @@
 //! [`ConfigStore`] in memory.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
 
@@ -25,6 +28,16 @@ struct Kept {
     activities: Vec<RecordedActivity>,
 }
 
+impl Kept {
+    fn standing(&self) -> Configuration {
+        let mut configuration = Configuration::default();
+        for change in &self.changes {
+            configuration.apply(change);
+        }
+        configuration
+    }
+}
+
 impl MemoryConfig {
     /// All changes there ever were.
     pub fn changes(&self) -> Vec<Change> {
@@ -39,11 +52,7 @@ impl MemoryConfig {
 #[async_trait]
 impl ConfigStore for MemoryConfig {
     async fn load(&self) -> Result<Configuration, ConfigStoreError> {
-        let mut configuration = Configuration::default();
-        for change in &self.kept().changes {
-            configuration.apply(change);
-        }
-        Ok(configuration)
+        Ok(self.kept().standing())
     }
 
     async fn commit(&self, changes: Vec<Change>, versions: Vec<NewVersion>) -> Result<(), ConfigStoreError> {
@@ -82,6 +91,21 @@ impl ConfigStore for MemoryConfig {
         let kept = self.kept();
         let upto = |new: &&NewVersion| new.version.integration == integration && new.version.number <= number;
         Ok(kept.versions.iter().rev().filter(upto).find_map(|new| new.parts.clone()))
+    }
+
+    async fn forget(&self, integration: IntegrationId) -> Result<(), ConfigStoreError> {
+        let mut kept = self.kept();
+        let (its, others) = std::mem::take(&mut kept.versions)
+            .into_iter()
+            .partition::<Vec<_>, _>(|new| new.version.integration == integration);
+        kept.versions = others;
+        let parts: Vec<ResourceKey> =
+            its.into_iter().filter_map(|new| new.parts).flatten().map(|(key, _)| key).collect();
+        let standing: BTreeSet<ResourceKey> = kept.standing().deleted.keys().copied().collect();
+        // What still reserves a path stands in the last change.
+        kept.changes
+            .retain(|change| !parts.contains(&change.key) || (change.kept.is_some() && standing.contains(&change.key)));
+        Ok(())
     }
 
     async fn record_activity(&self, activities: Vec<Activity>) -> Result<(), ConfigStoreError> {

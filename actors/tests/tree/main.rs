@@ -2,6 +2,7 @@
 
 mod backlogs;
 mod deduplicating;
+mod deleting;
 mod delivering;
 mod discarding;
 mod limiting;

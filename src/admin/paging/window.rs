@@ -85,6 +85,18 @@ impl Search {
     }
 }
 
+impl<T> Windowed<T> {
+    pub(in crate::admin) fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.iter()
+    }
+
+    /// The same part with other items, some left out.
+    pub(in crate::admin) fn filter_map<U>(self, item: impl FnMut(T) -> Option<U>) -> Windowed<U> {
+        let Self { items, total, skip, limit, next_cursor } = self;
+        Windowed { items: items.into_iter().filter_map(item).collect(), total, skip, limit, next_cursor }
+    }
+}
+
 impl Window {
     /// The id that the list begins after.
     pub(in crate::admin) fn after(self) -> Option<u32> {

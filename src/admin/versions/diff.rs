@@ -20,7 +20,16 @@ use crate::admin::{
 };
 
 /// What each change stamps, and what is found out live: no part of what was configured.
-const NOT_COMPARED: [&str; 5] = ["version", "updated_at", "last_health_check", "health_status", "credentials_problem"];
+const NOT_COMPARED: [&str; 8] = [
+    "version",
+    "updated_at",
+    "last_health_check",
+    "health_status",
+    "last_connection_test",
+    "connection_test",
+    "pending_version",
+    "credentials_problem",
+];
 
 /// What makes `to` out of `from`, or out of nothing. Webhooks, destinations and subscriptions are members by their id.
 pub(super) fn patch(from: Option<&Past>, to: &Past, tools: &Tools) -> Result<json_patch::Patch, Problem> {

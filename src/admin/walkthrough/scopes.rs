@@ -128,12 +128,8 @@ async fn a_page_that_ends_on_what_is_not_seen_does_not_tell_of_it() {
     let run = two_of_everything().await;
     let (_, token) = run.token("shop", "viewer", &["integration:1"]).await;
     let page = run.send_as(Some(&token), "GET", "/api/v1/events?limit=1", Value::Null).await;
-    assert_eq!(page.body["items"], json!([]));
-    let next = page.body["next"].as_str().expect("there is more");
-    assert_ne!(next, other_event().to_string());
-    assert_eq!(next.parse::<EventId>().expect("it is an id").integration(), IntegrationId(0));
-    let page = run.send_as(Some(&token), "GET", &format!("/api/v1/events?limit=1&before={next}"), Value::Null).await;
-    assert_eq!(page.body["items"][0]["id"], event_id(4, 4).to_string());
+    assert_eq!(page.body["items"][0]["id"], event_id(4, 4).to_string(), "what is not seen is passed over");
+    assert!(!page.text.contains(&other_event().to_string()));
 }
 
 /// A request of `route` about the things numbered `number`.

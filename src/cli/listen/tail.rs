@@ -28,6 +28,8 @@ pub(super) struct Wanted {
     pub(super) integration: Option<u64>,
     /// Patterns with `*`; none: all.
     pub(super) types: Vec<String>,
+    /// A CEL expression.
+    pub(super) filter: Option<String>,
 }
 
 /// See the module.
@@ -123,11 +125,7 @@ impl<'a> Tail<'a> {
     }
 
     async fn connect(&mut self) -> Result<(), TailError> {
-        let mut call = Call::get("/events/stream");
-        if let Some(integration) = self.wanted.integration {
-            call = call.with("integration_id", integration.to_string());
-        }
-        self.source = match self.client.stream(call).await {
+        self.source = match self.client.stream(self.call("/events/stream")).await {
             Ok(body) => Source::Stream(Box::new(Lines::new(body))),
             Err(error) if is_not_found(&error) => Source::List,
             Err(error) => return Err(error.into()),
@@ -137,11 +135,18 @@ impl<'a> Tail<'a> {
     }
 
     fn list(&self) -> Call {
-        let call = Call::get("/events");
-        match self.wanted.integration {
-            Some(integration) => call.with("integration_id", integration.to_string()),
-            None => call,
+        self.call("/events")
+    }
+
+    fn call(&self, path: &str) -> Call {
+        let mut call = Call::get(path);
+        if let Some(integration) = self.wanted.integration {
+            call = call.with("integration_id", integration.to_string());
         }
+        if let Some(filter) = &self.wanted.filter {
+            call = call.with("where", filter.as_str());
+        }
+        call
     }
 
     /// Reads from the list what is newer than the last one seen.

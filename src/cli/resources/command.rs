@@ -174,7 +174,7 @@ fn argument_help(name: &str) -> &'static str {
         "REPLAY" => "The replay's number",
         "VERSION" => "The version's number",
         "PROVIDER" => "The provider's name",
-        "REJECTION" => "The rejection's number",
+        "REJECTION" => "The refused request's id",
         "TOKEN" => "The token's number, as `list` shows it",
         _ => "Its number",
     }

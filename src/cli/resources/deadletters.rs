@@ -74,7 +74,7 @@ pub(super) const DEAD_LETTERS: Resource = Resource {
                 Flag::new("from", "/query/from", Kind::Text, "Since then, such as 2026-01-31T08:00:00Z"),
                 Flag::new("to", "/query/to", Kind::Text, "Until then"),
             ],
-            reply: Reply::Repeated("discarded"),
+            reply: Reply::Repeated(&["discarded"]),
             ..Action::act("discard-many", "/deadletters/discard")
         },
     ],

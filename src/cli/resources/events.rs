@@ -19,9 +19,20 @@ pub(super) const EVENTS: Resource = Resource {
     actions: &[
         Action {
             about: "Show events, newest first",
-            examples: &["", "--integration Shop --status failure", "--all --jsonl"],
+            examples: &[
+                "",
+                "--integration Shop --status failure",
+                "--type order.paid --where 'body.amount > 1000'",
+                "--all --jsonl",
+            ],
             query: &[
                 Flag::new("integration", "integration_id", Kind::Ref("integrations"), "Only of this integration"),
+                Flag::new("webhook", "endpoint_id", Kind::Ref("webhooks"), "Only from this webhook endpoint"),
+                Flag::new("type", "type", Kind::Texts, "Only of these types"),
+                Flag::new("provider-id", "provider_event_id", Kind::Text, "Only with this id of the provider's"),
+                Flag::new("since", "since", Kind::Text, "Only since then, such as 2026-01-31T08:00:00Z"),
+                Flag::new("until", "until", Kind::Text, "Only until then"),
+                Flag::new("where", "where", Kind::Text, "Only where this CEL expression holds: `body.amount > 1000`"),
                 Flag::new(
                     "status",
                     "status",
@@ -47,6 +58,11 @@ pub(super) const EVENTS: Resource = Resource {
             path: "/events/{EVENT}/body",
             reply: Reply::Bytes,
             ..Action::BASE
+        },
+        Action {
+            about: "Say whether an event's signature holds, as of the time when it came",
+            examples: &["01a20fd6-af3c-7000-8000-00000001fb31"],
+            ..Action::act("verify", "/events/{EVENT}/verify")
         },
         Action {
             about: "Send an event to a subscription, again or for the first time",

@@ -17,6 +17,19 @@ use crate::cli::{
 /// Names that are looked for, a page at a time.
 const NAMES_PAGE: usize = 1_000;
 
+/// Members that hookmill finds out by itself: between `get` and `update` they may change without anybody's doing.
+const FOUND_OUT: [&str; 7] = [
+    "updated_at",
+    "last_health_check",
+    "health_status",
+    "last_connection_test",
+    "connection_test",
+    "pending_version",
+    "status_reason",
+];
+/// The same of states.
+const FINDINGS: [&str; 2] = ["pending", "failed"];
+
 /// The call that was typed.
 pub(super) async fn call(action: &Action, matches: &ArgMatches, client: &Client) -> anyhow::Result<Call> {
     let mut call = Call::new(action.method.into(), path(action, matches, client).await?);
@@ -61,7 +74,11 @@ fn only_changes(call: &mut Call, body: &mut Map<String, Value>, current: &Map<St
             return;
         }
     }
-    body.retain(|name, value| current.get(name) != Some(value));
+    body.retain(|name, value| {
+        let is_found_out =
+            FOUND_OUT.contains(&name.as_str()) || (name == "status" && FINDINGS.iter().any(|it| value == it));
+        !is_found_out && current.get(name) != Some(value)
+    });
     if body.is_empty() {
         note("nothing differs from what stands");
     }
@@ -309,6 +326,8 @@ mod tests {
         let current = current.as_object().expect("an object");
         let mut body = Map::from_iter([("id".to_owned(), json!(1)), ("version".to_owned(), json!(7))]);
         set(&mut body, "settings.url=https://y", SECRETS, current).expect("it can be set");
+        body.insert("status".to_owned(), json!("pending"));
+        body.insert("health_status".to_owned(), json!("as it was"));
         let mut call = Call::get("/x");
         only_changes(&mut call, &mut body, current);
         assert_eq!(Value::Object(body), json!({"settings": {"url": "https://y", "timeout_ms": 5}}));

@@ -31,6 +31,12 @@ const DESCRIPTION: Flag = Flag::new("description", "/description", Kind::Text, "
 const ENVIRONMENT: Flag = Flag::new("environment", "/environment", Kind::Choice(ENVIRONMENTS), "Where it is used");
 const CONFIGURATION: Flag =
     Flag::new("configuration", "/configuration", Kind::Json, "Provider settings that are no secret, an object");
+const ACTIVATE: Flag = Flag::new(
+    "activate",
+    "/activate",
+    Kind::Choice(&["now", "after_test"]),
+    "When it takes force: at once, or when its connection test has passed",
+);
 const CREDENTIALS: &[SecretFlag] =
     &[SecretFlag { file: "credential-file", variable: "credential-env", member: "/credentials", named: true }];
 
@@ -72,6 +78,7 @@ pub(super) const INTEGRATIONS: Resource = Resource {
                 ENVIRONMENT,
                 DESCRIPTION,
                 CONFIGURATION,
+                ACTIVATE,
             ],
             secrets: CREDENTIALS,
             ..Action::create("/integrations")
@@ -85,6 +92,7 @@ pub(super) const INTEGRATIONS: Resource = Resource {
                 Flag::new("status", "/status", Kind::Choice(&["active", "inactive"]), "Switches it on or off"),
                 DESCRIPTION,
                 CONFIGURATION,
+                ACTIVATE,
             ],
             secrets: CREDENTIALS,
             ..Action::update("/integrations/{INTEGRATION}")

@@ -3,8 +3,7 @@
 use super::{Action, Reply, Resource};
 use crate::cli::show::Column;
 
-const COLUMNS: &[Column] =
-    &[Column::text("NAME", "/name"), Column::text("TITLE", "/title"), Column::text("ABOUT", "/summary")];
+const COLUMNS: &[Column] = &[Column::text("NAME", "/name"), Column::text("ABOUT", "/summary")];
 
 pub(super) const PROVIDERS: Resource = Resource {
     name: "providers",

@@ -63,7 +63,7 @@ pub(in crate::cli) async fn run(action: &Action, matches: &ArgMatches) -> anyhow
             }
             output.one(&reply)?;
         }
-        Reply::Repeated(count) => repeated(&client, call, count, output).await?,
+        Reply::Repeated(counted) => repeated(&client, call, counted, output).await?,
         Reply::Done(what) => {
             let reply = client.json(call).await?;
             if output.is_json() {
@@ -112,17 +112,21 @@ fn keep_secret(action: &Action, matches: &ArgMatches, reply: &mut Value) -> anyh
 }
 
 /// Repeats an action that does a part each time, from where the last one ended.
-async fn repeated(client: &Client, mut call: Call, count: &str, output: OutputArgs) -> anyhow::Result<()> {
-    let mut done = 0;
+async fn repeated(client: &Client, mut call: Call, counted: &[&str], output: OutputArgs) -> anyhow::Result<()> {
+    let mut done = vec![0; counted.len()];
     loop {
         let reply = client.json(call.clone()).await?;
-        done += reply[count].as_u64().unwrap_or_default();
+        for (sum, name) in done.iter_mut().zip(counted) {
+            let listed = reply[*name].as_array().map(|items| items.len() as u64);
+            *sum += listed.or(reply[*name].as_u64()).unwrap_or_default();
+        }
         let Some(next) = reply["next"].as_str() else { break };
         if let Some(Value::Object(body)) = &mut call.body {
             body.insert("after".to_owned(), next.into());
         }
     }
-    output.one(&serde_json::json!({ count: done }))
+    let done = counted.iter().zip(done).map(|(name, count)| ((*name).to_owned(), count.into()));
+    output.one(&Value::Object(done.collect()))
 }
 
 fn new_file(file: &Path) -> anyhow::Result<File> {

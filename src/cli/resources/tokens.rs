@@ -29,6 +29,12 @@ pub(super) const TOKENS: Resource = Resource {
         },
         Action { about: "Show one token", examples: &["4"], ..Action::get("/tokens/{TOKEN}") },
         Action {
+            name: "self",
+            about: "Show the token that is used: what it may do, and until when",
+            examples: &["", "--json"],
+            ..Action::get("/tokens/self")
+        },
+        Action {
             about: "Make a token; it is shown this once",
             examples: &[
                 "--name ci --role manager --expires-in 90d --secret-to ci.token",

@@ -1,7 +1,7 @@
 //! The stored configuration, its history and what lies beside it.
 
 use hookmill_actors::domain::{
-    config::{Destination, DestinationStatus, Meta, Resource},
+    config::{Destination, DestinationStatus, Kept, Meta, Resource},
     ids::DestinationId,
     secret::Sealed,
     shaping::DestinationLimits,
@@ -34,7 +34,7 @@ fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
 
 fn change(version: u64, id: u32, resource: Option<Resource>) -> Change {
     let key = ResourceKey::Destination(DestinationId(id));
-    Change { version, at_ms: version, author: "root".to_owned(), comment: None, key, resource }
+    Change { version, at_ms: version, author: "root".to_owned(), comment: None, key, resource, kept: None }
 }
 
 proptest! {
@@ -179,6 +179,47 @@ async fn versions_are_paged_newest_first_and_parts_stand_until_they_change() {
     let stood = config.as_of([0, 1, 255, 256, u64::MAX].map(|number| (key, number)).to_vec()).await.unwrap();
     let stood: Vec<Option<u64>> = stood.into_iter().map(|change| change.map(|change| change.version)).collect();
     assert_eq!(stood, [None, Some(1), Some(2), Some(256), Some(257)]);
+}
+
+#[tokio::test]
+async fn what_may_come_back_survives_a_reopening_and_its_history_can_be_forgotten() {
+    let root = tempfile::tempdir().unwrap();
+    let config = open(&root);
+    let (gone, other) = (IntegrationId(1), IntegrationId(2));
+    let key = ResourceKey::Destination(DestinationId(1));
+    let version = |integration, number, parts: Parts| NewVersion {
+        version: Version {
+            integration,
+            number,
+            at_ms: number,
+            author: "root".to_owned(),
+            comment: None,
+            changed: Vec::new(),
+        },
+        parts: Some(parts),
+    };
+    for number in 1..=350 {
+        let parts = vec![(key, number)];
+        let versions = vec![version(gone, number, parts.clone()), version(other, number, Vec::new())];
+        config.0.commit(&[change(number, 1, Some(destination(1, "a", 20_000)))], &versions).unwrap();
+    }
+    let kept = Kept { version: 351, at_ms: 5, integration: Some(gone), path: Some("/shop".to_owned()) };
+    let deleted = Change { kept: Some(kept.clone()), ..change(351, 1, None) };
+    config.commit(vec![deleted], Vec::new()).await.unwrap();
+    drop(config);
+    let config = open(&root);
+    let loaded = config.load().await.unwrap();
+    assert_eq!((loaded.destinations.size(), loaded.deleted.get(&key).map(|kept| &**kept)), (0, Some(&kept)));
+
+    config.forget(gone).await.unwrap();
+    assert!(config.versions(gone, None, 9).await.unwrap().is_empty());
+    assert_eq!(config.parts(gone, u64::MAX).await.unwrap(), None);
+    assert!(config.history(key, 9).await.unwrap().is_empty());
+    assert_eq!(config.versions(other, None, 9).await.unwrap().len(), 9, "another one's stays");
+    assert_eq!(config.load().await.unwrap(), loaded, "what reserves its place stays until it is removed");
+    config.commit(vec![change(352, 1, None)], Vec::new()).await.unwrap();
+    drop(config);
+    assert_eq!(open(&root).load().await.unwrap().deleted.size(), 0);
 }
 
 #[test]

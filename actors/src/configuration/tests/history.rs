@@ -57,7 +57,7 @@ proptest! {
             if step.joined {
                 continue;
             }
-            let made = rules::changes(&current, std::mem::take(&mut writes), &Origin::of("test"), 1_000);
+            let made = rules::changes(&current, std::mem::take(&mut writes), &Origin::of("test"), Deletion::Kept, 1_000);
             let Ok((changes, next)) = made else { continue };
             let touched = next.touched(&current, &changes);
             let versions = versions::of(&current, &next, &changes, &touched.integrations);
@@ -91,7 +91,7 @@ proptest! {
         let before = current.clone();
         let last = EventId::at_millis(9);
         let made = rollback::writes(&current, *id, past, &BTreeSet::new(), last)
-            .and_then(|writes| rules::changes(&current, writes, &Origin::of("test"), 2_000));
+            .and_then(|writes| rules::changes(&current, writes, &Origin::of("test"), Deletion::Kept, 2_000));
         if let Ok((_, after)) = made {
             prop_assert_eq!(settings(whole(&after, *id)), settings(then.clone()));
             // What others use stays as it is.

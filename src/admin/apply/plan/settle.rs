@@ -50,6 +50,9 @@ pub(super) fn integration(
     id: u32,
 ) -> Result<Settled<Integration>, Problem> {
     let tools = &api.tools;
+    if members.contains_key("activate") {
+        return Err(Problem::member("/activate", "is not possible here: what is applied is in force at once"));
+    }
     let status = integrations::status_to_set(members.remove("status"))?;
     let stays = !members.contains_key("credentials");
     let id = IntegrationId(id);
