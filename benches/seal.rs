@@ -11,7 +11,7 @@ use hookmill_actors::{
 };
 
 fn seal(c: &mut Criterion) {
-    let ring = KeyRing::generate();
+    let ring = KeyRing::generate(0);
     let owner = Owner::EndpointSecret(IntegrationId(1));
     let secret = Secret::new([7; 64]);
     let sealed = ring.seal(owner, &secret);

@@ -9,6 +9,7 @@ mod access;
 mod activities;
 mod apply;
 mod auth;
+mod backup;
 mod comment;
 mod connection_tests;
 mod deadletters;
@@ -21,6 +22,7 @@ mod form;
 mod idempotency;
 mod integrations;
 mod json;
+mod keys;
 mod merge;
 mod metrics;
 mod original;
@@ -74,6 +76,8 @@ use self::{
     tools::Tools,
 };
 pub use self::{
+    backup::{BackupAdmin, Chunks},
+    keys::{KeyAdmin, KeysView, rotation_json},
     subscriptions::SubscriptionDefaults,
     tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
@@ -127,6 +131,10 @@ pub struct AdminPorts {
     pub readiness: Readiness,
     /// Random bytes and fingerprints.
     pub secrets: Arc<dyn SecretTools>,
+    /// The key ring.
+    pub keys: Arc<dyn KeyAdmin>,
+    /// Backups.
+    pub backup: Arc<dyn BackupAdmin>,
     /// The connection tests.
     pub connections: Connections,
     /// What a subscription gets that does not say otherwise.
@@ -146,6 +154,8 @@ struct Api {
     tools: Tools,
     tokens: Arc<TokenRegistry>,
     readiness: Readiness,
+    keys: Arc<dyn KeyAdmin>,
+    backup: Arc<dyn BackupAdmin>,
     subscription_defaults: SubscriptionDefaults,
     /// Places for destination tests under way.
     tests: Arc<Semaphore>,
@@ -241,6 +251,8 @@ impl AdminServer {
             tools,
             tokens: ports.tokens,
             readiness: ports.readiness,
+            keys: ports.keys,
+            backup: ports.backup,
             subscription_defaults: ports.subscription_defaults,
             tests: Api::test_places(),
             turns: turns::Turns::default(),
@@ -303,7 +315,7 @@ fn router<S: Admits>(
 fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
     use resource::{delete, list, one};
-    use table::{get, open, post};
+    use table::{delete as delete_route, get, open, post};
 
     use crate::tokens::Role::{Admin, Manager, Viewer};
     let mut table = vec![
@@ -379,6 +391,13 @@ fn routes() -> Vec<(&'static str, Methods<Shared>)> {
         ("/api/v1/replays", get(Viewer, replays::list).post(Manager, replays::create).scoped()),
         ("/api/v1/replays/{id}", get(Viewer, replays::one)),
         ("/api/v1/replays/{id}/{command}", post(Manager, replays::command)),
+        ("/api/v1/backup", post(Admin, backup::begin)),
+        ("/api/v1/backup/{id}", delete_route(Admin, backup::release)),
+        ("/api/v1/backup/{id}/{part}", get(Admin, backup::stream).post(Admin, backup::command)),
+        ("/api/v1/keys", get(Admin, keys::list).post(Admin, keys::add)),
+        ("/api/v1/keys/reload", post(Admin, keys::reload)),
+        ("/api/v1/keys/rotate", post(Admin, keys::rotate)),
+        ("/api/v1/keys/{id}/retire", post(Admin, keys::retire)),
         ("/api/v1/apply", post(Manager, apply::apply)),
         ("/api/v1/export", get(Viewer, apply::export)),
         ("/api/v1/metrics", get(Viewer, metrics::report)),

@@ -1,8 +1,10 @@
 //! Settings in, a running hookmill out: store, tree, admin API and ingress, started in that order and stopped in
 //! reverse. Owns nothing itself; what it starts says what its crash costs.
 
+mod backup;
 mod clock;
 mod connections;
+mod keys;
 mod store;
 mod tokens;
 
@@ -40,7 +42,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::clock::SystemClock;
-use self::store::Store;
+use self::{backup::BackupService, keys::KeyService, store::Store};
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
@@ -50,7 +52,7 @@ use crate::{
     programs::{Engines, ProgramOptions},
     providers::registry,
     rejections::{RejectionDesk, RejectionOptions, Rejections},
-    secrets::{AdminToken, AdminTokenOrigin, KeyRing, TokenHash, random_bytes},
+    secrets::{AdminToken, AdminTokenOrigin, LiveRing, TokenHash, random_bytes},
     settings::Settings,
     storage::LogHealth,
     tokens::TokenRegistry,
@@ -107,6 +109,7 @@ fn prepare(data_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
 pub struct App {
     store: Store,
     tree: Tree,
+    keys: KeyService,
     deliveries: tokio::runtime::Runtime,
     ingress: Ingress,
     admin: tokio::task::JoinHandle<()>,
@@ -137,7 +140,7 @@ impl App {
         let compiler = Compiler {
             providers: Arc::new(*registry()),
             transports: destinations.clone(),
-            sealer: store.keys.clone(),
+            sealer: store.keys.ring().clone(),
             programs: Arc::new(Engines::new(program_options(settings))),
         };
         let ports = Ports {
@@ -165,7 +168,9 @@ impl App {
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
         let connections = connections::load(&settings.connection_tests, &store, destinations.prober()).await?;
+        let keys = KeyService::start(store.keys.clone(), tree.handle().clone(), clock.clone()).await?;
         let outside = Outside {
+            keys: keys.clone(),
             rules: Rules { destinations, deliveries: deliveries.handle().clone() },
             connections: connections.clone(),
             tokens: tokens.clone(),
@@ -182,7 +187,7 @@ impl App {
         let uses = tokens::store_uses_now_and_then(tokens.clone());
         let tests = tokio::spawn(connections.run(tree.handle().config().clone(), store.config.clone()));
         let tests = AbortOnDropHandle::new(tests);
-        Ok(Self { store, tree, deliveries, ingress, admin, admin_stop, tokens, uses, tests, draining, addresses })
+        Ok(Self { store, tree, keys, deliveries, ingress, admin, admin_stop, tokens, uses, tests, draining, addresses })
     }
 
     /// Where it is reached.
@@ -227,6 +232,7 @@ impl App {
         let _ = stopped.await;
         self.admin_stop.send_replace(true);
         let _ = self.admin.await;
+        self.keys.stop().await;
         drop(self.uses);
         tokens::store_uses(self.tokens).await;
         // A transport that is still busy must not hold up the stop.
@@ -283,6 +289,7 @@ fn open_rejections(
 
 /// What the admin API reaches beside the tree and the store.
 struct Outside {
+    keys: KeyService,
     rules: Rules,
     connections: Connections,
     tokens: Arc<TokenRegistry>,
@@ -305,12 +312,21 @@ async fn bind_admin(
     };
     let ports = AdminPorts {
         tree: tree.handle().clone(),
-        sealer: store.keys.clone(),
+        sealer: store.keys.ring().clone(),
         providers: Arc::new(*registry()),
         destinations: Arc::new(outside.rules),
         tokens: outside.tokens,
         readiness: Arc::new(move || readiness.reasons()),
-        secrets: Arc::new(RingTools(store.keys.clone())),
+        secrets: Arc::new(RingTools(store.keys.ring().clone())),
+        backup: Arc::new(BackupService {
+            log: store.log.clone(),
+            state: store.state.clone(),
+            config: store.config.clone(),
+            keys: store.keys.clone(),
+            clock: tree.handle().ports().clock.clone(),
+            session: Arc::default(),
+        }),
+        keys: Arc::new(outside.keys),
         connections: outside.connections,
         subscription_defaults: SubscriptionDefaults {
             in_flight_max: settings.delivery.in_flight_max,
@@ -417,7 +433,7 @@ impl DestinationRules for Rules {
     }
 }
 
-struct RingTools(Arc<KeyRing>);
+struct RingTools(Arc<LiveRing>);
 
 impl SecretTools for RingTools {
     fn random(&self) -> [u8; 32] {

@@ -5,14 +5,18 @@
 //! secret is ever an argument, because every user of a machine can read arguments.
 
 mod apply;
+mod backup;
 mod client;
 mod config;
 mod context;
 mod demo;
+mod doctor;
 mod document;
 mod export;
 mod jq_worker;
+mod keys;
 mod listen;
+mod local;
 mod manual;
 mod resources;
 pub mod send;
@@ -36,12 +40,15 @@ use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::Subsc
 pub use self::serve::ServeOptions;
 use self::{
     apply::ApplyArgs,
+    backup::{BackupArgs, RestoreArgs},
     client::{ApiError, EXIT_NOT_FOUND},
     config::ConfigArgs,
     context::ContextArgs,
     demo::DemoArgs,
+    doctor::DoctorArgs,
     export::ExportArgs,
     jq_worker::JqWorkerArgs,
+    keys::KeysArgs,
     listen::ListenArgs,
     manual::{CompletionsArgs, ManArgs},
     resources::NotThere,
@@ -83,6 +90,7 @@ Environment:
   HOOKMILL_SECTION__NAME  any setting: HOOKMILL_INGRESS__ADDRESS is `address` of `[ingress]`
   HOOKMILL_ADMIN_TOKEN    presets the admin token; without it the first start makes one
   HOOKMILL_KEY_FILE       the key ring's file; without it `keys.toml` in the data folder
+  HOOKMILL_KEYRING        the key ring itself, in place of a file
   HOOKMILL_URL            the server that commands over the admin API talk to, with its token in
                           HOOKMILL_TOKEN_FILE or HOOKMILL_TOKEN
   HOOKMILL_CONTEXT        the same by the name of a context
@@ -98,6 +106,14 @@ enum Command {
     Send(SendArgs),
     /// Say why a signature holds or fails, or run a file of test vectors
     Verify(VerifyArgs),
+    /// Show, add, rotate and retire the keys that stored secrets are sealed with
+    Keys(KeysArgs),
+    /// Copy events, state and configuration into a folder, while the server runs
+    Backup(BackupArgs),
+    /// Make a data directory out of a backup
+    Restore(RestoreArgs),
+    /// Say what is wrong with machine, files and settings, and what to do
+    Doctor(DoctorArgs),
     /// Check and explain the settings
     Config(ConfigArgs),
     /// Know servers by name, and say which one is meant
@@ -159,6 +175,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => one_thread()?.block_on(send::run(&args, &mut io::stdout().lock())),
         Command::Verify(args) => verify::run(&args, &mut io::stdout().lock()),
+        Command::Keys(args) => keys::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => backup::run_restore(&args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),
         Command::Context(args) => context::run(args),
         Command::Apply(args) => apply::run(&args),

@@ -3,10 +3,13 @@
 
 pub mod admin;
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod connections;
 pub mod destinations;
+pub mod doctor;
 pub mod ingress;
+pub mod keys;
 pub mod programs;
 pub mod providers;
 pub(crate) mod rate_headers;

@@ -1,16 +1,21 @@
 //! What keeps secrets secret: the key ring that seals them at rest, API tokens, and files that only we may read.
 //!
-//! The ring is read once at the start and never changes while hookmill runs. Losing its file costs every stored
-//! secret, and nothing else: events are not sealed.
+//! Losing the ring costs every stored secret, and nothing else: events are not sealed. How its keys change while
+//! things are sealed with them is in `keys`.
 
 mod keyring;
+mod live;
 pub(crate) mod private_file;
 mod sealing;
+mod source;
 mod token;
 
 pub use self::{
-    keyring::{KeyRing, KeyRingError, key_file_path},
-    private_file::PrivateFileError,
+    keyring::{BadKeyId, KeyId, KeyInfo, KeyRing, KeyRingError, KeyState, RingChangeError},
+    live::LiveRing,
+    private_file::{PrivateFileError, check as check_private},
+    sealing::key_of,
+    source::{KeySource, KeyVariables},
     token::{
         AdminToken, AdminTokenError, AdminTokenOrigin, BadTokenHash, TOKEN_BYTES_MAX, Token, TokenHash,
         admin_token_file,

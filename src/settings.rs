@@ -23,8 +23,9 @@ pub use self::{
     sections::{
         AdminSettings, ConnectionTestSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings,
         LogFormat, LogLevel, LogSettings, ProgramSettings, RejectionSettings, RetentionSettings, RetrySettings,
-        SupervisionSettings, TelemetrySettings,
+        SecretsSettings, SupervisionSettings, TelemetrySettings,
     },
+    size::format as format_size,
 };
 
 /// Every setting with its default and its explanation: the lowest layer, and the reference for operators.
@@ -32,6 +33,8 @@ pub const DEFAULT_TOML: &str = include_str!("../config/default.toml");
 
 /// Names the key ring's file; no setting, because it may not stand in a file that is passed around.
 pub const KEY_FILE_VARIABLE: &str = "HOOKMILL_KEY_FILE";
+/// Holds the key ring itself; no setting, because it is a secret.
+pub const KEY_RING_VARIABLE: &str = "HOOKMILL_KEYRING";
 /// Presets the admin token; no setting, because it is a secret.
 pub const ADMIN_TOKEN_VARIABLE: &str = "HOOKMILL_ADMIN_TOKEN";
 
@@ -63,6 +66,8 @@ pub struct Settings {
     pub egress: EgressSettings,
     /// What destinations on this machine may do.
     pub destinations: DestinationsSettings,
+    /// Where the key ring comes from.
+    pub secrets: SecretsSettings,
     /// Whether the third parties that integrations belong to answer.
     pub connection_tests: ConnectionTestSettings,
     /// What happens when a part crashes.
@@ -104,6 +109,7 @@ impl Default for Settings {
             retention: RetentionSettings::default(),
             egress: EgressSettings::default(),
             destinations: DestinationsSettings::default(),
+            secrets: SecretsSettings::default(),
             connection_tests: ConnectionTestSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),

@@ -12,6 +12,7 @@ mod catalog;
 mod changes;
 mod commit;
 mod disk;
+mod export;
 mod index;
 mod jobs;
 mod keys;
@@ -42,12 +43,42 @@ mod values;
 mod writer;
 
 pub use self::{
+    catalog::SegmentExtent,
+    export::{ImportError, import},
     open_error::OpenError,
     options::LogOptions,
+    recovery::closed_extents,
     segment_log::SegmentLog,
+    sled_db::OpenError as StateOpenError,
     stats::{LogHealth, LogStats, SYNC_BUCKETS_US},
-    store_dir::{StoreDir, quarantine},
+    store_dir::{QUARANTINE_PREFIX, StoreDir, quarantine, store_format},
 };
+
+/// The files of a store, for whoever copies one.
+pub mod store_files {
+    use std::path::Path;
+
+    pub use super::store_dir::{FORMAT, format_text};
+
+    /// The folder of the segments.
+    pub const LOG: &str = "log";
+    /// The folder of sled.
+    pub const STATE: &str = "state";
+
+    /// The name of a segment's file.
+    pub fn segment(number: u64) -> String {
+        name(&super::segment::segment_path(Path::new(""), number))
+    }
+
+    /// The name of a sealed segment's index.
+    pub fn index(number: u64) -> String {
+        name(&super::segment::sidecar_path(Path::new(""), number))
+    }
+
+    fn name(path: &Path) -> String {
+        path.to_string_lossy().into_owned()
+    }
+}
 
 use std::fmt;
 

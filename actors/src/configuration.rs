@@ -18,11 +18,13 @@ use crate::{
     activity,
     domain::{
         activity::{Activity, ActivityResult},
-        config::{Change, Destination, DestinationStatus, Integration, IntegrationStatus, Resource, ResourceKey},
+        config::{
+            Change, Destination, DestinationStatus, Endpoint, Integration, IntegrationStatus, Resource, ResourceKey,
+        },
         ids::{DestinationId, EndpointId, EventId, IntegrationId, SubscriptionId},
         version::Origin,
     },
-    ports::{clock::Clock, config_store::ConfigStore},
+    ports::{clock::Clock, config_store::ConfigStore, sealer},
     snapshot::{Compiler, Snapshot, Touched},
     tree::wires::{Slot, Wires},
 };
@@ -119,6 +121,12 @@ pub enum ConfigMsg {
         integration: IntegrationId,
         /// Why, for people.
         reason: String,
+    },
+    /// Another key seals from now on: what is configured is sealed again with it, in memory. Versions stay, because
+    /// nothing that anybody configured changes.
+    Reseal {
+        /// It is done.
+        reply: RpcReplyPort<()>,
     },
     /// A secret has expired: compile its endpoint again.
     Recompile {
@@ -241,6 +249,11 @@ impl ConfigHandle {
             .unwrap_or(Err(ConfigError::Unavailable))
     }
 
+    /// Has what is in force sealed again with the key that seals now. What is written from now on is so anyway.
+    pub async fn reseal(&self) -> Result<(), ConfigError> {
+        self.slot.call(|reply| ConfigMsg::Reseal { reply }, WRITE_WAIT_MAX).await.ok_or(ConfigError::Unavailable)
+    }
+
     /// What [`Self::write`] would say; nothing is changed.
     pub async fn check(&self, writes: Vec<Write>) -> Result<Vec<Change>, ConfigError> {
         self.slot
@@ -320,6 +333,10 @@ impl Actor for ConfigActor {
             ConfigMsg::Expire => state.expire(&me).await,
             ConfigMsg::Pause { destination, version, reason } => state.pause(&me, destination, version, reason).await,
             ConfigMsg::Fail { integration, reason } => state.fail(&me, integration, reason).await,
+            ConfigMsg::Reseal { reply } => {
+                state.reseal(&me);
+                let _ = reply.send(());
+            }
             ConfigMsg::Recompile { at_ms } => {
                 // An earlier one may have been set since; then this one was set again when that one came.
                 state.timer_ms = state.timer_ms.filter(|timer| *timer != at_ms);
@@ -354,10 +371,14 @@ impl ConfigState {
         &mut self,
         me: &ActorRef<ConfigMsg>,
         origin: &Origin,
-        writes: Vec<Write>,
+        mut writes: Vec<Write>,
         deletion: Deletion,
     ) -> Result<Vec<Change>, ConfigError> {
         let now_ms = self.args.clock.now_ms();
+        // A change may be based on what was read before the last rotation of keys.
+        for resource in writes.iter_mut().filter_map(|write| write.resource.as_mut()) {
+            sealer::renew(&*self.args.compiler.sealer, resource);
+        }
         let (changes, next) = rules::changes(&self.current, writes, origin, deletion, now_ms)?;
         self.make(me, origin, &changes, next).await?;
         Ok(changes)
@@ -392,6 +413,22 @@ impl ConfigState {
         }
         self.args.wires.record_all(activities);
         Ok(())
+    }
+
+    fn reseal(&mut self, me: &ActorRef<ConfigMsg>) {
+        let configuration = self.current.configuration();
+        let (version, at_ms) = (configuration.version, self.args.clock.now_ms());
+        let integrations = configuration.integrations.values().map(|it| Resource::Integration(Integration::clone(it)));
+        let endpoints = configuration.endpoints.values().map(|it| Resource::Endpoint(Endpoint::clone(it)));
+        let destinations = configuration.destinations.values().map(|it| Resource::Destination(Destination::clone(it)));
+        let mut renewed: Vec<Resource> = integrations.chain(endpoints).chain(destinations).collect();
+        renewed.retain_mut(|resource| sealer::renew(&*self.args.compiler.sealer, resource));
+        for resource in renewed {
+            let (key, author) = (resource.key(), String::new());
+            let resource = Some(resource);
+            self.current.apply(&Change { version, at_ms, author, comment: None, key, resource, kept: None });
+        }
+        self.publish(me, Touched::default());
     }
 
     async fn roll_back(

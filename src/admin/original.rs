@@ -32,13 +32,14 @@ const NO_INTEGRATION: &str = "Integration not found";
 const NO_WEBHOOK: &str = "Webhook endpoint not found";
 
 /// Members of replies that the original ignores in a request, as callers send back what they read.
-const REPLY_ONLY: [&str; 11] = [
+const REPLY_ONLY: [&str; 12] = [
     "id",
     "version",
     "created_at",
     "updated_at",
     "last_health_check",
     "health_status",
+    "latest_version",
     "last_connection_test",
     "connection_test",
     "pending_version",

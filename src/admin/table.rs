@@ -57,6 +57,16 @@ where
     Methods::new().post(role, handler)
 }
 
+/// `DELETE` for a role.
+pub(super) fn delete<S, H, T>(role: Role, handler: H) -> Methods<S>
+where
+    S: Clone + Send + Sync + 'static,
+    H: Handler<T, S>,
+    T: 'static,
+{
+    Methods::new().delete(role, handler)
+}
+
 /// `GET` for everybody; the gate must know the path too.
 pub(super) fn open<S, H, T>(handler: H) -> Methods<S>
 where

@@ -33,10 +33,16 @@ use hookmill_actors::{
 };
 use serde_json::{Map, Value};
 
-use super::tools::{DestinationRules, Keys, SecretTools, Tools};
+use super::{
+    backup::{BackupAdmin, Chunks},
+    keys::{KeyAdmin, KeysView},
+    tools::{DestinationRules, Keys, SecretTools, Tools},
+};
 use crate::connections::{Ask, ConnectionOptions, ConnectionPorts, Connections, Records, Request};
 use crate::{
-    secrets::TokenHash,
+    backup::{BackupError, Begun, EndMark},
+    keys::{Holdings, KeysError, Retired, Rotation, Tally},
+    secrets::{KeyId, RingChangeError, TokenHash},
     tokens::{TokenRegistry, memory::MemoryTokens},
 };
 
@@ -444,5 +450,66 @@ pub(super) fn tools() -> Tools {
         destinations: Arc::new(HttpsOnly),
         secrets: Arc::new(Counting::default()),
         connections: connections(),
+    }
+}
+
+/// A ring that nothing can be done with.
+pub(super) struct NoKeys;
+
+#[async_trait]
+impl KeyAdmin for NoKeys {
+    async fn view(&self, _count: bool) -> Result<KeysView, KeysError> {
+        Ok(KeysView { source: "nowhere".to_owned(), keys: Vec::new(), rotation: None })
+    }
+
+    async fn add(&self, _author: &str) -> Result<KeyId, KeysError> {
+        Err(KeysError::ReadOnly { origin: "nowhere".to_owned(), what: "give up" })
+    }
+
+    async fn reload(&self, _author: &str) -> Result<(), KeysError> {
+        Ok(())
+    }
+
+    async fn rotate(&self, _author: &str, to: Option<KeyId>) -> Result<Rotation, KeysError> {
+        Err(to.map_or(KeysError::Busy, |id| RingChangeError::NoSuchKey(id).into()))
+    }
+
+    async fn retire(&self, _author: &str, key: KeyId) -> Result<Retired, KeysError> {
+        let holdings = Holdings { credentials: Tally { current: 1, versions: 2 }, ..Holdings::default() };
+        Err(KeysError::InUse { key, holdings })
+    }
+}
+
+/// A store that is never backed up.
+pub(super) struct NoBackup;
+
+#[async_trait]
+impl BackupAdmin for NoBackup {
+    async fn begin(&self, _author: &str) -> Result<Begun, BackupError> {
+        Err(BackupError::Busy)
+    }
+
+    async fn renew(&self, _id: &str) -> Result<Begun, BackupError> {
+        Err(BackupError::Over)
+    }
+
+    async fn state(&self, _id: &str) -> Result<Chunks, BackupError> {
+        let (send, chunks) = tokio::sync::mpsc::channel(2);
+        for chunk in ["one ", "two"] {
+            send.try_send(Ok(chunk.into())).expect("there is room");
+        }
+        Ok(chunks)
+    }
+
+    async fn end(&self, _id: &str) -> Result<EndMark, BackupError> {
+        Err(BackupError::Over)
+    }
+
+    async fn configuration(&self, _id: &str) -> Result<Chunks, BackupError> {
+        Err(BackupError::NoEnd)
+    }
+
+    async fn release(&self, _author: &str, _id: &str) -> Result<(), BackupError> {
+        Err(BackupError::Over)
     }
 }

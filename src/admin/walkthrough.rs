@@ -1,6 +1,7 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
 mod deleting;
+mod keeping;
 mod keys;
 mod lists;
 mod original;
@@ -52,7 +53,7 @@ use super::{
     Api, Shared, SubscriptionDefaults,
     auth::{FailedSignIns, Gate, Hosts, TrustedProxies},
     router, routes,
-    testing::{FixedClock, MemoryState, TOKEN, tokens_with, tools},
+    testing::{FixedClock, MemoryState, NoBackup, NoKeys, TOKEN, tokens_with, tools},
 };
 use crate::{
     programs::{Engines, ProgramOptions},
@@ -246,6 +247,8 @@ async fn over(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJo
         tools,
         tokens,
         readiness: Arc::new(Vec::new),
+        keys: Arc::new(NoKeys),
+        backup: Arc::new(NoBackup),
         subscription_defaults,
         tests,
         turns: super::turns::Turns::default(),

@@ -20,11 +20,11 @@ pub(super) async fn load(
     store: &Store,
     prober: Prober,
 ) -> anyhow::Result<Connections> {
-    let keys = store.keys.clone();
+    let keys = store.keys.ring().clone();
     let ports = ConnectionPorts {
         ask: Arc::new(Third(prober)),
         records: Arc::new(Kept(store.config.clone())),
-        sealer: store.keys.clone(),
+        sealer: store.keys.ring().clone(),
         fingerprint: Arc::new(move |secret| keys.fingerprint(secret)),
         clock: Arc::new(SystemClock),
     };

@@ -2,14 +2,15 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use hookmill_actors::ports::{clock::Clock, event_log::CommitListener};
 
 use crate::{
     admin::ENDPOINT_BODY_BYTES_MAX,
     cli::ServeOptions,
-    secrets::{KeyRing, key_file_path},
-    settings::{KEY_FILE_VARIABLE, Settings},
+    keys::KeyKeeper,
+    secrets::{KeySource, KeyVariables, LiveRing},
+    settings::Settings,
     storage::{
         LogOptions, SegmentLog, StoreDir, quarantine, sled_config::SledConfig, sled_db::StateDb, sled_state::SledState,
     },
@@ -20,7 +21,7 @@ pub(super) struct Store {
     pub(super) log: Arc<SegmentLog>,
     pub(super) state: Arc<SledState>,
     pub(super) config: Arc<SledConfig>,
-    pub(super) keys: Arc<KeyRing>,
+    pub(super) keys: Arc<KeyKeeper>,
 }
 
 impl Store {
@@ -32,9 +33,6 @@ impl Store {
 
 /// Headers, query and envelope of a record beside its body.
 const RECORD_HEAD_BYTES_MAX: usize = 1 << 20;
-
-/// The name under which the store keeps what tells whether a key ring is its own.
-const KEY_CHECK: &str = "key-check";
 
 /// Opens the store, or makes it where there is none. A store that cannot be opened is set aside only when `options`
 /// say so; nothing is ever deleted.
@@ -49,9 +47,9 @@ pub(super) async fn open(
     tokio::task::spawn_blocking(move || {
         let dir = settings.store_dir();
         let store_exists = dir.join("FORMAT").exists();
-        let variable = std::env::var_os(KEY_FILE_VARIABLE).map(Into::into);
-        let keys = Arc::new(KeyRing::open_or_create(&key_file_path(&data_dir, variable), store_exists)?);
-        match open_in(&settings, &dir, keys.clone(), listener.clone(), clock.clone()) {
+        let source = KeySource::choose(&data_dir, &settings.secrets, KeyVariables::of_process())?;
+        let ring = Arc::new(LiveRing::new(source.open_or_create(store_exists, clock.now_ms())?, source));
+        match open_in(&settings, &dir, ring.clone(), listener.clone(), clock.clone()) {
             Err(Opening::Store(error)) if options.start_empty => {
                 let aside = quarantine(&dir, clock.now_ms()).context("the store could not be set aside")?;
                 tracing::error!(
@@ -59,7 +57,7 @@ pub(super) async fn open(
                     kept_in = %aside.display(),
                     "the store could not be opened; it is set aside, and an empty one takes its place"
                 );
-                open_in(&settings, &dir, keys, listener, clock).map_err(Opening::into_error)
+                open_in(&settings, &dir, ring, listener, clock).map_err(Opening::into_error)
             }
             opened => opened.map_err(Opening::into_error),
         }
@@ -91,7 +89,7 @@ impl Opening {
 fn open_in(
     settings: &Settings,
     dir: &Path,
-    keys: Arc<KeyRing>,
+    ring: Arc<LiveRing>,
     listener: Arc<dyn CommitListener>,
     clock: Arc<dyn Clock>,
 ) -> Result<Store, Opening> {
@@ -104,7 +102,7 @@ fn open_in(
         StateDb::open(&store_dir.state_path(), settings.log.state_cache_bytes).map_err(|error| store(error.into()))?;
     let state = Arc::new(SledState::open(db.clone()).map_err(|error| store(error.into()))?);
     let config = Arc::new(SledConfig::open(db).map_err(|error| store(error.into()))?);
-    check_keys(&config, &keys).map_err(Opening::Other)?;
+    let keys = KeyKeeper::open(ring, config.clone()).map_err(|error| Opening::Other(error.into()))?;
     let options = LogOptions {
         segment_bytes: settings.log.segment_bytes,
         queue_events: settings.log.queue_events,
@@ -116,17 +114,5 @@ fn open_in(
     };
     let log =
         SegmentLog::open(options, store_dir, state.clone(), listener, clock).map_err(|error| store(error.into()))?;
-    Ok(Store { log, state, config, keys })
-}
-
-/// A ring that is not the one this store was sealed with would make every credential unreadable: say so at once.
-fn check_keys(config: &SledConfig, keys: &KeyRing) -> anyhow::Result<()> {
-    match config.meta_get(KEY_CHECK)? {
-        None => config.meta_put(KEY_CHECK, keys.check_value().as_bytes())?,
-        Some(stored) => match std::str::from_utf8(&stored) {
-            Ok(stored) => keys.verify_check(stored)?,
-            Err(_) => bail!("the store's key check is not text; the store is damaged"),
-        },
-    }
-    Ok(())
+    Ok(Store { log, state, config, keys: Arc::new(keys) })
 }

@@ -1,46 +1,33 @@
-//! The key ring: 32-byte keys with ids, in a file that only we may read. One key is current and seals; the others
-//! still open what they sealed.
-//!
-//! ```toml
-//! version = 1
-//! current = "5f0c21aa"
-//! [keys]
-//! 5f0c21aa = "<base64 of 32 bytes>"
-//! ```
+//! The key ring: 32-byte keys with ids. One is the primary and seals; the active ones still open what they sealed; of
+//! a retired one only the id and the times are left. A ring is a value: a change makes another one, and [`file`] is
+//! how it is written down.
+
+mod file;
 
 use std::{
-    collections::BTreeMap,
     fmt::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::{
-    private_file::{self, PrivateFileError},
-    random_bytes,
-};
+pub(super) use self::file::FILE_BYTES_MAX;
+use super::{private_file::PrivateFileError, random_bytes};
 
-/// The file's format that is written, and the only one that is read.
-const VERSION: u32 = 1;
-/// The file at most: room for more keys than anybody rotates through.
-const FILE_BYTES_MAX: u16 = 16 << 10;
-/// In the data folder, beside the store's folder and not in it: a backup of the store holds no key.
-const FILE_NAME: &str = "keys.toml";
 const KEY_BYTES: usize = 32;
 const ID_BYTES: usize = 4;
 /// Bytes of a check value: enough that a wrong key does not match by chance.
 const CHECK_BYTES: usize = 16;
+/// Keys that open, at most: more than anybody rotates through before he retires some.
+const KEYS_MAX: usize = 64;
+/// Retired keys that are remembered; the ones retired first are forgotten.
+const RETIRED_KEPT: usize = 32;
 
-/// Where the ring's file is: where `HOOKMILL_KEY_FILE` says, else in the data folder.
-pub fn key_file_path(data_dir: &Path, variable: Option<PathBuf>) -> PathBuf {
-    variable.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| data_dir.join(FILE_NAME))
-}
-
-/// Why there is no key ring. Never says what is in the file.
+/// Why there is no key ring. Never says what is in it.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyRingError {
     /// The store was sealed with a ring that is gone. A new one would make its secrets unreadable for good.
@@ -49,22 +36,38 @@ pub enum KeyRingError {
     /// The file is not private, or was not read or made.
     #[error("key file: {0}")]
     File(#[from] PrivateFileError),
-    /// The file is damaged.
-    #[error("key file `{}`: {problem}", path.display())]
+    /// The ring is damaged.
+    #[error("{origin}: {problem}")]
     Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and what would be right; nothing of the file's text.
+        /// Where it was read.
+        origin: String,
+        /// What is wrong and what would be right; nothing of its text.
         problem: String,
     },
-    /// The store was sealed with another ring.
-    #[error("the key file is not the store's: the store was sealed with key `{stored}`, and {found}")]
-    WrongRing {
-        /// The id of the key that the store was sealed with.
-        stored: String,
-        /// What the ring has instead.
-        found: &'static str,
+    /// The command that prints the ring did not.
+    #[error("{origin} {problem}")]
+    Command {
+        /// Which.
+        origin: String,
+        /// What went wrong; nothing that it printed.
+        problem: String,
     },
+    /// Two places are named for the ring.
+    #[error("{0} and {1} both name the key ring; leave one of them")]
+    Ambiguous(&'static str, &'static str),
+    /// The store was sealed with a key that the ring has not.
+    #[error("the store holds secrets sealed with key `{key}`{holdings}, and {found}")]
+    WrongRing {
+        /// The id of that key.
+        key: String,
+        /// How many and of what kind, in brackets; empty where it was not counted.
+        holdings: String,
+        /// What the ring has instead.
+        found: String,
+    },
+    /// What is sealed could not be looked through.
+    #[error("what is sealed in the store cannot be read: {0}")]
+    Store(String),
 }
 
 impl KeyRingError {
@@ -72,17 +75,49 @@ impl KeyRingError {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::File(_) => "mend the file's owner and mode as told above, and start again",
+            Self::Command { .. } => "run the command of `secrets.key_command` by hand, mend it, and start again",
+            Self::Ambiguous(..) => "leave one of them, and start again",
+            Self::Store(_) => "look at the disk, and start again",
             Self::Missing(_) | Self::Malformed { .. } | Self::WrongRing { .. } => {
-                "put the store's key file back from your copy of it, or name it in HOOKMILL_KEY_FILE; without it the \
-                 stored secrets cannot be opened"
+                "put the ring that has this key back: your copy of the key file (or name it in HOOKMILL_KEY_FILE), or \
+                 what HOOKMILL_KEYRING or `secrets.key_command` gave; `hookmill keys add --from FILE` adds the keys of \
+                 an older copy to the ring. Without the key the stored secrets cannot be opened"
             }
         }
     }
 }
 
-/// A key's short name, in the file and in every sealed text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct KeyId(pub(super) [u8; ID_BYTES]);
+/// Why a ring cannot be changed so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RingChangeError {
+    /// There is none of that id.
+    #[error("the ring has no key `{0}`")]
+    NoSuchKey(KeyId),
+    /// It is there no more.
+    #[error("key `{0}` is retired: its bytes are gone")]
+    Retired(KeyId),
+    /// Something must seal.
+    #[error("key `{0}` is the primary; rotate to another one first")]
+    IsPrimary(KeyId),
+    /// It seals already.
+    #[error("key `{0}` is the primary already")]
+    AlreadyPrimary(KeyId),
+    /// Another ring has another key of that id.
+    #[error("both rings have a key `{0}`, and they differ")]
+    Differs(KeyId),
+    /// There are as many as there may be.
+    #[error("the ring has {KEYS_MAX} keys, the most it holds; retire some first")]
+    TooMany,
+}
+
+/// A key's short name, in the ring and in every sealed text: 8 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(pub(super) [u8; ID_BYTES]);
+
+/// A text that is no key id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key's id is {} lower-case hex digits, such as `5f0c21aa`", 2 * ID_BYTES)]
+pub struct BadKeyId;
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,22 +125,90 @@ impl fmt::Display for KeyId {
     }
 }
 
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = BadKeyId;
+
+    fn from_str(text: &str) -> Result<Self, BadKeyId> {
+        let mut id = [0; ID_BYTES];
+        hex::decode_to_slice(text, &mut id).map_err(|_| BadKeyId)?;
+        let id = Self(id);
+        // Hex in capitals would be a second name of the same key.
+        if id.to_string() == text { Ok(id) } else { Err(BadKeyId) }
+    }
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyState {
+    /// Seals, and opens what it sealed.
+    Primary,
+    /// Opens what it sealed.
+    Active,
+    /// Gone.
+    Retired,
+}
+
+/// What may be told of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its id.
+    pub id: KeyId,
+    /// What it is for.
+    pub state: KeyState,
+    /// When it was made, milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When it was retired, milliseconds since 1970.
+    pub retired_at_ms: Option<u64>,
+}
+
 /// One key.
+#[derive(Clone)]
 pub(super) struct RingKey {
     pub(super) id: KeyId,
-    bytes: Zeroizing<[u8; KEY_BYTES]>,
+    created_at_ms: u64,
+    bytes: Arc<Zeroizing<[u8; KEY_BYTES]>>,
 }
 
 impl RingKey {
-    fn generate() -> Self {
-        Self { id: KeyId(random_bytes()), bytes: Zeroizing::new(random_bytes()) }
+    fn generate(now_ms: u64) -> Self {
+        Self { id: KeyId(random_bytes()), created_at_ms: now_ms, bytes: Arc::new(Zeroizing::new(random_bytes())) }
     }
 
     /// A key for one purpose only (HMAC-SHA256 as a pseudo-random function, RFC 2104): what one purpose's key
     /// reveals says nothing of the others.
     pub(super) fn derive(&self, purpose: &str) -> Zeroizing<[u8; KEY_BYTES]> {
-        Zeroizing::new(hmac_sha256(&*self.bytes, purpose.as_bytes()))
+        Zeroizing::new(hmac_sha256(&**self.bytes, purpose.as_bytes()))
     }
+
+    fn is(&self, other: &Self) -> bool {
+        bool::from(self.bytes.ct_eq(&**other.bytes))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RetiredKey {
+    id: KeyId,
+    created_at_ms: u64,
+    retired_at_ms: u64,
 }
 
 pub(super) fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
@@ -115,101 +218,152 @@ pub(super) fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The keys that secrets are sealed with. Wiped when dropped; `Debug` shows ids only.
+/// The keys that secrets are sealed with. Wiped when the last copy is dropped; `Debug` shows ids only.
+#[derive(Clone)]
 pub struct KeyRing {
     keys: Vec<RingKey>,
-    current: usize,
+    primary: usize,
+    retired: Vec<RetiredKey>,
 }
 
 impl KeyRing {
-    /// Reads the ring's file. Where there is none it is made, mode 0600, unless the store exists already.
-    ///
-    /// # Errors
-    /// A file that others can read, is not ours, or is damaged; none beside an existing store; failing I/O.
-    pub fn open_or_create(path: &Path, store_exists: bool) -> Result<Self, KeyRingError> {
-        match private_file::read(path, FILE_BYTES_MAX)? {
-            Some(text) => {
-                Self::parse(&text).map_err(|problem| KeyRingError::Malformed { path: path.to_owned(), problem })
-            }
-            None if store_exists => Err(KeyRingError::Missing(path.to_owned())),
-            None => {
-                let ring = Self::generate();
-                private_file::create(path, &ring.to_text())?;
-                Ok(ring)
-            }
-        }
-    }
-
     /// A ring of one new key, in memory only.
-    pub fn generate() -> Self {
-        Self { keys: vec![RingKey::generate()], current: 0 }
+    pub fn generate(now_ms: u64) -> Self {
+        Self { keys: vec![RingKey::generate(now_ms)], primary: 0, retired: Vec::new() }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        // The parser's own message would quote the line, and the line may hold a key.
-        let file: RingFile = toml::from_str(text).map_err(|error| match error.span() {
-            Some(span) => {
-                let line = 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count();
-                format!("line {line} is not as hookmill wrote it")
-            }
-            None => "the text is not as hookmill wrote it".to_owned(),
-        })?;
-        if file.version != VERSION {
-            return Err(format!("format version {} is not known; this hookmill knows {VERSION}", file.version));
-        }
-        let keys = file.keys.iter().map(|(id, key)| parse_key(id, &key.0)).collect::<Result<Vec<_>, _>>()?;
-        let current = keys.iter().position(|key| key.id.to_string() == file.current);
-        let Some(current) = current else {
-            return Err("`current` names none of the `[keys]`".to_owned());
-        };
-        Ok(Self { keys, current })
+    pub(super) fn primary(&self) -> &RingKey {
+        &self.keys[self.primary]
     }
 
-    fn to_text(&self) -> Zeroizing<String> {
-        let head_bytes = 512;
-        let line_bytes = 2 * ID_BYTES + KEY_BYTES.div_ceil(3) * 4 + 8;
-        // Made large enough at once: a buffer that grows leaves copies behind that nobody wipes.
-        let mut text = Zeroizing::new(String::with_capacity(head_bytes + self.keys.len() * line_bytes));
-        text.push_str(
-            "# The key ring of hookmill. Whoever has this file and the store can read every stored secret; without it\n\
-             # nobody can. Keep a copy of it, apart from the backups of the store.\n",
-        );
-        let _ = write!(text, "version = {VERSION}\ncurrent = \"{}\"\n\n[keys]\n", self.current().id);
-        for key in &self.keys {
-            let bytes = Zeroizing::new(BASE64.encode(key.bytes.as_slice()));
-            let _ = writeln!(text, "{} = \"{}\"", key.id, *bytes);
-        }
-        text
+    /// The key that seals.
+    pub fn primary_id(&self) -> KeyId {
+        self.primary().id
     }
 
-    pub(super) fn current(&self) -> &RingKey {
-        &self.keys[self.current]
+    /// Whether there is a key of that id that opens.
+    pub fn opens(&self, id: KeyId) -> bool {
+        self.key(id).is_some()
     }
 
     pub(super) fn key(&self, id: KeyId) -> Option<&RingKey> {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// A text for the store to keep, by which [`KeyRing::verify_check`] knows this ring again. Reveals no key.
-    pub fn check_value(&self) -> String {
-        check_of(self.current())
+    /// What may be told of the keys, retired ones too; the oldest first.
+    pub fn infos(&self) -> Vec<KeyInfo> {
+        let info = |key: &RingKey| KeyInfo {
+            id: key.id,
+            state: if key.id == self.primary_id() { KeyState::Primary } else { KeyState::Active },
+            created_at_ms: key.created_at_ms,
+            retired_at_ms: None,
+        };
+        let retired = |key: &RetiredKey| KeyInfo {
+            id: key.id,
+            state: KeyState::Retired,
+            created_at_ms: key.created_at_ms,
+            retired_at_ms: Some(key.retired_at_ms),
+        };
+        let mut infos: Vec<_> = self.retired.iter().map(retired).chain(self.keys.iter().map(info)).collect();
+        infos.sort_by_key(|info| (info.created_at_ms, info.id));
+        infos
     }
 
-    /// Whether a store that holds this check value was sealed with a key of this ring. A ring whose current key
-    /// is newer than the store's passes; the store may then keep the new check value.
+    /// The ring with a new key, which opens but does not seal.
+    pub fn with_new_key(&self, now_ms: u64) -> Result<(Self, KeyId), RingChangeError> {
+        let mut key = RingKey::generate(now_ms);
+        while self.knows(key.id) {
+            key.id = KeyId(random_bytes());
+        }
+        let id = key.id;
+        let mut ring = self.clone();
+        ring.push(key)?;
+        Ok((ring, id))
+    }
+
+    /// The ring with another one of its keys as the primary.
+    pub fn with_primary(&self, id: KeyId) -> Result<Self, RingChangeError> {
+        if self.primary_id() == id {
+            return Err(RingChangeError::AlreadyPrimary(id));
+        }
+        let primary = self.keys.iter().position(|key| key.id == id).ok_or_else(|| self.lacks(id))?;
+        Ok(Self { primary, ..self.clone() })
+    }
+
+    /// The ring without the bytes of one of its keys.
+    pub fn with_retired(&self, id: KeyId, now_ms: u64) -> Result<Self, RingChangeError> {
+        if self.primary_id() == id {
+            return Err(RingChangeError::IsPrimary(id));
+        }
+        let at = self.keys.iter().position(|key| key.id == id).ok_or_else(|| self.lacks(id))?;
+        let primary = self.primary_id();
+        let mut ring = self.clone();
+        let key = ring.keys.remove(at);
+        ring.primary = ring.keys.iter().position(|key| key.id == primary).expect("the primary is another key");
+        ring.retired.push(RetiredKey { id, created_at_ms: key.created_at_ms, retired_at_ms: now_ms });
+        let surplus = ring.retired.len().saturating_sub(RETIRED_KEPT);
+        ring.retired.drain(..surplus);
+        Ok(ring)
+    }
+
+    /// The ring with all keys of another one that it has not, to open with, and which those are. A key that was
+    /// retired here comes back.
+    pub fn with_keys_of(&self, other: &Self) -> Result<(Self, Vec<KeyId>), RingChangeError> {
+        let mut ring = self.clone();
+        let mut added = Vec::new();
+        for key in &other.keys {
+            match self.key(key.id) {
+                Some(own) if own.is(key) => {}
+                Some(own) => return Err(RingChangeError::Differs(own.id)),
+                None => {
+                    ring.retired.retain(|retired| retired.id != key.id);
+                    ring.push(key.clone())?;
+                    added.push(key.id);
+                }
+            }
+        }
+        Ok((ring, added))
+    }
+
+    fn push(&mut self, key: RingKey) -> Result<(), RingChangeError> {
+        if self.keys.len() == KEYS_MAX {
+            return Err(RingChangeError::TooMany);
+        }
+        self.keys.push(key);
+        Ok(())
+    }
+
+    fn knows(&self, id: KeyId) -> bool {
+        self.opens(id) || self.retired.iter().any(|key| key.id == id)
+    }
+
+    fn lacks(&self, id: KeyId) -> RingChangeError {
+        if self.knows(id) { RingChangeError::Retired(id) } else { RingChangeError::NoSuchKey(id) }
+    }
+
+    /// A text for the store to keep, by which [`KeyRing::verify_check`] knows the primary again. Reveals no key.
+    pub fn check_value(&self) -> String {
+        check_of(self.primary())
+    }
+
+    /// Whether the ring has the very key that this check value was made of.
     ///
     /// # Errors
-    /// [`KeyRingError::WrongRing`].
-    pub fn verify_check(&self, stored: &str) -> Result<(), KeyRingError> {
-        let name = stored.split(':').nth(1).unwrap_or_default();
-        let wrong = |found| KeyRingError::WrongRing { stored: name.chars().take(2 * ID_BYTES).collect(), found };
+    /// [`KeyRingError::WrongRing`], nothing counted.
+    pub fn verify_check(&self, stored: &str) -> Result<KeyId, KeyRingError> {
+        let name: String = stored.split(':').nth(1).unwrap_or_default().chars().take(2 * ID_BYTES).collect();
+        let wrong = |found: String| KeyRingError::WrongRing { key: name.clone(), holdings: String::new(), found };
         let Some(key) = self.keys.iter().find(|key| key.id.to_string() == name) else {
-            return Err(wrong("the key file has no such key"));
+            let mut found = "the key ring has no such key".to_owned();
+            if let Some(key) = self.retired.iter().find(|key| key.id.to_string() == name) {
+                let _ = write!(found, ": it was retired at {}", file::time(key.retired_at_ms));
+            }
+            return Err(wrong(found));
         };
         if bool::from(check_of(key).as_bytes().ct_eq(stored.as_bytes())) {
-            Ok(())
+            Ok(key.id)
         } else {
-            Err(wrong("the key file has another key of that id"))
+            Err(wrong("the key ring has another key of that id".to_owned()))
         }
     }
 }
@@ -217,7 +371,7 @@ impl KeyRing {
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids = self.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>();
-        f.debug_struct("KeyRing").field("keys", &ids).field("current", &ids[self.current]).finish()
+        f.debug_struct("KeyRing").field("keys", &ids).field("primary", &ids[self.primary]).finish_non_exhaustive()
     }
 }
 
@@ -226,122 +380,137 @@ fn check_of(key: &RingKey) -> String {
     format!("v1:{}:{}", key.id, hex::encode(&check[..CHECK_BYTES]))
 }
 
-fn parse_key(id: &str, text: &str) -> Result<RingKey, String> {
-    let mut key = RingKey { id: KeyId([0; ID_BYTES]), bytes: Zeroizing::new([0; KEY_BYTES]) };
-    if hex::decode_to_slice(id, &mut key.id.0).is_err() || key.id.to_string() != id {
-        return Err(format!("a key's id is not {} lower-case hex digits", 2 * ID_BYTES));
-    }
-    let bytes = Zeroizing::new(BASE64.decode(text).map_err(|_| format!("key `{id}` is not base64"))?);
-    if bytes.len() != KEY_BYTES {
-        return Err(format!("key `{id}` has {} bytes; a key has {KEY_BYTES}", bytes.len()));
-    }
-    key.bytes.copy_from_slice(&bytes);
-    Ok(key)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RingFile {
-    version: u32,
-    current: String,
-    keys: BTreeMap<String, KeyText>,
-}
-
-#[derive(Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(transparent)]
-struct KeyText(String);
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 pub(super) mod tests {
-    use std::{
-        fs,
-        os::unix::fs::{MetadataExt, PermissionsExt},
-    };
+    use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+    use proptest::prelude::*;
 
     use super::*;
 
     /// A ring of one known key, for texts that another program sealed.
     pub(in crate::secrets) fn known() -> KeyRing {
-        let key = BASE64.encode([7; KEY_BYTES]);
-        KeyRing::parse(&format!("version = 1\ncurrent = \"5f0c21aa\"\n[keys]\n5f0c21aa = \"{key}\"\n")).unwrap()
+        let key = RingKey {
+            id: "5f0c21aa".parse().unwrap(),
+            created_at_ms: 0,
+            bytes: Arc::new(Zeroizing::new([7; KEY_BYTES])),
+        };
+        KeyRing { keys: vec![key], primary: 0, retired: Vec::new() }
     }
 
-    /// The ring with another, new key as the current one.
+    /// The ring with another, new key as the primary.
     pub(in crate::secrets) fn rotated(ring: &KeyRing) -> KeyRing {
-        let mut rotated = KeyRing::parse(&ring.to_text()).unwrap();
-        rotated.keys.push(RingKey::generate());
-        rotated.current = rotated.keys.len() - 1;
-        rotated
+        let (ring, id) = ring.with_new_key(1).unwrap();
+        ring.with_primary(id).unwrap()
     }
 
-    #[test]
-    fn the_first_start_makes_a_private_file_and_later_ones_read_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = key_file_path(&folder.path().join("data"), None);
-        let ring = KeyRing::open_or_create(&path, false).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        let again = KeyRing::open_or_create(&path, true).unwrap();
-        assert_eq!(ring.to_text(), again.to_text());
-        again.verify_check(&ring.check_value()).unwrap();
+    /// What anybody may do to a ring.
+    #[derive(Clone, Debug)]
+    pub(super) enum Step {
+        Add,
+        Promote(prop::sample::Index),
+        Retire(prop::sample::Index),
     }
 
-    #[test]
-    fn a_missing_file_beside_a_store_is_never_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys.toml");
-        let error = KeyRing::open_or_create(&path, true).unwrap_err();
-        assert!(matches!(error, KeyRingError::Missing(_)));
-        assert!(error.next_step().contains("HOOKMILL_KEY_FILE"));
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_file_that_others_can_read_stops_the_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys.toml");
-        KeyRing::open_or_create(&path, false).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let text = KeyRing::open_or_create(&path, true).unwrap_err().to_string();
-        assert!(text.contains("chmod 600"), "{text}");
-    }
-
-    #[test]
-    fn the_variable_names_the_file() {
-        let data = Path::new("data");
-        assert_eq!(key_file_path(data, Some("/run/keys".into())), PathBuf::from("/run/keys"));
-        assert_eq!(key_file_path(data, Some("".into())), key_file_path(data, None));
-        assert_eq!(key_file_path(data, None), PathBuf::from("data/keys.toml"));
-    }
-
-    #[test]
-    fn a_damaged_file_is_told_without_its_text() {
-        let key = BASE64.encode([7; 32]);
-        let short = BASE64.encode([7; 31]);
-        let cases = [
-            (String::new(), "not as hookmill wrote it"),
-            (format!("version = 1\ncurrent = \"0a0b0c0d\"\n[keys]\n0a0b0c0d = {key}\n"), "line 4"),
-            (format!("version = 2\ncurrent = \"0a0b0c0d\"\n[keys]\n0a0b0c0d = \"{key}\"\n"), "format version 2"),
-            (format!("version = 1\ncurrent = \"0a0b0c0e\"\n[keys]\n0a0b0c0d = \"{key}\"\n"), "`current`"),
-            (format!("version = 1\ncurrent = \"0a0b0c0d\"\n[keys]\n0a0b0c0d = \"{short}\"\n"), "31 bytes"),
-            (format!("version = 1\ncurrent = \"0a0b0c0d\"\n[keys]\n0a0b0c0d = \"*{key}\"\n"), "not base64"),
-            (format!("version = 1\ncurrent = \"x\"\n[keys]\nx = \"{key}\"\n"), "8 lower-case hex digits"),
-            (format!("version = 1\nextra = \"{key}\"\ncurrent = \"x\"\n[keys]\n"), "line 2"),
+    pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            Just(Step::Add),
+            any::<prop::sample::Index>().prop_map(Step::Promote),
+            any::<prop::sample::Index>().prop_map(Step::Retire),
         ];
-        for (text, want) in cases {
-            let problem = KeyRing::parse(&text).unwrap_err();
-            assert!(problem.contains(want), "{problem} lacks {want}");
-            assert!(!problem.contains(&key[..8]), "{problem}");
+        proptest::collection::vec(step, 0..40)
+    }
+
+    pub(super) fn made_by(steps: &[Step]) -> KeyRing {
+        let mut ring = KeyRing::generate(1_700_000_000_000);
+        for (now_ms, step) in (1_700_000_000_001..).zip(steps) {
+            let pick = |index: &prop::sample::Index| ring.keys[index.index(ring.keys.len())].id;
+            let next = match step {
+                Step::Add => ring.with_new_key(now_ms).map(|(ring, _)| ring),
+                Step::Promote(index) => ring.with_primary(pick(index)),
+                Step::Retire(index) => ring.with_retired(pick(index), now_ms),
+            };
+            ring = next.unwrap_or(ring);
+        }
+        ring
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_one_key_seals_and_none_comes_back(steps in steps()) {
+            let ring = made_by(&steps);
+            let infos = ring.infos();
+            let primaries: Vec<_> = infos.iter().filter(|info| info.state == KeyState::Primary).collect();
+            prop_assert_eq!(primaries.len(), 1);
+            prop_assert_eq!(primaries[0].id, ring.primary_id());
+            for info in &infos {
+                prop_assert_eq!(ring.opens(info.id), info.state != KeyState::Retired);
+                prop_assert_eq!(info.retired_at_ms.is_some(), info.state == KeyState::Retired);
+                if info.state == KeyState::Retired {
+                    prop_assert_eq!(ring.with_primary(info.id).unwrap_err(), RingChangeError::Retired(info.id));
+                }
+            }
         }
     }
 
     #[test]
-    fn a_check_value_tells_rings_apart() {
-        let ring = KeyRing::generate();
+    fn the_primary_is_not_retired_and_a_stranger_not_promoted() {
+        let ring = known();
+        let id = ring.primary_id();
+        assert_eq!(ring.with_retired(id, 1).unwrap_err(), RingChangeError::IsPrimary(id));
+        let stranger = KeyId([1; ID_BYTES]);
+        assert_eq!(ring.with_primary(stranger).unwrap_err(), RingChangeError::NoSuchKey(stranger));
+        assert_eq!(ring.with_primary(id).unwrap_err(), RingChangeError::AlreadyPrimary(id));
+    }
+
+    #[test]
+    fn the_number_of_keys_is_bounded() {
+        let mut ring = known();
+        for _ in 1..KEYS_MAX {
+            ring = ring.with_new_key(1).unwrap().0;
+        }
+        assert_eq!(ring.with_new_key(1).unwrap_err(), RingChangeError::TooMany);
+        let primary = ring.primary_id();
+        for id in ring.infos().into_iter().map(|info| info.id).filter(|id| *id != primary) {
+            ring = ring.with_retired(id, 2).unwrap();
+        }
+        assert_eq!((ring.keys.len(), ring.retired.len()), (1, RETIRED_KEPT));
+    }
+
+    #[test]
+    fn an_older_ring_brings_its_keys_back_and_a_foreign_one_of_the_same_id_does_not() {
+        let old = known();
+        let id = old.primary_id();
+        let ring = rotated(&old).with_retired(id, 5).unwrap();
+        assert!(!ring.opens(id));
+        let (back, added) = ring.with_keys_of(&old).unwrap();
+        assert_eq!(added, [id]);
+        assert_eq!(back.primary_id(), ring.primary_id());
+        assert!(back.opens(id) && back.retired.is_empty());
+        assert_eq!(back.with_keys_of(&old).unwrap().1, []);
+        let mut foreign = KeyRing::generate(1);
+        foreign.keys[0].id = id;
+        assert_eq!(back.with_keys_of(&foreign).unwrap_err(), RingChangeError::Differs(id));
+    }
+
+    #[test]
+    fn the_check_value_knows_its_key_whatever_seals_now() {
+        let ring = known();
+        assert_eq!(ring.verify_check(&ring.check_value()).unwrap(), ring.primary_id());
         let newer = rotated(&ring);
-        newer.verify_check(&ring.check_value()).unwrap();
-        assert_ne!(newer.check_value(), ring.check_value());
-        for stored in [KeyRing::generate().check_value(), newer.check_value(), String::new(), "v1".to_owned()] {
+        assert_eq!(newer.verify_check(&ring.check_value()).unwrap(), ring.primary_id());
+        let error = ring.verify_check(&newer.check_value()).unwrap_err();
+        assert!(error.to_string().contains(&newer.primary_id().to_string()), "{error}");
+        assert!(error.to_string().contains("no such key"), "{error}");
+        let retired = newer.with_retired(ring.primary_id(), 1_700_000_000_000).unwrap();
+        let error = retired.verify_check(&ring.check_value()).unwrap_err().to_string();
+        assert!(error.contains("5f0c21aa") && error.contains("retired at 2023-11-14"), "{error}");
+    }
+
+    #[test]
+    fn another_key_of_the_same_id_is_told_apart() {
+        let ring = known();
+        for stored in [String::new(), "v1:".to_owned(), "v1:zz:00".to_owned(), "v1".to_owned()] {
             assert!(matches!(ring.verify_check(&stored), Err(KeyRingError::WrongRing { .. })), "{stored}");
         }
         let mut altered = ring.check_value();
@@ -356,11 +525,19 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_id_has_one_spelling() {
+        assert_eq!("5f0c21aa".parse::<KeyId>().unwrap().to_string(), "5f0c21aa");
+        for wrong in ["5F0C21AA", "5f0c21a", "5f0c21aab", "", "5f0c21ag"] {
+            assert_eq!(wrong.parse::<KeyId>(), Err(BadKeyId), "{wrong}");
+        }
+    }
+
+    #[test]
     fn debug_shows_no_key() {
-        let ring = KeyRing::generate();
-        let secret = BASE64.encode(ring.current().bytes.as_slice());
+        let ring = KeyRing::generate(0);
+        let secret = BASE64.encode(ring.primary().bytes.as_slice());
         assert!(ring.to_text().contains(&secret));
         let text = format!("{ring:?}");
-        assert!(text.contains(&ring.current().id.to_string()) && text.len() < 80, "{text}");
+        assert!(text.contains(&ring.primary_id().to_string()) && text.len() < 80, "{text}");
     }
 }

@@ -68,6 +68,12 @@ impl PrivateFileError {
     }
 }
 
+/// Whether there is such a file; refused where others can read it.
+pub fn check(path: &Path) -> Result<bool, PrivateFileError> {
+    const BYTES_MAX: u16 = u16::MAX;
+    Ok(read(path, BYTES_MAX)?.is_some())
+}
+
 /// The file's text, or `None` when there is no such file. The text is wiped when dropped.
 pub(crate) fn read(path: &Path, bytes_max: u16) -> Result<Option<Zeroizing<String>>, PrivateFileError> {
     // Asked before it is opened, because opening a pipe waits for its other end.
@@ -111,11 +117,20 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<(), PrivateFileError> {
     sync_folder(folder_of(path))
 }
 
-/// Makes the file or puts another text in its place. When this was interrupted, the old text stands.
+/// Makes the file or puts another text in its place. When this was interrupted, the old text stands. A link stays one.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), PrivateFileError> {
-    let file = written(path, text)?;
-    file.persist(path).map_err(|error| PrivateFileError::io("replace", path)(error.error))?;
-    sync_folder(folder_of(path))
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let file = written(&path, text)?;
+    file.persist(&path).map_err(|error| PrivateFileError::io("replace", &path)(error.error))?;
+    sync_folder(folder_of(&path))
+}
+
+/// Keeps every other process that asks out of the file's folder, until the handle is dropped.
+pub(super) fn lock_folder(path: &Path) -> Result<File, PrivateFileError> {
+    let folder = folder_of(path);
+    let handle = File::open(folder).map_err(PrivateFileError::io("open folder", folder))?;
+    handle.lock().map_err(PrivateFileError::io("lock folder", folder))?;
+    Ok(handle)
 }
 
 /// Makes a folder that nobody but us may enter, where there is none.
@@ -174,6 +189,19 @@ mod tests {
         create(&path, "first").unwrap();
         assert!(matches!(create(&path, "second"), Err(PrivateFileError::Io { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+    }
+
+    #[test]
+    fn what_is_replaced_stays_private_and_a_link_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        create(&path, "first").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace(&link, "second").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "second");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, FILE_MODE);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "a temporary file was left");
     }
 
     #[test]

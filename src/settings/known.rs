@@ -5,14 +5,15 @@ use std::{collections::BTreeMap, fmt::Write};
 
 use figment::value::{Dict, Value};
 
-use super::{ADMIN_TOKEN_VARIABLE, Fault, KEY_FILE_VARIABLE};
+use super::{ADMIN_TOKEN_VARIABLE, Fault, KEY_FILE_VARIABLE, KEY_RING_VARIABLE};
 
 /// Begins every environment variable of hookmill.
 pub(super) const PREFIX: &str = "HOOKMILL_";
 /// Variables that are read elsewhere: at the start, and by the command line's client.
-pub(super) const OTHER_VARIABLES: [&str; 6] = [
+pub(super) const OTHER_VARIABLES: [&str; 7] = [
     ADMIN_TOKEN_VARIABLE,
     KEY_FILE_VARIABLE,
+    KEY_RING_VARIABLE,
     "HOOKMILL_CONTEXT",
     "HOOKMILL_TOKEN",
     "HOOKMILL_TOKEN_FILE",

@@ -304,6 +304,7 @@ mod tests {
             ("HOOKMILL_TELEMETRY__LOG_LEVEL", "debug"),
             ("HOOKMILL_ADMIN_TOKEN", "read elsewhere"),
             ("HOOKMILL_KEY_FILE", "read elsewhere"),
+            ("HOOKMILL_KEYRING", "read elsewhere"),
             ("PATH", "not ours"),
         ];
         let settings = load(None, &environment, Overrides::default()).unwrap().settings;

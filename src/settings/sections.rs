@@ -378,6 +378,23 @@ pub struct EgressSettings {
     pub allow: Vec<IpNet>,
 }
 
+/// Where the key ring comes from, where it is no file of hookmill's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SecretsSettings {
+    /// A program that prints the key ring, and its arguments; empty: the ring is a file, or in the environment.
+    pub key_command: Vec<String>,
+    /// It must have ended by then.
+    #[serde(with = "humantime_serde")]
+    pub key_command_timeout: Duration,
+}
+
+impl Default for SecretsSettings {
+    fn default() -> Self {
+        Self { key_command: Vec::new(), key_command_timeout: Duration::from_secs(10) }
+    }
+}
+
 /// What happens when a part of hookmill crashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

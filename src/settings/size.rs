@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
 }
 
 /// Writes a size in the largest unit that divides it.
-pub(super) fn format(bytes: u64) -> String {
+pub fn format(bytes: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| bytes != 0 && bytes.is_multiple_of(*factor);
     match UNITS.iter().rev().find(fits) {
         Some((unit, factor)) => format!("{} {unit}", bytes / factor),

@@ -54,6 +54,10 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     if dead_letters < Duration::from_hours(1) {
         faults.add("retention.dead_letters", format!("is {}; at least 1h is needed", format_duration(dead_letters)));
     }
+    if settings.secrets.key_command.first().is_some_and(String::is_empty) {
+        faults.add("secrets.key_command", "begins with an empty text; the first one is the program");
+    }
+    faults.duration("secrets.key_command_timeout", settings.secrets.key_command_timeout);
     let deleted = settings.retention.deleted;
     if deleted > Duration::from_hours(365 * 24) {
         faults.add("retention.deleted", format!("is {}; at most 1 year is possible", format_duration(deleted)));
@@ -315,7 +319,8 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 22] = [
+        let cases: [Case; 23] = [
+            (|s| s.secrets.key_command = vec![String::new()], "`secrets.key_command`", "the program"),
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
             (|s| s.ingress.header_line_bytes_max = 64 << 10, "`ingress.header_line_bytes_max`", "header_bytes_max"),

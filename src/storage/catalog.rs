@@ -11,6 +11,7 @@ use std::{
 };
 
 use hookmill_actors::domain::ids::{EventId, IntegrationId};
+use serde::{Deserialize, Serialize};
 
 use super::{
     disk::{Disk, DiskFile},
@@ -53,6 +54,21 @@ pub(crate) struct Sealed {
     pub(crate) file_bytes: u64,
     /// Its index, until the sidecar is durable.
     memory: RwLock<Option<Arc<MemoryIndex>>>,
+}
+
+/// How far a segment is filled, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentExtent {
+    /// Its number; they follow each other without a gap.
+    pub number: u64,
+    /// Differs for every use of a file.
+    pub salt: u64,
+    /// Bytes of its file.
+    pub file_bytes: u64,
+    /// Where its last synced commit ends.
+    pub end: u64,
+    /// Nothing is written into it any more.
+    pub sealed: bool,
 }
 
 /// An open segment file.
@@ -200,6 +216,26 @@ impl Catalog {
         let files: u64 = inner.sealed.iter().map(|sealed| sealed.file_bytes).sum();
         let commits: u64 = inner.sealed.iter().map(|sealed| sealed.summary.end).sum();
         (inner.sealed.len() as u64 + 1, files + inner.active.file_bytes, commits + inner.active.end)
+    }
+
+    /// All segments as they are at one moment, oldest first, and the last event in them.
+    pub(crate) fn extents(&self) -> (Vec<SegmentExtent>, EventId) {
+        let inner = read(&self.inner);
+        let sealed = inner.sealed.iter().map(|sealed| SegmentExtent {
+            number: sealed.summary.number,
+            salt: sealed.summary.salt,
+            file_bytes: sealed.file_bytes,
+            end: sealed.summary.end,
+            sealed: true,
+        });
+        let active = SegmentExtent {
+            number: inner.active.segment.number,
+            salt: inner.active.segment.salt,
+            file_bytes: inner.active.file_bytes,
+            end: inner.active.end,
+            sealed: false,
+        };
+        (sealed.chain([active]).collect(), inner.last)
     }
 
     /// Opens a sealed segment, or takes it from those that are open.

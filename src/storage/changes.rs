@@ -88,6 +88,11 @@ impl<'a> Changes<'a> {
         Ok(self.written)
     }
 
+    /// The keys that this commit writes or removes.
+    pub(super) fn touched(&self) -> impl Iterator<Item = &[u8]> {
+        self.overlay.keys().map(Vec::as_slice)
+    }
+
     pub(super) fn put(&mut self, key: &[u8], value: Vec<u8>) {
         debug_assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
         self.overlay.insert(key.to_vec(), Some(value));

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     LogPlace, StateView,
-    catalog::{Active, Catalog, OpenSegment, Sealed},
+    catalog::{Active, Catalog, OpenSegment, Sealed, SegmentExtent},
     disk::{Disk, DiskFile},
     index::MemoryIndex,
     open_error::OpenError,
@@ -129,6 +129,28 @@ fn active_of(found: &Found, end: Scan) -> (Active, WriterStart) {
         last: end.last,
     };
     (active, writer)
+}
+
+/// The segments of a log that nobody has open, oldest first, each up to its last commit, and the last event in them.
+/// Reads the last segment and changes nothing.
+pub fn closed_extents(store: &StoreDir) -> Result<(Vec<SegmentExtent>, EventId), OpenError> {
+    let (disk, dir) = (store.disk(), store.log_path());
+    let names = disk.list(&dir).map_err(|error| OpenError::io(&dir, error))?;
+    let segments = check_chain(&**disk, &dir, &names)?;
+    let Some(last) = segments.last() else {
+        let problem = "a log always has a segment".into();
+        return Err(OpenError::Missing { file: dir.join("*.seg"), problem });
+    };
+    let end = scan(&last.file, &last.path, &last.header, None)?;
+    let ends = segments.iter().skip(1).map(|next| (next.header.prev_end, true)).chain([(end.end, false)]);
+    let extent = |(found, (end, sealed)): (&Found, (u64, bool))| SegmentExtent {
+        number: found.header.number,
+        salt: found.header.salt,
+        file_bytes: found.header.file_bytes,
+        end,
+        sealed,
+    };
+    Ok((segments.iter().zip(ends).map(extent).collect(), end.last))
 }
 
 /// Makes the first segment of a fresh store. Files of a first start that was cut short go.

@@ -11,6 +11,7 @@ use std::{
         atomic::Ordering::{Relaxed, SeqCst},
     },
     thread::{Builder, JoinHandle},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     StateView,
-    catalog::{Catalog, lock},
+    catalog::{Catalog, SegmentExtent, lock},
     commit::encode_state,
     open_error::OpenError,
     options::LogOptions,
@@ -51,7 +52,8 @@ pub struct SegmentLog {
     space: Arc<Space>,
     requests: Sender<Request>,
     readers: Arc<Semaphore>,
-    trimming: Arc<Mutex<()>>,
+    /// Held by the trim under way; until when there shall be none.
+    trimming: Arc<Mutex<Option<Instant>>>,
     threads: Mutex<Option<Threads>>,
     /// Keeps other processes out.
     store: Arc<StoreDir>,
@@ -141,6 +143,30 @@ impl SegmentLog {
     /// The store's directory.
     pub fn store(&self) -> &StoreDir {
         &self.store
+    }
+
+    /// Keeps every segment where it is until then; a trim under way is waited for. Blocking.
+    pub fn hold(&self, until: Instant) {
+        *lock(&self.trimming) = Some(until);
+    }
+
+    /// Goes on holding. `false`: it had ended, or was given up because the disk is nearly full. Blocking, as
+    /// [`SegmentLog::hold`].
+    pub fn hold_on(&self, until: Instant) -> bool {
+        let mut held_until = lock(&self.trimming);
+        let holds = held_until.is_some_and(|until| Instant::now() < until);
+        *held_until = holds.then_some(until);
+        holds
+    }
+
+    /// Segments may go again. Blocking, as [`SegmentLog::hold`].
+    pub fn let_go(&self) {
+        *lock(&self.trimming) = None;
+    }
+
+    /// All segments as they are at one moment, oldest first, and the last event in them.
+    pub fn extents(&self) -> (Vec<SegmentExtent>, EventId) {
+        self.shared.catalog.extents()
     }
 
     /// Takes no more, commits what is queued, syncs the state and ends the threads. Blocking; idempotent.
@@ -300,7 +326,12 @@ impl EventLog for SegmentLog {
         let (shared, space, requests) = (Arc::clone(&self.shared), Arc::clone(&self.space), self.requests.clone());
         let trimming = Arc::clone(&self.trimming);
         tokio::task::spawn_blocking(move || {
-            let _one_at_a_time = lock(&trimming);
+            let mut held_until = lock(&trimming);
+            // A disk that fills up is worse than a backup that has to begin again.
+            if held_until.is_some_and(|until| Instant::now() < until) && !shared.disk_low.load(Relaxed) {
+                return Ok(Trimmed::default());
+            }
+            *held_until = None;
             Trim { shared: &shared, space: &space, requests: &requests }.run(&request)
         })
         .await

@@ -19,7 +19,9 @@
 //! | `u` number | when that token was last used |
 
 mod activities;
+mod export;
 mod mark;
+mod passes;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -45,6 +47,10 @@ use hookmill_actors::{
 use serde::{Deserialize, Serialize};
 
 use self::mark::Mark;
+pub use self::{
+    export::ConfigExport,
+    passes::{PassPlace, Standing},
+};
 use super::sled_db::{OpenError, StateDb, VALUE_BYTES_MAX};
 
 /// The largest document, bytes of JSON.
@@ -449,6 +455,16 @@ fn resource_key(letter: u8, key: ResourceKey) -> Vec<u8> {
     let mut bytes = vec![letter, kind];
     bytes.extend(id.to_be_bytes());
     bytes
+}
+
+/// The configuration's version in a key of the history, or of an integration's versions and their parts.
+fn version_in(key: &[u8]) -> Option<u64> {
+    let at = match key.first()? {
+        b'h' => 6,
+        b'i' | b'p' => 5,
+        _ => return None,
+    };
+    key.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 fn meta_key(name: &str) -> Result<Vec<u8>, ConfigStoreError> {

@@ -146,6 +146,12 @@ impl StateDb {
         self.guard(self.0.db.open_tree(name))
     }
 
+    /// The names of all trees.
+    pub(super) fn tree_names(&self) -> Result<Vec<sled::IVec>, LogError> {
+        self.check()?;
+        Ok(self.0.db.tree_names())
+    }
+
     /// The first failure, for ever.
     pub(super) fn check(&self) -> Result<(), LogError> {
         match self.0.failure.get() {

@@ -4,6 +4,7 @@
 //! tree `state`; its keys are in [`super::keys`]. A crash loses what was applied and not synced, and the log's
 //! writer applies that again.
 
+mod export;
 mod forget;
 mod prune;
 
@@ -41,6 +42,9 @@ use super::{
     values,
 };
 
+pub use self::export::StateExport;
+use self::export::Walk;
+
 /// The state. Clones share it.
 #[derive(Clone)]
 pub struct SledState(Arc<Shared>);
@@ -53,8 +57,9 @@ struct Shared {
     parked: AtomicU64,
     seen: Mutex<SeenIndex>,
     search: Search,
-    /// Held from the first read of a change to its write, so that pruning and commits do not cross.
-    writing: Mutex<()>,
+    /// Held from the first read of a change to its write, so that pruning and commits do not cross; with it, the export
+    /// that changes must not run ahead of.
+    writing: Mutex<Option<Walk>>,
 }
 
 impl SledState {
@@ -72,7 +77,7 @@ impl SledState {
             Ok((tree, due, dead, parked, seen))
         })?;
         let (due, dead, parked) = (AtomicU64::new(due), AtomicU64::new(dead), AtomicU64::new(parked));
-        let (seen, writing) = (Mutex::new(seen), Mutex::new(()));
+        let (seen, writing) = (Mutex::new(seen), Mutex::new(None));
         let search = db.first_reads(|| Search::open(db.clone(), tree.clone()))?;
         Ok(Self(Arc::new(Shared { db, tree, due, dead, parked, seen, search, writing })))
     }
@@ -251,10 +256,13 @@ impl StateStore for SledState {
 impl Shared {
     /// Puts a commit together and writes it, or leaves everything as it is.
     fn change(&self, fill: impl FnOnce(&mut Changes<'_>) -> Result<(), LogError>) -> Result<(), LogError> {
-        // The lock guards no data of its own, so what panicked under it left nothing half done.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // What panicked under it left nothing half done: the walk keeps a key whole, or not at all.
+        let mut walking = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changes = Changes::new(&self.db, &self.tree);
         fill(&mut changes)?;
+        if let Some(walk) = &mut *walking {
+            walk.keep(changes.touched(), |key| self.db.guard(self.tree.get(key)))?;
+        }
         let Written { counts: CountChanges { due, dead, parked }, seen, noted, forgotten } = changes.commit()?;
         if !noted.is_empty() {
             self.search.add(noted);

@@ -17,10 +17,12 @@ use super::{
 };
 
 const LOCK: &str = "LOCK";
-const FORMAT: &str = "FORMAT";
+/// The file that says that there is a store, and of which format.
+pub const FORMAT: &str = "FORMAT";
 const STARTING: &str = "STARTING";
 const FORMAT_PREFIX: &str = "hookmill store ";
-const QUARANTINE_PREFIX: &str = "quarantine-";
+/// How the names begin of what [`quarantine`] put aside.
+pub const QUARANTINE_PREFIX: &str = "quarantine-";
 
 /// A locked store directory. The lock is held until this and every log opened in it are dropped.
 pub struct StoreDir {
@@ -63,7 +65,7 @@ impl StoreDir {
 
     /// Where the state is kept.
     pub fn state_path(&self) -> PathBuf {
-        self.path.join("state")
+        self.path.join(super::store_files::STATE)
     }
 
     /// Whether nothing was ever stored here.
@@ -72,7 +74,7 @@ impl StoreDir {
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.path.join("log")
+        self.path.join(super::store_files::LOG)
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -84,8 +86,7 @@ impl StoreDir {
         if !self.fresh {
             return Ok(());
         }
-        let text = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
-        write_whole(&*self.disk, &self.path.join(FORMAT), text.as_bytes())?;
+        write_whole(&*self.disk, &self.path.join(FORMAT), format_text().as_bytes())?;
         self.disk.remove(&self.path.join(STARTING))?;
         self.disk.sync_dir(&self.path)
     }
@@ -125,6 +126,21 @@ pub fn quarantine(dir: &Path, now_ms: u64) -> Result<PathBuf, OpenError> {
     Ok(aside)
 }
 
+/// What stands in the file [`FORMAT`] of a store that this version writes.
+pub fn format_text() -> String {
+    format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n")
+}
+
+/// The format of the store in a directory, without taking its lock; `None` where none was begun.
+pub fn store_format(dir: &Path) -> Result<Option<u32>, OpenError> {
+    let file = dir.join(FORMAT);
+    match file.try_exists() {
+        Ok(true) => check_format(&RealDisk, &file).map(Some),
+        Ok(false) => Ok(None),
+        Err(source) => Err(OpenError::io(&file, source)),
+    }
+}
+
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<LockGuard, OpenError> {
     let path = dir.join(LOCK);
     disk.lock(&path)
@@ -137,7 +153,7 @@ fn belongs_to_a_store(name: &str) -> bool {
     name != LOCK && name != "lost+found" && !name.starts_with(QUARANTINE_PREFIX) && name != "STARTING.tmp"
 }
 
-fn check_format(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+fn check_format(disk: &dyn Disk, path: &Path) -> Result<u32, OpenError> {
     let bytes = read_whole(disk, path, 64).map_err(|source| OpenError::io(path, source))?;
     let version = std::str::from_utf8(&bytes)
         .ok()
@@ -148,7 +164,7 @@ fn check_format(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
     if version > FORMAT_VERSION {
         return Err(OpenError::Newer { file: path.to_owned(), found: version, known: FORMAT_VERSION });
     }
-    Ok(())
+    Ok(version)
 }
 
 #[cfg(test)]

@@ -65,11 +65,22 @@ impl Hookmill {
         Self::start_on(Arc::new(TempDir::new().unwrap()), flags)
     }
 
+    /// On a data directory that is there. Its log goes elsewhere.
+    pub(crate) fn start_in(data_dir: &Path, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_at(Arc::new(TempDir::new().unwrap()), data_dir.to_owned(), flags)
+    }
+
     fn start_on(data: Arc<TempDir>, flags: Vec<String>) -> Self {
+        let data_dir = data.path().join("data");
+        Self::start_at(data, data_dir, flags)
+    }
+
+    fn start_at(data: Arc<TempDir>, data_dir: PathBuf, flags: Vec<String>) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(data.path().join("stderr.log")).unwrap();
         let mut child = command()
             .args(["serve", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
-            .arg(data.path().join("data"))
+            .arg(data_dir)
             .args(&flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -11,6 +11,8 @@ mod durability;
 mod evidence;
 mod harness;
 mod history;
+mod keeping;
+mod keys;
 mod listening;
 mod operating;
 mod original;

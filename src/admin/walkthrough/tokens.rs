@@ -89,11 +89,14 @@ fn who_only_reads_changes_nothing_and_deletions_are_not_for_all() {
 }
 
 fn is_of_admins(route: &str) -> bool {
-    route.starts_with("/api/v1/tokens") && !route.ends_with("/self")
+    let of_admins = ["/api/v1/tokens", "/api/v1/keys", "/api/v1/backup"];
+    of_admins.iter().any(|path| route.starts_with(path)) && !route.ends_with("/self")
 }
 
+/// Deletes one, or brings it back.
 fn deletes_integration(method: &Method, route: &str) -> bool {
-    *method == Method::DELETE && route.ends_with("/integrations/{id}")
+    (*method == Method::DELETE && route.ends_with("/integrations/{id}"))
+        || route.ends_with("/integrations/{id}/restore")
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub(super) fn open(root: &TempDir) -> SledConfig {
     SledConfig::open(StateDb::open(&root.path().join("state"), CACHE_BYTES).unwrap()).unwrap()
 }
 
-fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
+pub(super) fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
     Resource::Destination(Destination {
         id: DestinationId(id),
         name: name.to_owned(),
@@ -32,7 +32,7 @@ fn destination(id: u32, name: &str, text_bytes: usize) -> Resource {
     })
 }
 
-fn change(version: u64, id: u32, resource: Option<Resource>) -> Change {
+pub(super) fn change(version: u64, id: u32, resource: Option<Resource>) -> Change {
     let key = ResourceKey::Destination(DestinationId(id));
     Change { version, at_ms: version, author: "root".to_owned(), comment: None, key, resource, kept: None }
 }

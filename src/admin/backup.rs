@@ -1,0 +1,106 @@
+//! What `hookmill backup` asks of a running server: `/api/v1/backup`. It keeps every segment of the log where it is,
+//! tells how far the log has come, and streams state and configuration. The segments are copied from the data
+//! directory.
+
+use async_trait::async_trait;
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream;
+use hookmill_actors::configuration::ConfigError;
+use tokio::sync::mpsc;
+
+use super::{
+    Api,
+    access::{Author, State},
+    form::Form,
+    json::OptionalJson,
+    problem::{Code, Problem},
+    resource::{Segments, json},
+};
+use crate::backup::{BackupError, Begun, EndMark};
+
+/// A stream of bytes, or why it broke off.
+pub type Chunks = mpsc::Receiver<Result<Vec<u8>, String>>;
+
+/// Backups, as the admin API sees them. One at a time, by the name it was given.
+#[async_trait]
+pub trait BackupAdmin: Send + Sync {
+    /// Begins to hold segments.
+    async fn begin(&self, author: &str) -> Result<Begun, BackupError>;
+    /// Goes on holding.
+    async fn renew(&self, id: &str) -> Result<Begun, BackupError>;
+    /// The state at one commit.
+    async fn state(&self, id: &str) -> Result<Chunks, BackupError>;
+    /// How far the log has come; and the configuration is fixed.
+    async fn end(&self, id: &str) -> Result<EndMark, BackupError>;
+    /// The configuration as it was fixed.
+    async fn configuration(&self, id: &str) -> Result<Chunks, BackupError>;
+    /// Segments may go again.
+    async fn release(&self, author: &str, id: &str) -> Result<(), BackupError>;
+}
+
+/// `POST /api/v1/backup`
+pub(super) async fn begin(
+    State(api): State<Api>,
+    Author(author): Author,
+    OptionalJson(body): OptionalJson,
+) -> Result<Response, Problem> {
+    Form::new(body)?.finish(|| Some(()))?;
+    Ok(json(StatusCode::CREATED, &api.backup.begin(&author).await?))
+}
+
+/// `POST /api/v1/backup/{id}/renew`, `end`
+pub(super) async fn command(
+    State(api): State<Api>,
+    Segments((id, command)): Segments<(String, String)>,
+    OptionalJson(body): OptionalJson,
+) -> Result<Response, Problem> {
+    Form::new(body)?.finish(|| Some(()))?;
+    match command.as_str() {
+        "renew" => Ok(json(StatusCode::OK, &api.backup.renew(&id).await?)),
+        "end" => Ok(json(StatusCode::OK, &api.backup.end(&id).await?)),
+        _ => Err(Problem::new(Code::NotFound, "the path must end with `renew` or `end`")),
+    }
+}
+
+/// `GET /api/v1/backup/{id}/state`, `configuration`
+pub(super) async fn stream(
+    State(api): State<Api>,
+    Segments((id, part)): Segments<(String, String)>,
+) -> Result<Response, Problem> {
+    let chunks = match part.as_str() {
+        "state" => api.backup.state(&id).await?,
+        "configuration" => api.backup.configuration(&id).await?,
+        _ => return Err(Problem::new(Code::NotFound, "the path must end with `state` or `configuration`")),
+    };
+    let next = async |mut chunks: Chunks| {
+        let chunk = chunks.recv().await?;
+        Some((chunk.map(Bytes::from).map_err(std::io::Error::other), chunks))
+    };
+    let body = Body::from_stream(stream::unfold(chunks, next));
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
+/// `DELETE /api/v1/backup/{id}`
+pub(super) async fn release(
+    State(api): State<Api>,
+    Author(author): Author,
+    Segments(id): Segments<String>,
+) -> Result<Response, Problem> {
+    api.backup.release(&author, &id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+impl From<BackupError> for Problem {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Busy | BackupError::Over | BackupError::NoEnd => Self::new(Code::Conflict, error.to_string()),
+            BackupError::Log(error) => error.into(),
+            BackupError::Config(error) => ConfigError::Store(error).into(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Backups of a running server: segments stay where they are, state and configuration go out as streams.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use hookmill_actors::{
+    activity,
+    domain::activity::{Activity, ActivityResult},
+    ports::{clock::Clock, config_store::ConfigStore, event_log::LogError},
+};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::{
+    admin::{BackupAdmin, Chunks},
+    backup::{BackupError, Begun, EndMark},
+    keys::KeyKeeper,
+    storage::{
+        SegmentLog,
+        sled_config::{ConfigExport, SledConfig},
+        sled_state::SledState,
+    },
+};
+
+/// A backup that is not renewed for so long is over: whoever made it has gone.
+const LEASE: Duration = Duration::from_secs(60);
+/// Chunks that wait for a slow client.
+const CHUNKS_AHEAD: usize = 4;
+
+/// See the module. Clones share everything.
+#[derive(Clone)]
+pub(super) struct BackupService {
+    pub(super) log: Arc<SegmentLog>,
+    pub(super) state: Arc<SledState>,
+    pub(super) config: Arc<SledConfig>,
+    pub(super) keys: Arc<KeyKeeper>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) session: Arc<Mutex<Option<Session>>>,
+}
+
+/// The backup under way.
+pub(super) struct Session {
+    id: String,
+    /// Made with the end mark; then it is streamed.
+    configuration: Option<ConfigExport>,
+    /// Set when it is over: a stream must not go on holding segments.
+    over: Arc<AtomicBool>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| LogError::Closed)
+}
+
+impl BackupService {
+    /// Whether the backup of that name still holds; then for another while.
+    async fn held(&self, session: &mut Option<Session>, id: &str) -> Result<(), BackupError> {
+        if session.as_ref().is_none_or(|session| session.id != id) {
+            return Err(BackupError::Over);
+        }
+        let log = self.log.clone();
+        if blocking(move || log.hold_on(Instant::now() + LEASE)).await? {
+            return Ok(());
+        }
+        *session = None;
+        Err(BackupError::Over)
+    }
+
+    /// Hands chunks over as they are taken, on a thread that may block.
+    fn stream<E: std::fmt::Display>(
+        &self,
+        over: Arc<AtomicBool>,
+        mut next: impl FnMut() -> Result<Option<Vec<u8>>, E> + Send + 'static,
+    ) -> Chunks {
+        let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
+        let log = self.log.clone();
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let chunk = match next() {
+                    Ok(Some(chunk)) => Ok(chunk),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::error!(%error, "a backup's stream broke off");
+                        Err(error.to_string())
+                    }
+                };
+                let broken = chunk.is_err() || over.load(Ordering::Relaxed);
+                // A client that has gone wants no more; its hold ends by itself.
+                if send.blocking_send(chunk).is_err() || broken || !log.hold_on(Instant::now() + LEASE) {
+                    return;
+                }
+            }
+        });
+        chunks
+    }
+
+    async fn note(&self, actor: &str, action: &str, id: &str) {
+        let activity = Activity {
+            at_ms: self.clock.now_ms(),
+            actor: actor.to_owned(),
+            source: activity::source(),
+            action: action.to_owned(),
+            subject: format!("backup {id}"),
+            integration: None,
+            result: ActivityResult::Ok,
+            detail: String::new(),
+        };
+        if let Err(error) = self.config.record_activity(vec![activity]).await {
+            tracing::error!(%error, "an activity could not be stored");
+        }
+    }
+}
+
+#[async_trait]
+impl BackupAdmin for BackupService {
+    async fn begin(&self, author: &str) -> Result<Begun, BackupError> {
+        let mut session = self.session.lock().await;
+        if let Some(under_way) = session.as_ref().map(|session| session.id.clone())
+            && self.held(&mut session, &under_way).await.is_ok()
+        {
+            return Err(BackupError::Busy);
+        }
+        let log = self.log.clone();
+        blocking(move || log.hold(Instant::now() + LEASE)).await?;
+        let id = format!("{:016x}", fastrand::u64(..));
+        *session = Some(Session { id: id.clone(), configuration: None, over: Arc::default() });
+        drop(session);
+        self.note(author, "backup.begun", &id).await;
+        Ok(Begun { id, lease_s: LEASE.as_secs() })
+    }
+
+    async fn renew(&self, id: &str) -> Result<Begun, BackupError> {
+        let mut session = self.session.lock().await;
+        self.held(&mut session, id).await?;
+        Ok(Begun { id: id.to_owned(), lease_s: LEASE.as_secs() })
+    }
+
+    async fn state(&self, id: &str) -> Result<Chunks, BackupError> {
+        let mut session = self.session.lock().await;
+        self.held(&mut session, id).await?;
+        let over = session.as_ref().map(|session| session.over.clone()).unwrap_or_default();
+        let state = self.state.clone();
+        let mut export = blocking(move || state.export()).await??;
+        Ok(self.stream(over, move || export.next_chunk()))
+    }
+
+    async fn end(&self, id: &str) -> Result<EndMark, BackupError> {
+        let mut session = self.session.lock().await;
+        self.held(&mut session, id).await?;
+        // Taken before: everything that was acknowledged until then lies before the end that is read next.
+        let at_ms = self.clock.now_ms();
+        let (segments, last_event_id) = self.log.extents();
+        let (config, keys) = (self.config.clone(), self.keys.clone());
+        let (export, keys) =
+            blocking(move || config.export().and_then(|export| Ok((export, keys.in_use()?)))).await??;
+        let configuration_version = export.version();
+        if let Some(session) = session.as_mut() {
+            session.configuration = Some(export);
+        }
+        let keys = keys.iter().map(ToString::to_string).collect();
+        Ok(EndMark { segments, last_event_id, at_ms, configuration_version, keys })
+    }
+
+    async fn configuration(&self, id: &str) -> Result<Chunks, BackupError> {
+        let mut session = self.session.lock().await;
+        self.held(&mut session, id).await?;
+        let Some(session) = session.as_mut() else { return Err(BackupError::Over) };
+        let mut export = session.configuration.take().ok_or(BackupError::NoEnd)?;
+        Ok(self.stream(session.over.clone(), move || export.next_chunk()))
+    }
+
+    async fn release(&self, author: &str, id: &str) -> Result<(), BackupError> {
+        let mut session = self.session.lock().await;
+        self.held(&mut session, id).await?;
+        *session = None;
+        let log = self.log.clone();
+        blocking(move || log.let_go()).await?;
+        drop(session);
+        self.note(author, "backup.ended", id).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! `hookmill backup` and `hookmill restore`.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use hyper::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{
+    SettingsArgs,
+    local::{DataDir, LocalServer},
+    one_thread, print,
+    verify::now_ms,
+};
+use crate::{
+    backup::{BackupFolder, Begun, EndMark, FileCopy, Manifest, SegmentCopy, check, restore},
+    keys,
+    settings::Settings,
+    storage::{
+        SegmentExtent, StoreDir, closed_extents, sled_config::SledConfig, sled_db::StateDb, sled_state::SledState,
+        store_files,
+    },
+};
+
+const BACKUP_EXAMPLES: &str = "\
+Examples:
+  hookmill backup --to /backups/hookmill
+  hookmill backup --to /backups/hookmill --data-dir /var/lib/hookmill --json
+
+Works while the server runs, on the same machine, as the same user. Repeated into the same folder, it copies what is
+new; interrupted, it goes on. The keys are not in it: keep a copy of the key ring somewhere else.";
+
+/// Where to.
+#[derive(Debug, Args)]
+#[command(after_help = BACKUP_EXAMPLES)]
+pub(super) struct BackupArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The backup's folder: absent, empty, or with an earlier backup
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// Print the backup's manifest
+    #[arg(long)]
+    json: bool,
+}
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  hookmill restore --from /backups/hookmill --to /var/lib/hookmill
+  hookmill restore --from /backups/hookmill --check
+
+Every file is held against its checksum. Put the key ring into the new data directory before the first start.";
+
+/// From where.
+#[derive(Debug, Args)]
+#[command(after_help = RESTORE_EXAMPLES)]
+pub(super) struct RestoreArgs {
+    /// The backup's folder
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// The new data directory: absent or empty
+    #[arg(long, value_name = "DATA_DIR", required_unless_present = "check")]
+    to: Option<PathBuf>,
+    /// Only hold the backup against its checksums
+    #[arg(long, conflicts_with = "to")]
+    check: bool,
+}
+
+/// Makes a backup.
+pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.load()?.settings;
+    let source = match DataDir::look(&settings)? {
+        DataDir::Empty => bail!("there is no store in `{}`", settings.data_dir.display()),
+        DataDir::Served(server) => Source::Served(Box::new(Served::begin(*server)?)),
+        DataDir::Stopped(dir) => Source::Stopped(Box::new(Stopped::open(&settings, dir)?)),
+    };
+    let folder = BackupFolder::open(&args.to)?;
+    let manifest = Maker { source, folder, log: settings.store_dir().join(store_files::LOG), bar: bar() }.make()?;
+    if args.json {
+        print(format_args!("{:#}\n", json!(manifest)))?;
+    } else {
+        print(told(&manifest, &args.to))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a data directory out of a backup.
+pub(super) fn run_restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
+    let bar = bar();
+    bar.set_message("checking");
+    if let Ok(Some(manifest)) = Manifest::read(&args.from) {
+        bar.set_length(manifest.bytes());
+    }
+    let Some(to) = &args.to else {
+        let manifest = check(&args.from, |bytes| bar.inc(bytes))?;
+        bar.finish_and_clear();
+        let files = manifest.files().count();
+        print(format_args!("{files} files, {} bytes: each as its checksum says\n", manifest.bytes()))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let cache_bytes = Settings::default().log.state_cache_bytes;
+    let manifest = restore(&args.from, to, cache_bytes, |bytes| bar.inc(bytes))?;
+    bar.finish_and_clear();
+    let keys = manifest.keys.join(", ");
+    print(format_args!(
+        "restored {} segments up to event {}, acknowledged before {}\nnext: put the key ring that has the keys {keys} into \
+         `{}` (mode 0600), or name it in HOOKMILL_KEY_FILE; then `hookmill serve --data-dir {}`. The first start makes a \
+         new admin token\n",
+        manifest.segments.len(),
+        manifest.last_event_id,
+        time(manifest.end_at_ms),
+        to.join("keys.toml").display(),
+        to.display(),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn told(manifest: &Manifest, to: &Path) -> String {
+    format!(
+        "{}: {} segments up to event {}, {} bytes; everything that was acknowledged before {} is in it\nkeys are not in it: \
+         keep a copy of the key ring with {} apart from it\n",
+        to.display(),
+        manifest.segments.len(),
+        manifest.last_event_id,
+        manifest.bytes(),
+        time(manifest.end_at_ms),
+        manifest.keys.join(", "),
+    )
+}
+
+fn time(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
+}
+
+/// Shown on a terminal only.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Where a backup comes from.
+enum Source {
+    Served(Box<Served>),
+    Stopped(Box<Stopped>),
+}
+
+/// A running server, which holds its segments.
+struct Served {
+    server: LocalServer,
+    id: String,
+}
+
+impl Served {
+    fn begin(server: LocalServer) -> anyhow::Result<Self> {
+        let begun = one_thread()?.block_on(server.json(Method::POST, "/backup", None))?;
+        let begun: Begun = serde_json::from_value(begun).context("the server's reply is not understood")?;
+        Ok(Self { server, id: begun.id })
+    }
+
+    fn ask(&self, method: Method, what: &str) -> anyhow::Result<serde_json::Value> {
+        one_thread()?.block_on(self.server.json(method, &format!("/backup/{}{what}", self.id), None))
+    }
+
+    fn stream(&self, part: &str) -> anyhow::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(self.server.read(&format!("/backup/{}/{part}", self.id))?))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Else the hold ends by itself.
+        let _ = self.ask(Method::DELETE, "");
+    }
+}
+
+/// A data directory that nobody serves.
+struct Stopped {
+    state: SledState,
+    config: SledConfig,
+    dir: StoreDir,
+}
+
+impl Stopped {
+    fn open(settings: &Settings, dir: StoreDir) -> anyhow::Result<Self> {
+        let db = StateDb::open(&dir.state_path(), settings.log.state_cache_bytes)?;
+        Ok(Self { state: SledState::open(db.clone())?, config: SledConfig::open(db)?, dir })
+    }
+}
+
+impl Source {
+    fn state(&self) -> anyhow::Result<Box<dyn Read + '_>> {
+        match self {
+            Self::Served(served) => served.stream("state"),
+            Self::Stopped(stopped) => {
+                let mut export = stopped.state.export()?;
+                Ok(Box::new(Chunked::new(move || export.next_chunk().map_err(io::Error::other))))
+            }
+        }
+    }
+
+    fn end(&self) -> anyhow::Result<EndMark> {
+        match self {
+            Self::Served(served) => {
+                let end = served.ask(Method::POST, "/end")?;
+                serde_json::from_value(end).context("the server's reply is not understood")
+            }
+            Self::Stopped(stopped) => {
+                let (segments, last_event_id) = closed_extents(&stopped.dir)?;
+                let keys = keys::in_use(&stopped.config)?.iter().map(ToString::to_string).collect();
+                let configuration_version = stopped.config.export()?.version();
+                Ok(EndMark { segments, last_event_id, at_ms: now_ms(), configuration_version, keys })
+            }
+        }
+    }
+
+    fn configuration(&self) -> anyhow::Result<Box<dyn Read + '_>> {
+        match self {
+            Self::Served(served) => served.stream("configuration"),
+            Self::Stopped(stopped) => {
+                let mut export = stopped.config.export()?;
+                Ok(Box::new(Chunked::new(move || export.next_chunk().map_err(io::Error::other))))
+            }
+        }
+    }
+
+    /// Whether the segments that were copied until now were all there.
+    fn renew(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Served(served) => served.ask(Method::POST, "/renew").map(drop),
+            Self::Stopped(_) => Ok(()),
+        }
+    }
+}
+
+/// Chunks as one stream.
+struct Chunked<F> {
+    next: F,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl<F: FnMut() -> io::Result<Option<Vec<u8>>>> Chunked<F> {
+    fn new(next: F) -> Self {
+        Self { next, chunk: Vec::new(), at: 0 }
+    }
+}
+
+impl<F: FnMut() -> io::Result<Option<Vec<u8>>>> Read for Chunked<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match (self.next)()? {
+                Some(chunk) => (self.chunk, self.at) = (chunk, 0),
+                None => return Ok(0),
+            }
+        }
+        let mut rest = &self.chunk[self.at..];
+        let read = rest.read(buffer)?;
+        self.at += read;
+        Ok(read)
+    }
+}
+
+struct Maker {
+    source: Source,
+    folder: BackupFolder,
+    log: PathBuf,
+    bar: ProgressBar,
+}
+
+impl Maker {
+    fn make(mut self) -> anyhow::Result<Manifest> {
+        let begun_at_ms = now_ms();
+        self.bar.set_message("state");
+        let state = self
+            .folder
+            .write(&format!("state-{begun_at_ms}.export"), &mut self.source.state()?, |bytes| self.bar.inc(bytes))?;
+        let end = self.source.end()?;
+        self.bar.set_message("configuration");
+        let configuration = self.folder.write(
+            &format!("configuration-{begun_at_ms}.export"),
+            &mut self.source.configuration()?,
+            |bytes| self.bar.inc(bytes),
+        )?;
+        let bytes: u64 = end.segments.iter().map(|segment| segment.end).sum();
+        self.bar.set_message("events");
+        self.bar.set_length(state.bytes + configuration.bytes + bytes);
+        let mut segments = Vec::with_capacity(end.segments.len());
+        for extent in &end.segments {
+            segments.push(self.segment(extent)?);
+        }
+        for copy in [&state, &configuration] {
+            self.folder.keep(copy.clone())?;
+        }
+        let manifest = Manifest {
+            format: Manifest::format(),
+            hookmill: env!("CARGO_PKG_VERSION").to_owned(),
+            begun_at_ms,
+            end_at_ms: end.at_ms,
+            last_event_id: end.last_event_id,
+            configuration_version: end.configuration_version,
+            keys: end.keys,
+            segments,
+            state,
+            configuration,
+        };
+        self.folder.finish(&manifest)?;
+        self.bar.finish_and_clear();
+        Ok(manifest)
+    }
+
+    fn segment(&mut self, extent: &SegmentExtent) -> anyhow::Result<SegmentCopy> {
+        let SegmentExtent { number, salt, end, .. } = *extent;
+        let data = self.file(
+            &self.log.join(store_files::segment(number)),
+            &format!("{number:016x}-{salt:016x}-{end:x}.seg"),
+            Some(end),
+        )?;
+        let data = data.with_context(|| format!("segment {number:016x} is missing"))?;
+        // The index of a segment that was just sealed is not written yet; a restored store makes it again.
+        let index = match extent.sealed {
+            true => {
+                self.file(&self.log.join(store_files::index(number)), &format!("{number:016x}-{salt:016x}.idx"), None)?
+            }
+            false => None,
+        };
+        Ok(SegmentCopy { extent: *extent, data, index })
+    }
+
+    /// Copies the first bytes of a file, or all of it, unless it was copied before. `None`: it is not there.
+    fn file(&mut self, path: &Path, name: &str, bytes: Option<u64>) -> anyhow::Result<Option<FileCopy>> {
+        if let Some(copy) = self.folder.has(name) {
+            self.bar.inc(if bytes.is_some() { copy.bytes } else { 0 });
+            return Ok(Some(copy.clone()));
+        }
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.with_context(|| format!("cannot open {}", path.display()))?,
+        };
+        let told = |passed| {
+            if bytes.is_some() {
+                self.bar.inc(passed);
+            }
+        };
+        let copy = self.folder.write(name, &mut file.take(bytes.unwrap_or(u64::MAX)), told)?;
+        if bytes.is_some_and(|bytes| bytes != copy.bytes) {
+            bail!("{} is shorter than its commits", path.display());
+        }
+        // Only now is it known that the file was what it was the whole time.
+        self.source.renew()?;
+        self.folder.keep(copy.clone())?;
+        Ok(Some(copy))
+    }
+}

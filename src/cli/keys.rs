@@ -1,0 +1,409 @@
+//! `hookmill keys`: the key ring of a data directory, whether a server works in it or not. No key is ever shown.
+
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use hyper::Method;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{
+    SettingsArgs,
+    local::{DataDir, LocalServer},
+    one_thread, print,
+    verify::now_ms,
+};
+use crate::{
+    admin::{KeysView, rotation_json},
+    keys::{Holdings, KeyKeeper, Rotation, RotationState},
+    secrets::{KeyId, KeyRing, KeyRingError, KeySource, KeyVariables, LiveRing, RingChangeError, forbid_core_dumps},
+    settings::Settings,
+    storage::{StoreDir, sled_config::SledConfig, sled_db::StateDb},
+};
+
+/// Who did it, in the audit log.
+const AUTHOR: &str = "command line";
+/// How often a running server is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// The key ring: what the stored secrets are sealed with.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct KeysArgs {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hookmill keys list --sealed            the keys, and what is sealed with each
+  hookmill keys rotate                   a new key; everything is sealed again with it
+  hookmill keys retire 5f0c21aa          forget a key that nothing is sealed with
+
+Works on the data directory; where a server runs in it, the server does it, and goes on serving meanwhile.";
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Show the keys: id, state, age; and how far a rotation is
+    List(ListArgs),
+    /// Add a key that opens and does not seal, or the keys of an older copy of the ring
+    Add(AddArgs),
+    /// Seal everything again with a new key, or with one that was added
+    Rotate(RotateArgs),
+    /// Forget a key that nothing is sealed with
+    Retire(RetireArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  hookmill keys list\n  hookmill keys list --sealed --json")]
+struct ListArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Count what is sealed with each key; looks at everything that is configured, old versions too
+    #[arg(long)]
+    sealed: bool,
+    /// JSON, as the admin API has it
+    #[arg(long)]
+    json: bool,
+}
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  hookmill keys add                              a new key; `rotate --to ID` makes it the primary
+  hookmill keys add --from old-keys.toml         to read a backup that is older than the ring
+  hookmill keys add --output new-keys.toml       a ring with a new primary, for HOOKMILL_KEYRING or a KMS";
+
+#[derive(Debug, Args)]
+#[command(after_help = ADD_EXAMPLES)]
+struct AddArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Add the keys of this ring (mode 0600) instead of a new one
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Change nothing; write the ring with a new primary into this file, which must not exist
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    output: Option<PathBuf>,
+}
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  hookmill keys rotate
+  hookmill keys rotate --to 5f0c21aa --no-wait
+
+Old and new key both open meanwhile. Interrupted at any point, it goes on at the next start, or when it is asked for
+again. Then copy the ring, and `retire` the old key.";
+
+#[derive(Debug, Args)]
+#[command(after_help = ROTATE_EXAMPLES)]
+struct RotateArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// A key of the ring in place of a new one
+    #[arg(long, value_name = "ID")]
+    to: Option<KeyId>,
+    /// Return as soon as a running server has begun
+    #[arg(long)]
+    no_wait: bool,
+    /// JSON, as the admin API has it
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  hookmill keys retire 5f0c21aa")]
+struct RetireArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The key
+    #[arg(value_name = "ID")]
+    id: KeyId,
+}
+
+pub(super) fn run(args: KeysArgs) -> anyhow::Result<ExitCode> {
+    if let Err(error) = forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps could not be switched off; one would hold keys");
+    }
+    match args.command {
+        KeysCommand::List(args) => list(args)?,
+        KeysCommand::Add(args) => add(args)?,
+        KeysCommand::Rotate(args) => return rotate(args),
+        KeysCommand::Retire(args) => retire(args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(args: ListArgs) -> anyhow::Result<()> {
+    let settings = args.settings.load()?.settings;
+    let ring = match DataDir::look(&settings)? {
+        DataDir::Served(server) => ask(&server, Method::GET, &format!("/keys?sealed={}", args.sealed), None)?,
+        DataDir::Stopped(dir) => {
+            let keeper = keeper(&settings, &dir)?;
+            let rotation = keeper.rotation().zip(keeper.rotation_state());
+            let source = keeper.ring().source().to_string();
+            KeysView { source, keys: keeper.list(args.sealed)?, rotation }.into_json()
+        }
+        DataDir::Empty => {
+            let source = source(&settings)?;
+            let ring = source.read()?.context("there is neither a store nor a key ring; the first start makes both")?;
+            let keys = ring.infos().into_iter().map(|info| crate::keys::KeyReport { info, holdings: None }).collect();
+            KeysView { source: source.to_string(), keys, rotation: None }.into_json()
+        }
+    };
+    if args.json { print(format_args!("{ring:#}\n")) } else { print(table(&ring)) }
+}
+
+fn add(args: AddArgs) -> anyhow::Result<()> {
+    let settings = args.settings.load()?.settings;
+    if let Some(output) = args.output {
+        return write_next(&source(&settings)?, &output);
+    }
+    let place = DataDir::look(&settings)?;
+    if let Some(from) = args.from {
+        let source = source(&settings)?;
+        let other = KeySource::File(from.clone()).read()?.with_context(|| format!("{} is absent", from.display()))?;
+        let added = source.update(|ring| Ok::<_, Change>(ring.with_keys_of(&other)?)).map_err(Change::into_error)?;
+        let added = added.with_context(|| format!("the ring comes from {source}, which hookmill cannot write"))?;
+        if let DataDir::Served(server) = place {
+            ask(&server, Method::POST, "/keys/reload", None)
+                .context("the keys are in the file, but the server did not take them")?;
+        }
+        let ids: Vec<String> = added.iter().map(KeyId::to_string).collect();
+        let ids = if ids.is_empty() { "nothing that was not there".to_owned() } else { ids.join(", ") };
+        return print(format_args!("added {ids}\n"));
+    }
+    let id = match place {
+        DataDir::Served(server) => ask(&server, Method::POST, "/keys", None)?["id"].as_str().unwrap_or("?").to_owned(),
+        DataDir::Stopped(dir) => keeper(&settings, &dir)?.add(now_ms())?.to_string(),
+        DataDir::Empty => bail!("there is no store yet; the first start makes one with a key of its own"),
+    };
+    print(format_args!("added {id}; it seals once `hookmill keys rotate --to {id}` was typed\n"))
+}
+
+/// The ring with a new primary, in a file of its own: for a source that somebody else writes.
+fn write_next(source: &KeySource, output: &Path) -> anyhow::Result<()> {
+    let ring = match source.read()? {
+        Some(ring) => {
+            let (ring, id) = ring.with_new_key(now_ms())?;
+            ring.with_primary(id)?
+        }
+        None => KeyRing::generate(now_ms()),
+    };
+    ring.write_new(output)?;
+    print(format_args!(
+        "{} has key {} as its primary\nnext: put it where the ring comes from, then `hookmill keys rotate`\n",
+        output.display(),
+        ring.primary_id()
+    ))
+}
+
+fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
+    let settings = args.settings.load()?.settings;
+    let rotation = match DataDir::look(&settings)? {
+        DataDir::Served(server) => {
+            let body = args.to.map_or_else(|| json!({}), |to| json!({ "to": to }));
+            let begun = ask(&server, Method::POST, "/keys/rotate", Some(body))?;
+            if args.no_wait { begun } else { watched(&server)? }
+        }
+        DataDir::Stopped(dir) => {
+            let keeper = keeper(&settings, &dir)?;
+            keeper.begin_rotation(args.to, AUTHOR, now_ms())?;
+            let bar = bar();
+            let told = |rotation: &Rotation| show(&bar, rotation.changes_done, rotation.changes_total);
+            let state = keeper.run_rotation(&AtomicBool::new(false), now_ms, told)?;
+            bar.finish_and_clear();
+            rotation_json(keeper.rotation().context("the rotation is not there")?, state)
+        }
+        DataDir::Empty => bail!("there is no store yet; the first start makes one with a key of its own"),
+    };
+    if args.json {
+        print(format_args!("{rotation:#}\n"))?;
+    } else {
+        print(format_args!("{}\n", rotation_line(&rotation)))?;
+    }
+    let failed = rotation["failure"].is_string() || rotation["state"] == json!(RotationState::Interrupted);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Asks a running server until it is done; an interruption of this command stops nothing there.
+fn watched(server: &LocalServer) -> anyhow::Result<Value> {
+    let bar = bar();
+    let runtime = one_thread()?;
+    loop {
+        let rotation = runtime.block_on(server.json(Method::GET, "/keys", None))?["rotation"].clone();
+        show(&bar, number(&rotation["changes_done"]), number(&rotation["changes_total"]));
+        if rotation["state"] != json!(RotationState::Running) {
+            bar.finish_and_clear();
+            return Ok(rotation);
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+fn retire(args: RetireArgs) -> anyhow::Result<()> {
+    let settings = args.settings.load()?.settings;
+    let note = match DataDir::look(&settings)? {
+        DataDir::Served(server) => {
+            let retired = ask(&server, Method::POST, &format!("/keys/{}/retire", args.id), None)?;
+            retired["note"].as_str().map(str::to_owned)
+        }
+        DataDir::Stopped(dir) => keeper(&settings, &dir)?.retire(args.id, now_ms())?.note,
+        DataDir::Empty => bail!("there is no store yet"),
+    };
+    match note {
+        Some(note) => print(format_args!("{note}\n")),
+        None => print(format_args!("retired {}; older backups need a copy of the ring that still has it\n", args.id)),
+    }
+}
+
+fn source(settings: &Settings) -> anyhow::Result<KeySource> {
+    Ok(KeySource::choose(&settings.data_dir, &settings.secrets, KeyVariables::of_process())?)
+}
+
+/// The keys of a store that nobody works in; `_dir` is its lock.
+fn keeper(settings: &Settings, dir: &StoreDir) -> anyhow::Result<KeyKeeper> {
+    let source = source(settings)?;
+    let ring = source.open_or_create(true, now_ms())?;
+    let db = StateDb::open(&dir.state_path(), settings.log.state_cache_bytes)?;
+    let config = SledConfig::open(db)?;
+    Ok(KeyKeeper::open(LiveRing::new(ring, source).into(), config.into())?)
+}
+
+fn ask(server: &LocalServer, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
+    one_thread()?.block_on(server.json(method, path, body))
+}
+
+/// Why a ring's file did not change.
+enum Change {
+    Ring(RingChangeError),
+    Source(KeyRingError),
+}
+
+impl From<RingChangeError> for Change {
+    fn from(error: RingChangeError) -> Self {
+        Self::Ring(error)
+    }
+}
+
+impl From<KeyRingError> for Change {
+    fn from(error: KeyRingError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl Change {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Ring(error) => error.into(),
+            Self::Source(error) => error.into(),
+        }
+    }
+}
+
+/// Shown on a terminal only.
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("sealing again {wide_bar} {pos}/{len} changes {eta}");
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+/// The ring for people.
+fn table(ring: &Value) -> String {
+    let keys = ring["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut lines = vec![format!("{:<10}{:<9}{:<26}{}", "ID", "STATE", "CREATED", "SEALED WITH IT")];
+    for key in keys {
+        let holdings: Option<Holdings> = serde_json::from_value(key["sealed"].clone()).ok();
+        let sealed = match (holdings, key["retired_at"].as_str()) {
+            (_, Some(at)) => format!("retired {at}"),
+            (Some(holdings), None) => holdings.to_string(),
+            (None, None) => "not counted (--sealed counts)".to_owned(),
+        };
+        lines.push(format!(
+            "{:<10}{:<9}{:<26}{sealed}",
+            text(&key["id"]),
+            text(&key["state"]),
+            text(&key["created_at"])
+        ));
+    }
+    lines.push(format!("from {}", text(&ring["source"])));
+    if !ring["rotation"].is_null() {
+        lines.push(rotation_line(&ring["rotation"]));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn rotation_line(rotation: &Value) -> String {
+    let mut line = format!(
+        "rotation to {} {}: {} of {} changes looked at, {} secrets sealed again",
+        text(&rotation["to"]),
+        text(&rotation["state"]),
+        number(&rotation["changes_done"]),
+        number(&rotation["changes_total"]),
+        number(&rotation["sealed_again"]),
+    );
+    if number(&rotation["damaged"]) > 0 {
+        let places = rotation["damaged_at"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join("; ");
+        let damaged = number(&rotation["damaged"]);
+        let _ = write!(line, ", {damaged} damaged ones left as they were ({places})");
+    }
+    if let Some(failure) = rotation["failure"].as_str() {
+        let _ = write!(line, "; stopped: {failure}");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_says_what_a_key_is_and_what_needs_it() {
+        let ring = json!({
+            "source": "key file `k`",
+            "keys": [
+                {"id": "00000001", "state": "retired", "created_at": "a", "retired_at": "b"},
+                {"id": "00000002", "state": "active", "created_at": "c", "retired_at": null, "sealed": {
+                    "credentials": {"current": 1, "versions": 2}, "endpoint_secrets": {"current": 0, "versions": 0},
+                    "signing_secrets": {"current": 0, "versions": 0},
+                    "destination_credentials": {"current": 0, "versions": 0}, "other": 0, "damaged": 0}},
+                {"id": "00000003", "state": "primary", "created_at": "d", "retired_at": null},
+            ],
+            "rotation": {"state": "running", "to": "00000003", "changes_total": 9, "changes_done": 4,
+                         "sealed_again": 3, "damaged": 1, "damaged_at": ["integration 3"], "failure": null},
+        });
+        let table = table(&ring);
+        for line in [
+            "00000001  retired  a                         retired b",
+            "00000002  active   c                         1 integration credentials and 2 in versions",
+            "00000003  primary  d                         not counted (--sealed counts)",
+            "from key file `k`",
+            "rotation to 00000003 running: 4 of 9 changes looked at, 3 secrets sealed again, 1 damaged ones left as they \
+             were (integration 3)",
+        ] {
+            assert!(table.lines().any(|it| it == line), "{line}\n{table}");
+        }
+    }
+}
