@@ -153,7 +153,7 @@ async fn fault_30_the_audit_log_outlives_what_is_deleted_and_names_who_deleted_i
     })
     .await;
     assert!(about.iter().any(|it| it["action"] == "integration.created"));
-    assert!(about.iter().all(|it| it["actor"].as_str().is_some_and(|actor| !actor.is_empty())), "{about:?}");
+    assert!(about.iter().all(|it| it["author"].as_str().is_some_and(|author| !author.is_empty())), "{about:?}");
     let deleted = about.iter().find(|it| it["action"] == "integration.deleted").unwrap();
     assert_eq!(deleted["source"], "127.0.0.1", "and from where");
 }
