@@ -31,22 +31,6 @@ use crate::tokens::Role::{Admin, Manager, Viewer};
 const NO_INTEGRATION: &str = "Integration not found";
 const NO_WEBHOOK: &str = "Webhook endpoint not found";
 
-/// Members of replies that the original ignores in a request, as callers send back what they read.
-const REPLY_ONLY: [&str; 12] = [
-    "id",
-    "version",
-    "created_at",
-    "updated_at",
-    "last_health_check",
-    "health_status",
-    "latest_version",
-    "last_connection_test",
-    "connection_test",
-    "pending_version",
-    "secrets",
-    "url_path",
-];
-
 /// The original's routes but for its receiver.
 pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     let integrations =
@@ -147,11 +131,12 @@ fn without_nulls(mut body: Value) -> Value {
     body
 }
 
-/// A change without what its caller only sends back.
+/// A change without what its caller only sends back: the original ignores members that replies alone have.
 fn sent_back(body: Value) -> Value {
     let mut body = without_nulls(body);
     if let Value::Object(members) = &mut body {
-        members.retain(|name, _| !REPLY_ONLY.contains(&name.as_str()));
+        let of_replies = [integrations::READ_ONLY.as_slice(), &webhooks::READ_ONLY].concat();
+        members.retain(|name, _| !of_replies.contains(&name.as_str()));
     }
     body
 }

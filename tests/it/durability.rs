@@ -13,7 +13,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::json;
 
-use crate::harness::{Hookmill, SECRET, Sink, Stopped, hex_hmac, wait_for};
+use crate::harness::{Hookmill, SECRET, Sink, Stopped, every_event, hex_hmac, wait_for};
 
 const CYCLES: usize = 10;
 const SENDERS: usize = 32;
@@ -46,20 +46,6 @@ fn post_until_it_dies(
             })
         })
         .collect()
-}
-
-/// The ids of all stored events, page by page.
-async fn every_event(hookmill: &Hookmill) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
-    let mut page = "/events?limit=1000".to_owned();
-    loop {
-        let listed = hookmill.get(&page).await;
-        ids.extend(listed["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-        match listed["next"].as_str() {
-            Some(next) => page = format!("/events?limit=1000&before={next}"),
-            None => return ids,
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Starts hookmill as an operator would, and a service for it to deliver to.
 
 use std::{
+    collections::BTreeSet,
     collections::HashMap,
     io::{BufRead, BufReader},
     net::SocketAddr,
@@ -389,4 +390,18 @@ pub(crate) fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The ids of all stored events, page by page.
+pub(crate) async fn every_event(hookmill: &Hookmill) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    let mut page = "/events?limit=1000".to_owned();
+    loop {
+        let listed = hookmill.get(&page).await;
+        ids.extend(listed["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        match listed["next"].as_str() {
+            Some(next) => page = format!("/events?limit=1000&before={next}"),
+            None => return ids,
+        }
+    }
 }

@@ -14,7 +14,7 @@ use std::{
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Hookmill, SECRET, Sink, command, files_with, status, wait_for};
+use crate::harness::{Hookmill, SECRET, Sink, command, every_event, files_with, status, wait_for};
 
 fn run(words: &[&str]) -> (i32, String) {
     let output = command().args(words).output().unwrap();
@@ -39,19 +39,6 @@ fn restored(from: &Path, to: &Path, ring: &Path) {
     let (code, said) = run(&["restore", "--from", text(from), "--to", text(to)]);
     assert!(code == 0 && said.contains("keys.toml"), "{said}");
     fs::copy(ring, to.join("keys.toml")).unwrap();
-}
-
-async fn every_event(hookmill: &Hookmill) -> BTreeSet<String> {
-    let mut ids = BTreeSet::new();
-    let mut page = "/events?limit=1000".to_owned();
-    loop {
-        let listed = hookmill.get(&page).await;
-        ids.extend(listed["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()));
-        match listed["next"].as_str() {
-            Some(next) => page = format!("/events?limit=1000&before={next}"),
-            None => return ids,
-        }
-    }
 }
 
 /// Posts events of some length until it is told to stop; the ids that were acknowledged.
