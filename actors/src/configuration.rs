@@ -265,7 +265,7 @@ impl ConfigHandle {
 
 /// From where the request comes that this task works on.
 fn here(origin: Origin) -> Origin {
-    Origin { source: activity::source(), ..origin }
+    Origin { author: activity::author(&origin.author.name), ..origin }
 }
 
 /// As long as a request of the admin API may take: hundreds may write at once, and a caller must not hang on a dead disk.
@@ -409,7 +409,7 @@ impl ConfigState {
             let integration = self.current.owner_of(change.key).or_else(|| before.owner_of(change.key));
             let integration = integration.or_else(|| kept.and_then(|kept| kept.integration));
             let noted = std::iter::once(activity).chain(turned);
-            activities.extend(noted.map(|it| Activity { source: origin.source, integration, ..it }));
+            activities.extend(noted.map(|it| Activity { source: origin.author.source, integration, ..it }));
         }
         self.args.wires.record_all(activities);
         Ok(())

@@ -13,6 +13,7 @@ use hookmill_actors::{
         event::Event,
         headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        selection::{TYPE_PATTERN_CHARS_MAX, is_open},
         standing::Processing,
     },
     ports::{
@@ -111,7 +112,7 @@ struct Listed {
 }
 
 /// `GET /api/v1/events`: newest first, before `before`. Integration, endpoint, type, provider's id and time are answered
-/// by an index. Where it is asked for by `status` or `where`, or by a token with scopes and no `integration_id`, a page may
+/// by an index. Where it is asked for by `status`, `where` or a pattern of types, or by a token with scopes and no `integration_id`, a page may
 /// be short or empty and yet have a `next`: one request looks at a bounded number of events, for a bounded time.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
@@ -154,8 +155,13 @@ fn note_filter(params: &mut Params) -> Result<NoteFilter, Problem> {
     let types =
         params.text("type")?.map(|text| text.split(',').map(|one| one.trim().into()).collect::<Vec<Box<str>>>());
     let types = types.unwrap_or_default();
-    if types.len() > TYPES_MAX || types.iter().any(|name| name.is_empty()) {
-        let detail = format!("query parameter `type` must be 1 to {TYPES_MAX} names of types, separated by commas");
+    let is_wrong =
+        |pattern: &str| pattern.is_empty() || is_open(pattern) && pattern.chars().count() > TYPE_PATTERN_CHARS_MAX;
+    if types.len() > TYPES_MAX || types.iter().any(|pattern| is_wrong(pattern)) {
+        let detail = format!(
+            "query parameter `type` must be 1 to {TYPES_MAX} types, separated by commas: names, or patterns such as \
+             `payment.*` of at most {TYPE_PATTERN_CHARS_MAX} characters"
+        );
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
     Ok(NoteFilter {

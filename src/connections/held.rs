@@ -8,7 +8,7 @@ use hookmill_actors::{
     activity,
     configuration::{ConfigError, ConfigHandle, Write},
     domain::{
-        activity::{Activity, ActivityResult},
+        activity::{Activity, ActivityResult, Author},
         config::{Integration, Resource, ResourceKey},
         ids::IntegrationId,
         version::Origin,
@@ -54,8 +54,8 @@ impl Connections {
         let held = Held {
             base_version: current.meta.version,
             integration: wanted,
-            author: origin.author,
-            source: origin.source.or_else(activity::source),
+            author: origin.author.name,
+            source: origin.author.source.or_else(activity::source),
             comment: origin.comment,
             at_ms: self.0.ports.clock.now_ms(),
             failed: None,
@@ -122,7 +122,8 @@ async fn put_in_force(config: &ConfigHandle, held: &Held) -> Result<(), ConfigEr
         expected_version: Some(held.base_version),
         resource: Some(Resource::Integration(held.integration.clone())),
     };
-    let origin = Origin { author: held.author.clone(), source: held.source, comment: held.comment.clone() };
+    let author = Author { name: held.author.clone(), source: held.source };
+    let origin = Origin { author, comment: held.comment.clone() };
     let write = config.write_as(origin, vec![write]);
     // As the request that asked for it would have written it.
     let written = match held.source {

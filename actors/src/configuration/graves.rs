@@ -83,7 +83,7 @@ impl ConfigState {
         let change = |key| Change {
             version,
             at_ms,
-            author: origin.author.clone(),
+            author: origin.author.name.clone(),
             comment: origin.comment.clone(),
             key,
             resource: None,

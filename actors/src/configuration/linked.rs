@@ -98,6 +98,15 @@ impl Linked {
         self.deleted.iter().copied()
     }
 
+    /// Leaves an endpoint without its path until it is written next.
+    pub(super) fn vacate(&mut self, endpoint: EndpointId) {
+        if let Some(endpoint) = self.configuration.endpoints.get(&endpoint).cloned()
+            && self.endpoint_at(&endpoint.path) == Some(endpoint.id)
+        {
+            self.paths.remove_mut(endpoint.path.as_str());
+        }
+    }
+
     /// Whose path it is.
     pub(super) fn endpoint_at(&self, path: &str) -> Option<EndpointId> {
         self.paths.get(path).copied()

@@ -34,12 +34,18 @@ pub(super) fn changes(
     let change = |after: &Linked, key, resource: Option<Resource>| Change {
         version,
         at_ms: now_ms,
-        author: origin.author.clone(),
+        author: origin.author.name.clone(),
         comment: origin.comment.clone(),
         key,
         kept: kept(after, key, version, now_ms).filter(|_| deletion == Deletion::Kept && resource.is_none()),
         resource,
     };
+    // Paths may go round among those that are written: what counts is who has which one in the end.
+    for write in &writes {
+        if let (ResourceKey::Endpoint(id), Some(_)) = (write.key, &write.resource) {
+            after.vacate(id);
+        }
+    }
     for write in writes {
         let meta = checked_meta(&after, &write, version, now_ms)?;
         let resource = write.resource.map(|mut resource| {
@@ -291,6 +297,36 @@ mod tests {
         assert_eq!(refused.err(), Some(ConfigError::Reserved { by: EndpointId(1) }));
         let (_, freed) = changes(&before, vec![delete()], &Origin::of("test"), Deletion::Final, 8).expect("it goes");
         assert_eq!(freed.configuration().deleted.size(), 0);
+    }
+
+    #[test]
+    fn paths_go_round_within_one_change_and_no_two_endpoints_end_at_one() {
+        let paths = ["/a", "/b", "/c", "/d"];
+        let made = (1..).zip(paths).map(|(id, path)| create(endpoint(id, 1, path)));
+        let before = configured(std::iter::once(create(integration(1))).chain(made).collect());
+        let moved = |moves: &[(u32, &str)]| {
+            let write = |(id, path): &(u32, &str)| Write {
+                key: ResourceKey::Endpoint(EndpointId(*id)),
+                expected_version: Some(1),
+                resource: Some(endpoint(*id, 1, path)),
+            };
+            changes(&before, moves.iter().map(write).collect(), &Origin::of("test"), Deletion::Kept, 8)
+        };
+        for round in [vec![(1, "/b"), (2, "/a")], vec![(3, "/a"), (1, "/b"), (2, "/c")], vec![(1, "/b"), (2, "/x")]] {
+            let (_, after) = moved(&round).expect("each path has one endpoint in the end");
+            for endpoint in after.configuration().endpoints.values() {
+                assert_eq!(after.endpoint_at(&endpoint.path), Some(endpoint.id), "{round:?}");
+            }
+        }
+        for (wrong, by) in [
+            (vec![(1, "/b")], 2),
+            (vec![(1, "/b"), (2, "/b")], 1),
+            (vec![(1, "/b"), (2, "/c"), (4, "/a")], 3),
+            (vec![(1, "/x"), (2, "/x")], 1),
+        ] {
+            let taken = ConfigError::Taken { field: "path", by: ResourceKey::Endpoint(EndpointId(by)) };
+            assert_eq!(moved(&wrong).err(), Some(taken), "{wrong:?}");
+        }
     }
 
     #[test]

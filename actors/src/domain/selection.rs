@@ -44,9 +44,14 @@ impl Selection {
     }
 }
 
+/// Whether a pattern fits other names than its own.
+pub fn is_open(pattern: &str) -> bool {
+    pattern.contains('*')
+}
+
 /// Whether `name` fits a pattern in which `*` stands for any run of characters. Takes time in proportion to the
 /// product of both lengths at worst, and both are bounded.
-fn fits(pattern: &str, name: &str) -> bool {
+pub fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut from) = (0, 0);
     // Where the last `*` stood, and how much of the name it has taken.

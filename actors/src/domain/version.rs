@@ -1,27 +1,23 @@
 //! The versions of an integration: one for each change of it and of what belongs to it, which are its endpoints, its
 //! subscriptions and the destinations that these deliver to.
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Serialize};
 
-use super::{config::ResourceKey, ids::IntegrationId};
+use super::{activity::Author, config::ResourceKey, ids::IntegrationId};
 
 /// Who makes a change, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// A token's name, or a part of hookmill.
-    pub author: String,
-    /// From which address; `None` where hookmill acts by itself.
-    pub source: Option<IpAddr>,
+    /// Who.
+    pub author: Author,
     /// What the author says of it.
     pub comment: Option<String>,
 }
 
 impl Origin {
-    /// Without a comment.
+    /// Without an address and a comment.
     pub fn of(author: &str) -> Self {
-        Self { author: author.to_owned(), source: None, comment: None }
+        Self { author: Author { name: author.to_owned(), source: None }, comment: None }
     }
 }
 

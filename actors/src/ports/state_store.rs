@@ -10,6 +10,7 @@ use crate::domain::{
     delivery::{DeadLetter, DeliveryRecord, Position},
     ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
     replay::ReplayJob,
+    selection,
 };
 
 /// What intake noted of an event.
@@ -40,7 +41,7 @@ pub struct NoteFilter {
     pub integration: Option<IntegrationId>,
     /// Those that arrived at an endpoint.
     pub endpoint: Option<EndpointId>,
-    /// Those of one of these types; empty: of any.
+    /// Those whose type fits one of these patterns, as a subscription's selection has them; empty: of any, and none.
     pub types: Vec<Box<str>>,
     /// Those with this id of their provider's.
     pub provider_id: Option<Box<str>>,
@@ -52,11 +53,20 @@ impl NoteFilter {
         self.endpoint.is_some() || !self.types.is_empty() || self.provider_id.is_some()
     }
 
+    /// Whether the types narrow it only by looking at notes: an index of types knows names, and no patterns.
+    pub fn has_open_types(&self) -> bool {
+        self.types.iter().any(|pattern| selection::is_open(pattern))
+    }
+
+    fn takes_type(&self, name: &str) -> bool {
+        self.types.iter().any(|pattern| selection::fits(pattern, name))
+    }
+
     /// Whether an event with this note passes.
     pub fn passes(&self, note: &Note) -> bool {
         self.integration.is_none_or(|integration| note.event.integration() == integration)
             && self.endpoint.is_none_or(|endpoint| note.endpoint == Some(endpoint))
-            && (self.types.is_empty() || note.event_type.as_ref().is_some_and(|it| self.types.contains(it)))
+            && (self.types.is_empty() || note.event_type.as_ref().is_some_and(|it| self.takes_type(it)))
             && self.provider_id.as_ref().is_none_or(|wanted| note.provider_id.as_ref() == Some(wanted))
     }
 }

@@ -129,8 +129,13 @@ pub(super) async fn find(
     let (mut found, mut looked_at) = (Found::default(), 0);
     let looks = criteria.statuses.is_some() || criteria.filter.is_some() || criteria.sees.is_some();
     loop {
-        // What is not looked at is found as it is.
-        let asked = if looks { IDS_AT_ONCE.min(bounds.looked_at - looked_at) } else { bounds.found };
+        let asked = match looks {
+            true => IDS_AT_ONCE.min(bounds.looked_at - looked_at),
+            // Patterns are looked at below, in notes.
+            false if criteria.noted.has_open_types() => IDS_AT_ONCE.max(bounds.found),
+            // What is not looked at is found as it is.
+            false => bounds.found,
+        };
         let (ids, beyond) = candidates((log, state), criteria, before, asked).await?;
         for id in ids {
             before = id;

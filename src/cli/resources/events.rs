@@ -22,13 +22,13 @@ pub(super) const EVENTS: Resource = Resource {
             examples: &[
                 "",
                 "--integration Shop --status failure",
-                "--type order.paid --where 'body.amount > 1000'",
+                "--type 'order.*' --where 'body.amount > 1000'",
                 "--all --jsonl",
             ],
             query: &[
                 Flag::new("integration", "integration_id", Kind::Ref("integrations"), "Only of this integration"),
                 Flag::new("webhook", "endpoint_id", Kind::Ref("webhooks"), "Only from this webhook endpoint"),
-                Flag::new("type", "type", Kind::Texts, "Only of these types"),
+                Flag::new("type", "type", Kind::Texts, "Only of these types; `*` stands for anything: `payment.*`"),
                 Flag::new("provider-id", "provider_event_id", Kind::Text, "Only with this id of the provider's"),
                 Flag::new("since", "since", Kind::Text, "Only since then, such as 2026-01-31T08:00:00Z"),
                 Flag::new("until", "until", Kind::Text, "Only until then"),

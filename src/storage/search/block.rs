@@ -56,18 +56,20 @@ pub(super) struct Probe {
     before: EventId,
     integration: Option<u32>,
     endpoint: Option<u32>,
+    /// Empty where the notes have to be looked at.
     types: Vec<u32>,
     provider_id: Option<u32>,
 }
 
 impl Probe {
     pub(super) fn new(filter: &NoteFilter, first: EventId, before: EventId) -> Self {
+        let names = if filter.has_open_types() { &[][..] } else { &filter.types };
         Self {
             first,
             before,
             integration: filter.integration.map(|integration| integration.0),
             endpoint: filter.endpoint.map(|endpoint| endpoint.0),
-            types: filter.types.iter().map(|name| hash(name)).collect(),
+            types: names.iter().map(|name| hash(name)).collect(),
             provider_id: filter.provider_id.as_deref().map(hash),
         }
     }

@@ -79,7 +79,7 @@ proptest! {
         filter in (
             proptest::option::of(1u32..4),
             proptest::option::of(10u32..33),
-            proptest::sample::subsequence(vec!["type.0", "type.1", "type.2", "none"], 0..3),
+            proptest::sample::subsequence(vec!["type.0", "type.1", "*.2", "ty*", "none"], 0..3),
             proptest::option::of(0u64..220),
         ),
         first in 0u64..200,
