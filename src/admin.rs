@@ -71,6 +71,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     access::{Access, Admits},
     auth::{FailedSignIns, Gate, Hosts, SignIns, TrustedProxies},
+    idempotency::{Replies, ReplyPorts},
     problem::{Code, Problem},
     table::Methods,
     tools::Tools,
@@ -82,7 +83,7 @@ pub use self::{
     tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
 };
-use crate::{connections::Connections, rejections::Rejections, tokens::TokenRegistry};
+use crate::{connections::Connections, rejections::Rejections, replies::ReplyStore, tokens::TokenRegistry};
 
 /// How the API listens.
 #[derive(Clone, Debug)]
@@ -109,6 +110,20 @@ impl Default for AdminOptions {
             trusted_proxies: Vec::new(),
         }
     }
+}
+
+/// The members of a collection's resources that nobody sets, as replies show them: `integrations`, `webhooks`,
+/// `destinations`, `subscriptions`.
+pub fn read_only(collection: &str) -> &'static [&'static str] {
+    use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
+    use resource::Managed;
+    let all = [
+        (Integration::COLLECTION, Integration::READ_ONLY),
+        (Endpoint::COLLECTION, Endpoint::READ_ONLY),
+        (Destination::COLLECTION, Destination::READ_ONLY),
+        (Subscription::COLLECTION, Subscription::READ_ONLY),
+    ];
+    all.into_iter().find(|(name, _)| *name == collection).map_or(&[], |(_, members)| members)
 }
 
 /// Tells why hookmill cannot take webhooks now; nothing when it can.
@@ -141,6 +156,8 @@ pub struct AdminPorts {
     pub subscription_defaults: SubscriptionDefaults,
     /// What the ingress refused.
     pub rejections: Rejections,
+    /// Where replies to requests with a key are kept.
+    pub replies: Arc<dyn ReplyStore>,
 }
 
 /// What handlers share. No handler takes it as it is: [`access::State`] makes an [`Api`] of it.
@@ -239,6 +256,9 @@ impl AdminServer {
             clock: ports.tree.ports().clock.clone(),
         };
         let stopping = CancellationToken::new();
+        let replies =
+            ReplyPorts { store: ports.replies, sealer: ports.sealer.clone(), clock: ports.tree.ports().clock.clone() };
+        let replies = tokio::task::spawn_blocking(move || Replies::load(replies)).await?.map_err(io::Error::other)?;
         let tools = Tools {
             sealer: ports.sealer,
             providers: ports.providers,
@@ -264,7 +284,7 @@ impl AdminServer {
             access: None,
         };
         let sign_ins = SignIns { journal: gate.journal.clone(), audit: gate.audit.clone(), clock: gate.clock.clone() };
-        let router = router(routes(), Shared(api), gate, options.body_bytes_max);
+        let router = router(routes(), Shared(api), gate, replies, options.body_bytes_max);
         Ok(Self { listener, address, router, sign_ins, stopping })
     }
 
@@ -291,6 +311,7 @@ fn router<S: Admits>(
     table: impl IntoIterator<Item = (&'static str, Methods<S>)>,
     state: S,
     gate: Gate,
+    replies: Replies,
     body_bytes_max: usize,
 ) -> Router {
     let mut router = Router::new();
@@ -304,7 +325,7 @@ fn router<S: Admits>(
         })
         .with_state(state)
         .layer(from_fn(comment::layer))
-        .layer(from_fn_with_state(idempotency::Replies::new(), idempotency::layer))
+        .layer(from_fn_with_state(replies, idempotency::layer))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .layer(from_fn_with_state(Arc::new(gate), auth::gate))
 }
@@ -420,7 +441,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::{
-        testing::{FixedClock, MemoryAudit, TOKEN, one_token},
+        testing::{FixedClock, MemoryAudit, TOKEN, no_replies, one_token},
         *,
     };
     use crate::tokens::Role::{Manager, Viewer};
@@ -444,7 +465,13 @@ mod tests {
             clock: Arc::new(FixedClock(0)),
         };
         let echo = async |json::Json(body): json::Json| body.to_string();
-        router([("/api/v1/things", table::get(Viewer, async || "listed").post(Manager, echo))], (), gate, 100)
+        router(
+            [("/api/v1/things", table::get(Viewer, async || "listed").post(Manager, echo))],
+            (),
+            gate,
+            no_replies(),
+            100,
+        )
     }
 
     async fn send(method: &str, path: &str, body: String) -> Response<Body> {
@@ -487,6 +514,20 @@ mod tests {
         assert_eq!(send("POST", "/api/v1/things", just.clone()).await.status(), StatusCode::OK);
         let refused = send("POST", "/api/v1/things", format!("{just} ")).await;
         assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[test]
+    fn whoever_may_delete_may_restore() {
+        let table = routes();
+        let need = |path: &str, method: &Method| {
+            let (_, methods) = table.iter().find(|(known, _)| *known == path).expect("it is there");
+            methods.needs().iter().find(|(known, _)| known == method).map(|(_, need)| *need)
+        };
+        let restores: Vec<&str> = table.iter().filter_map(|(path, _)| path.strip_suffix("/restore")).collect();
+        assert!(restores.len() >= 2, "{restores:?}");
+        for path in restores {
+            assert_eq!(need(&format!("{path}/restore"), &Method::POST), need(path, &Method::DELETE), "{path}");
+        }
     }
 
     #[test]

@@ -163,12 +163,13 @@ impl App {
             .context("the actor tree was cut off while it started")??;
 
         let tokens = tokens::open(token, settings.admin.requests_per_minute, &store, clock.clone()).await?;
-        let (rejections, refused) = open_rejections(settings, &data_dir, &tree)?;
+        let (rejections, refused) = open_rejections(settings, &tree)?;
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
         let connections = connections::load(&settings.connection_tests, &store, destinations.prober()).await?;
-        let keys = KeyService::start(store.keys.clone(), tree.handle().clone(), clock.clone()).await?;
+        let keys =
+            KeyService::start(store.keys.clone(), tree.handle().clone(), connections.clone(), clock.clone()).await?;
         let outside = Outside {
             keys: keys.clone(),
             rules: Rules { destinations, deliveries: deliveries.handle().clone() },
@@ -270,11 +271,7 @@ fn tree_options(settings: &Settings) -> TreeOptions {
     }
 }
 
-fn open_rejections(
-    settings: &Settings,
-    data_dir: &Path,
-    tree: &Tree,
-) -> anyhow::Result<(Rejections, Arc<RejectionDesk>)> {
+fn open_rejections(settings: &Settings, tree: &Tree) -> anyhow::Result<(Rejections, Arc<RejectionDesk>)> {
     let from = &settings.rejections;
     let options = RejectionOptions {
         count_max: from.count_max,
@@ -282,7 +279,7 @@ fn open_rejections(
         body_bytes_max: from.body_bytes_max,
         per_second: from.per_second,
     };
-    let dir = data_dir.join("rejections");
+    let dir = settings.rejections_dir();
     Rejections::open(dir.clone(), options, tree.handle().counters().clone())
         .with_context(|| format!("cannot keep rejections in {}", dir.display()))
 }
@@ -333,6 +330,7 @@ async fn bind_admin(
             retry: settings.retry.policy(),
         },
         rejections: outside.rejections,
+        replies: store.config.clone(),
     };
     AdminServer::bind(options, ports)
         .await

@@ -1,9 +1,9 @@
-//! A backup: the log's segments up to a committed end, the state as one commit left it, and the configuration. Without
-//! keys.
+//! A backup: the log's segments up to a committed end, the state as one commit left it, the configuration, and the
+//! refused requests. Without keys.
 //!
 //! The state's commit lies before the end, so the first start of a restored copy applies the rest from the segments, as
 //! a start after a crash does. The configuration is taken after the end: it may know of more than the log, and never of
-//! less. While a backup is made no segment is given up (see `SegmentLog::hold`), and everything else goes on.
+//! less. Refused requests are taken then, too: one counts as accepted where its event is in the backup. While a backup is made no segment is given up (see `SegmentLog::hold`), and everything else goes on.
 //!
 //! A backup is a folder. What is in it already, because of an earlier backup or one that was cut short, is not copied
 //! again. `manifest.json` is replaced last: until then the former backup stands.

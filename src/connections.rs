@@ -8,6 +8,7 @@
 
 mod adapter;
 mod held;
+mod kept;
 mod standing;
 
 use std::{
@@ -45,6 +46,7 @@ use self::adapter::{Plan, plan};
 pub use self::{
     adapter::{Request, SignIn},
     held::Held,
+    kept::{KeptRecords, edit_held},
     standing::{Cadence, Health, Outcome, Standing, Test},
 };
 use crate::destinations::status_words;
@@ -85,8 +87,9 @@ pub trait Ask: Send + Sync {
 pub trait Records: Send + Sync {
     /// All that is kept.
     fn all(&self) -> Result<Vec<(IntegrationId, Vec<u8>)>, String>;
-    /// Keeps; durable when it returns.
-    fn put(&self, id: IntegrationId, record: &[u8]) -> Result<(), String>;
+    /// Keeps; durable when it returns. The record is made while nobody else writes, so that a rotation of keys sees what
+    /// is sealed in it, or is over.
+    fn put(&self, id: IntegrationId, record: &dyn Fn() -> Vec<u8>) -> Result<(), String>;
     /// Forgets.
     fn remove(&self, id: IntegrationId) -> Result<(), String>;
 }
@@ -136,6 +139,20 @@ struct Record {
     standing: Standing,
     #[serde(default)]
     held: Option<Box<Held>>,
+}
+
+impl Record {
+    /// Seals again what another key than the one that seals now has sealed. What does not open stays as it is: its test
+    /// tells of it.
+    fn reseal(&mut self, sealer: &dyn Sealer) {
+        if let Some(mut part) = self.held.as_mut().and_then(|held| held.sealed_part()) {
+            let _ = part.renew(sealer);
+        }
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts, numbers and JSON")
+    }
 }
 
 /// How many tests of a type ended so.
@@ -459,8 +476,11 @@ impl Shared {
     }
 
     fn put(&self, id: IntegrationId, record: &Record) -> Result<(), String> {
-        let record = serde_json::to_vec(record).map_err(|error| error.to_string())?;
-        self.ports.records.put(id, &record)
+        self.ports.records.put(id, &|| {
+            let mut record = record.clone();
+            record.reseal(&*self.ports.sealer);
+            record.to_json()
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod census;
 mod rotation;
+mod sealed;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;
@@ -352,11 +353,18 @@ impl KeyReport {
     }
 }
 
+impl KeysError {
+    /// Whether something stands against it; else something is broken.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Source(_) | Self::Store(_))
+    }
+}
+
 /// How a change of keys went, for the audit log.
 pub fn result_of<T>(outcome: &Result<T, KeysError>) -> ActivityResult {
     match outcome {
         Ok(_) => ActivityResult::Ok,
-        Err(KeysError::Source(_) | KeysError::Store(_)) => ActivityResult::Failed,
-        Err(_) => ActivityResult::Refused,
+        Err(error) if error.is_refusal() => ActivityResult::Refused,
+        Err(_) => ActivityResult::Failed,
     }
 }

@@ -14,10 +14,12 @@ pub mod programs;
 pub mod providers;
 pub(crate) mod rate_headers;
 pub mod rejections;
+pub mod replies;
 pub mod secrets;
 pub mod settings;
 pub mod storage;
 pub mod tokens;
+pub(crate) mod words;
 
 /// The codes that a section of `docs/errors.md` lists, with their statuses. Each must have a meaning and a next step.
 #[cfg(test)]

@@ -3,10 +3,11 @@
 //!
 //! In: what the ingress offers, by a queue with a bound; what finds no room, or comes faster than the settings allow, is
 //! dropped and counted, so that a flood of bad signatures costs neither the good ones' time nor memory nor disk. Out: one
-//! file a request. Its thread `rejections` is the only one that adds; it owns the folder. Nothing is synced: a power cut
-//! may take the last ones. When the bounds are reached the oldest of the endpoint that holds the most goes first, so
+//! file a request. Its thread `rejections` is the only one that adds; it owns the folder. No sender hears that one was kept,
+//! so nothing is synced: a power cut may take the last of them, and a torn file goes at the next start. A backup takes them along ([`Pack`]). When the bounds are reached the oldest of the endpoint that holds the most goes first, so
 //! that a flood at one endpoint leaves the others' alone.
 
+mod pack;
 mod record;
 mod ring;
 
@@ -29,6 +30,7 @@ use hookmill_actors::{
 use tokio::time::Instant;
 
 pub use self::{
+    pack::{Pack, unpack},
     record::{Rejection, RejectionId},
     ring::Entry,
 };
@@ -51,6 +53,8 @@ pub struct RejectionOptions {
     pub per_second: u32,
 }
 
+/// The folder's name in the data directory.
+pub const FOLDER: &str = "rejections";
 /// Requests that wait for the thread.
 const QUEUE_COUNT_MAX: usize = 1_024;
 /// Their bytes.

@@ -92,6 +92,11 @@ impl Settings {
     pub fn store_dir(&self) -> PathBuf {
         self.data_dir.join("store")
     }
+
+    /// The folder of refused requests.
+    pub fn rejections_dir(&self) -> PathBuf {
+        self.data_dir.join(crate::rejections::FOLDER)
+    }
 }
 
 impl Default for Settings {

@@ -16,8 +16,7 @@ use tokio::sync::mpsc;
 use super::{
     Api,
     access::{Author, State},
-    form::Form,
-    json::OptionalJson,
+    json::NoMembers,
     problem::{Code, Problem},
     resource::{Segments, json},
 };
@@ -44,12 +43,7 @@ pub trait BackupAdmin: Send + Sync {
 }
 
 /// `POST /api/v1/backup`
-pub(super) async fn begin(
-    State(api): State<Api>,
-    Author(author): Author,
-    OptionalJson(body): OptionalJson,
-) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
+pub(super) async fn begin(State(api): State<Api>, Author(author): Author, _: NoMembers) -> Result<Response, Problem> {
     Ok(json(StatusCode::CREATED, &api.backup.begin(&author).await?))
 }
 
@@ -57,9 +51,8 @@ pub(super) async fn begin(
 pub(super) async fn command(
     State(api): State<Api>,
     Segments((id, command)): Segments<(String, String)>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     match command.as_str() {
         "renew" => Ok(json(StatusCode::OK, &api.backup.renew(&id).await?)),
         "end" => Ok(json(StatusCode::OK, &api.backup.end(&id).await?)),

@@ -8,8 +8,7 @@ use super::{
     Api,
     access::{Author, State},
     auth,
-    form::Form,
-    json::OptionalJson,
+    json::NoMembers,
     problem::{Code, Problem},
     resource::{Segments, json, time},
 };
@@ -59,9 +58,8 @@ pub(super) async fn test(
     State(api): State<Api>,
     Author(author): Author,
     Segments(id): Segments<u32>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let integration = api.find::<Integration>(id)?;
     let test = api.tools.connections.test(&integration).await?;
     auth::note(&*api.tree.ports().config, vec![tested(author, integration.id, &test)]).await;

@@ -18,7 +18,7 @@ use super::{
     access::{Author, State},
     fields::{line, moment, number, one_of, string},
     form::Form,
-    json::{Json, OptionalJson, quoted},
+    json::{Json, NoMembers, quoted},
     paging::{Params, Slice},
     problem::{Code, Problem},
     resource::{Segments, json, time},
@@ -114,9 +114,8 @@ pub(super) async fn replay(
     State(api): State<Api>,
     Author(author): Author,
     Segments((subscription, event)): Segments<(SubscriptionId, EventId)>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     api.tree.replay(&author, subscription, event).await?;
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: event }))
 }

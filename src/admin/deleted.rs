@@ -15,8 +15,7 @@ use super::{
     Api,
     access::{Author, State},
     comment,
-    form::Form,
-    json::OptionalJson,
+    json::NoMembers,
     paging::Params,
     problem::{Code, Problem},
     resource::{self, Configured, IfMatch, Managed, Segments, json, reply, time},
@@ -100,9 +99,8 @@ pub(super) async fn restore_integration(
     State(api): State<Api>,
     Author(author): Author,
     Segments(id): Segments<u32>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let kept = kept::<Integration>(&api, id)?;
     let integration = IntegrationId(id);
     let before =
@@ -123,9 +121,8 @@ pub(super) async fn restore_endpoint(
     State(api): State<Api>,
     Author(author): Author,
     Segments(id): Segments<u32>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let kept = kept::<Endpoint>(&api, id)?;
     let configured = |id| api.tree.config().current().configuration.integrations.contains_key(&id);
     if let Some(integration) = kept.integration.filter(|id| !configured(*id)) {

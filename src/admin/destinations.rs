@@ -97,6 +97,7 @@ pub(super) struct Filter {
 
 impl Managed for Destination {
     const COLLECTION: &'static str = "destinations";
+    const READ_ONLY: &'static [&'static str] = &READ_ONLY;
     type View = View;
     type Filter = Filter;
 

@@ -88,6 +88,7 @@ pub(super) struct Filter {
 
 impl Managed for Integration {
     const COLLECTION: &'static str = "integrations";
+    const READ_ONLY: &'static [&'static str] = &READ_ONLY;
     type View = View;
     type Filter = Filter;
 

@@ -9,7 +9,10 @@ use axum::{
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::problem::{Code, Problem};
+use super::{
+    form::Form,
+    problem::{Code, Problem},
+};
 
 /// Nesting, at most.
 pub(super) const DEPTH_MAX: usize = 64;
@@ -29,6 +32,9 @@ pub(super) struct MergePatch(pub(super) Value);
 /// The body of an action that needs none: an empty one is an empty object.
 pub(super) struct OptionalJson(pub(super) Value);
 
+/// The body of an action that has no members: none, or an empty object.
+pub(super) struct NoMembers;
+
 impl<S: Send + Sync> FromRequest<S> for Json {
     type Rejection = Problem;
 
@@ -46,6 +52,15 @@ impl<S: Send + Sync> FromRequest<S> for MergePatch {
             require_json(request.headers())?;
         }
         parse(&collect(request, state).await?).map(Self)
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for NoMembers {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let OptionalJson(body) = OptionalJson::from_request(request, state).await?;
+        Form::new(body)?.finish(|| Some(Self))
     }
 }
 

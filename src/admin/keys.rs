@@ -10,7 +10,7 @@ use super::{
     Api,
     access::{Author, State},
     form::Form,
-    json::OptionalJson,
+    json::{NoMembers, OptionalJson},
     paging::Params,
     problem::{Code, Problem},
     resource::{Segments, json, time},
@@ -107,12 +107,7 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
 }
 
 /// `POST /api/v1/keys`: a new key that opens and does not seal.
-pub(super) async fn add(
-    State(api): State<Api>,
-    Author(author): Author,
-    OptionalJson(body): OptionalJson,
-) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
+pub(super) async fn add(State(api): State<Api>, Author(author): Author, _: NoMembers) -> Result<Response, Problem> {
     let id = api.keys.add(&author).await?;
     let keys = api.keys.view(false).await?.keys;
     let added = keys.into_iter().find(|report| report.info.id == id);
@@ -121,12 +116,7 @@ pub(super) async fn add(
 }
 
 /// `POST /api/v1/keys/reload`: the ring is read again where it comes from.
-pub(super) async fn reload(
-    State(api): State<Api>,
-    Author(author): Author,
-    OptionalJson(body): OptionalJson,
-) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
+pub(super) async fn reload(State(api): State<Api>, Author(author): Author, _: NoMembers) -> Result<Response, Problem> {
     api.keys.reload(&author).await?;
     Ok(json(StatusCode::OK, &ring(api.keys.view(false).await?)))
 }
@@ -150,9 +140,8 @@ pub(super) async fn retire(
     State(api): State<Api>,
     Author(author): Author,
     Segments(id): Segments<KeyId>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let Retired { key: id, note } = api.keys.retire(&author, id).await?;
     let state = if note.is_some() { KeyState::Active } else { KeyState::Retired };
     Ok(json(StatusCode::OK, &RetiredView { id, state, note }))

@@ -22,6 +22,7 @@ pub(super) enum Code {
     RequestTimeout,
     Conflict,
     InProgress,
+    OutcomeUnknown,
     VersionConflict,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -54,6 +55,7 @@ impl Code {
             Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT, "The body came too slowly"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "Something else stands against it"),
             Self::InProgress => ("request_in_progress", StatusCode::CONFLICT, "The same request is under way"),
+            Self::OutcomeUnknown => ("outcome_unknown", StatusCode::CONFLICT, "Nobody knows whether it was done"),
             Self::VersionConflict => {
                 ("version_conflict", StatusCode::PRECONDITION_FAILED, "It was changed in the meantime")
             }
@@ -276,6 +278,7 @@ mod tests {
         RequestTimeout,
         Conflict,
         InProgress,
+        OutcomeUnknown,
         KeyReused,
         VersionConflict,
         PayloadTooLarge,

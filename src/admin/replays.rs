@@ -26,7 +26,7 @@ use super::{
     deadletters,
     fields::{boolean, line, list as list_of, moment, number, one_of},
     form::Form,
-    json::{Json, OptionalJson},
+    json::{Json, NoMembers},
     paging::Params,
     problem::{Code, Problem},
     resource::{Segments, json, time},
@@ -182,7 +182,7 @@ pub(super) async fn command(
     State(api): State<Api>,
     Author(author): Author,
     Segments((id, command)): Segments<(ReplayId, String)>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
     let command = match command.as_str() {
         "start" => ReplayCommand::Start,
@@ -194,7 +194,6 @@ pub(super) async fn command(
             return Err(Problem::new(Code::NotFound, detail));
         }
     };
-    Form::new(body)?.finish(|| Some(()))?;
     Ok(json(StatusCode::OK, &view(api.tree.command_replay(&author, id, command).await?)))
 }
 

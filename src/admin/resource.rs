@@ -105,6 +105,8 @@ configured! {
 pub(super) trait Managed: Configured {
     /// Its collection: `integrations`.
     const COLLECTION: &'static str;
+    /// Members of its view that nobody sets.
+    const READ_ONLY: &'static [&'static str];
     /// As replies show it.
     type View: Serialize;
     /// What a list may be narrowed by.

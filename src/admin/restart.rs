@@ -7,8 +7,7 @@ use serde::Serialize;
 use super::{
     Api,
     access::{Author, State},
-    form::Form,
-    json::OptionalJson,
+    json::NoMembers,
     problem::{Code, Problem},
     resource::{Segments, json},
 };
@@ -24,9 +23,8 @@ pub(super) async fn restart(
     State(api): State<Api>,
     Author(author): Author,
     Segments(id): Segments<u32>,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let id = IntegrationId(id);
     api.tree.restart(&author, id).await?;
     Ok(json(StatusCode::ACCEPTED, &Restarting { status: "restarting", integration_id: id }))

@@ -90,6 +90,7 @@ pub(super) struct Filter {
 
 impl Managed for Subscription {
     const COLLECTION: &'static str = "subscriptions";
+    const READ_ONLY: &'static [&'static str] = &READ_ONLY;
     type View = View;
     type Filter = Filter;
 

@@ -30,11 +30,13 @@ use hookmill_actors::{
         },
         transport::{AttemptReport, Consignment, Timings, Verdict},
     },
+    testkit::test_clock::TestClock,
 };
 use serde_json::{Map, Value};
 
 use super::{
     backup::{BackupAdmin, Chunks},
+    idempotency::{Replies, ReplyPorts},
     keys::{KeyAdmin, KeysView},
     tools::{DestinationRules, Keys, SecretTools, Tools},
 };
@@ -42,6 +44,7 @@ use crate::connections::{Ask, ConnectionOptions, ConnectionPorts, Connections, R
 use crate::{
     backup::{BackupError, Begun, EndMark},
     keys::{Holdings, KeysError, Retired, Rotation, Tally},
+    replies::{ReplyStore, StoredReply},
     secrets::{KeyId, RingChangeError, TokenHash},
     tokens::{TokenRegistry, memory::MemoryTokens},
 };
@@ -422,7 +425,7 @@ impl Records for NoRecords {
         Ok(Vec::new())
     }
 
-    fn put(&self, _: IntegrationId, _: &[u8]) -> Result<(), String> {
+    fn put(&self, _: IntegrationId, _: &dyn Fn() -> Vec<u8>) -> Result<(), String> {
         Ok(())
     }
 
@@ -451,6 +454,37 @@ pub(super) fn tools() -> Tools {
         secrets: Arc::new(Counting::default()),
         connections: connections(),
     }
+}
+
+/// Replies in memory.
+#[derive(Default)]
+pub(super) struct MemoryReplies(pub(super) Mutex<BTreeMap<u64, StoredReply>>);
+
+impl ReplyStore for MemoryReplies {
+    fn all(&self) -> Result<Vec<(u64, StoredReply)>, String> {
+        Ok(self.0.lock().expect("nobody panicked").clone().into_iter().collect())
+    }
+
+    fn put(&self, forgotten: &[u64], number: u64, reply: &dyn Fn() -> StoredReply) -> Result<(), String> {
+        self.remove(forgotten)?;
+        self.0.lock().expect("nobody panicked").insert(number, reply());
+        Ok(())
+    }
+
+    fn remove(&self, numbers: &[u64]) -> Result<(), String> {
+        self.0.lock().expect("nobody panicked").retain(|number, _| !numbers.contains(number));
+        Ok(())
+    }
+}
+
+/// Where replies are kept in a store, with the clock of tokio's time.
+pub(super) fn reply_ports(store: Arc<MemoryReplies>) -> ReplyPorts {
+    ReplyPorts { store, sealer: Arc::new(HexSealer), clock: Arc::new(TestClock::default()) }
+}
+
+/// As a first start has them.
+pub(super) fn no_replies() -> Replies {
+    Replies::load(reply_ports(Arc::default())).expect("there is nothing to read")
 }
 
 /// A ring that nothing can be done with.

@@ -25,8 +25,7 @@ use super::{
     Api,
     access::{Author, State},
     comment,
-    form::Form,
-    json::OptionalJson,
+    json::NoMembers,
     paging::{Params, Slice},
     problem::{Code, Problem},
     resource::{Configured, IfMatch, Managed, Segments, json, time},
@@ -136,9 +135,8 @@ pub(super) async fn roll_back(
     Author(author): Author,
     Segments((id, number)): Segments<(u32, u64)>,
     condition: IfMatch,
-    OptionalJson(body): OptionalJson,
+    _: NoMembers,
 ) -> Result<Response, Problem> {
-    Form::new(body)?.finish(|| Some(()))?;
     let integration = IntegrationId(id);
     let past = read(&api, integration, number).await?;
     if let Some(integration) = &past.integration {

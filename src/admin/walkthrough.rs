@@ -53,7 +53,7 @@ use super::{
     Api, Shared, SubscriptionDefaults,
     auth::{FailedSignIns, Gate, Hosts, TrustedProxies},
     router, routes,
-    testing::{FixedClock, MemoryState, NoBackup, NoKeys, TOKEN, tokens_with, tools},
+    testing::{FixedClock, MemoryState, NoBackup, NoKeys, TOKEN, no_replies, tokens_with, tools},
 };
 use crate::{
     programs::{Engines, ProgramOptions},
@@ -259,7 +259,7 @@ async fn over(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJo
         stopping: tokio_util::sync::CancellationToken::new(),
         access: None,
     };
-    Outside { app: router(routes(), Shared(api), gate, 256 * 1024), log, refused, folder }
+    Outside { app: router(routes(), Shared(api), gate, no_replies(), 256 * 1024), log, refused, folder }
 }
 
 async fn started(ports: Ports) -> TreeHandle {

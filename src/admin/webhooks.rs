@@ -67,6 +67,7 @@ pub(super) struct Filter {
 
 impl Managed for Endpoint {
     const COLLECTION: &'static str = "webhooks";
+    const READ_ONLY: &'static [&'static str] = &READ_ONLY;
     type View = View;
     type Filter = Filter;
 

@@ -17,8 +17,10 @@ use tokio::task::JoinHandle;
 
 use crate::{
     admin::{KeyAdmin, KeysView},
+    connections::Connections,
     keys::{KeyKeeper, KeysError, Retired, Rotation, RotationState, result_of},
     secrets::{KeyId, KeyRingError},
+    words::counted,
 };
 
 /// What did it where nobody asked: a rotation that goes on after a start.
@@ -29,6 +31,7 @@ const SELF: &str = "hookmill";
 pub(super) struct KeyService {
     keeper: Arc<KeyKeeper>,
     tree: TreeHandle,
+    connections: Connections,
     clock: Arc<dyn Clock>,
     stop: Arc<AtomicBool>,
     rotating: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
@@ -36,8 +39,14 @@ pub(super) struct KeyService {
 
 impl KeyService {
     /// Takes a rotation up that an earlier run did not end.
-    pub(super) async fn start(keeper: Arc<KeyKeeper>, tree: TreeHandle, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        let service = Self { keeper, tree, clock, stop: Arc::default(), rotating: Arc::default() };
+    pub(super) async fn start(
+        keeper: Arc<KeyKeeper>,
+        tree: TreeHandle,
+        connections: Connections,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let (stop, rotating) = (Arc::default(), Arc::default());
+        let service = Self { keeper, tree, connections, clock, stop, rotating };
         if service.blocking(KeyKeeper::needs_rotation).await? {
             let rotation = service.begin(SELF.to_owned(), None).await?;
             tracing::info!(to = %rotation.to, "a rotation of keys goes on");
@@ -76,6 +85,7 @@ impl KeyService {
     /// What is in memory is sealed again at every write of it anyway; so a configuration actor that is just being
     /// restarted holds nothing up.
     async fn reseal(&self) {
+        self.connections.reseal();
         if let Err(error) = self.tree.config().reseal().await {
             tracing::warn!(%error, "the configuration in memory keeps its seals until it is next changed");
         }
@@ -97,8 +107,11 @@ impl KeyService {
     async fn tell(&self, ended: &Result<RotationState, KeysError>) {
         let Some(rotation) = self.keeper.rotation() else { return };
         let counts = format!(
-            "{} secrets sealed again in {} of {} changes, {} damaged",
-            rotation.sealed_again, rotation.changes_done, rotation.changes_total, rotation.damaged
+            "{} sealed again in {} of {}, {} damaged",
+            counted(rotation.sealed_again, "secret"),
+            rotation.changes_done,
+            counted(rotation.changes_total, "change"),
+            rotation.damaged
         );
         match ended {
             Ok(RotationState::Done) => tracing::info!(to = %rotation.to, counts, "keys rotated"),

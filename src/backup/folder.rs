@@ -225,10 +225,14 @@ mod tests {
         }
         manifest.state = put(&mut folder, "state-1.export", b"state");
         manifest.configuration = put(&mut folder, "configuration-1.export", b"configuration");
+        manifest.rejections = Some(put(&mut folder, "rejections-1.pack", b"rejections"));
         folder.finish(&manifest).unwrap();
         let mut kept = names(root.path()).unwrap();
         kept.sort();
-        assert_eq!(kept, ["configuration-1.export", MANIFEST, "s-3.seg", "s-4.seg", "state-1.export"]);
+        assert_eq!(
+            kept,
+            ["configuration-1.export", MANIFEST, "rejections-1.pack", "s-3.seg", "s-4.seg", "state-1.export"]
+        );
 
         let mut folder = BackupFolder::open(root.path()).unwrap();
         assert!(folder.has("s-3.seg").is_some());

@@ -66,6 +66,9 @@ pub struct Manifest {
     pub state: FileCopy,
     /// The configuration.
     pub configuration: FileCopy,
+    /// Refused requests; the backups of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejections: Option<FileCopy>,
 }
 
 impl Manifest {
@@ -124,7 +127,7 @@ impl Manifest {
     /// Every file but the manifest.
     pub fn files(&self) -> impl Iterator<Item = &FileCopy> {
         let segments = self.segments.iter().flat_map(|copy| std::iter::once(&copy.data).chain(&copy.index));
-        segments.chain([&self.state, &self.configuration])
+        segments.chain([&self.state, &self.configuration]).chain(&self.rejections)
     }
 
     /// Bytes of all files.
@@ -206,6 +209,7 @@ pub(super) mod tests {
             segments: vec![segment(3), segment(4)],
             state: file("state-1.export", 10),
             configuration: file("configuration-1.export", 10),
+            rejections: Some(file("rejections-1.pack", 10)),
         }
     }
 
@@ -219,6 +223,10 @@ pub(super) mod tests {
     fn a_manifest_comes_back_and_a_hostile_one_is_refused() {
         let json = serde_json::to_vec(&sample()).unwrap();
         assert_eq!(Manifest::parse(&json).unwrap(), sample());
+        let former = Manifest { rejections: None, ..sample() };
+        let former_json = serde_json::to_string(&former).unwrap();
+        assert!(!former_json.contains("rejections"));
+        assert_eq!(Manifest::parse(former_json.as_bytes()).unwrap(), former);
         for name in ["../keys.toml", "/etc/passwd", ".hidden", "a/b", "", "A", "a\nb"] {
             let said = refused(|manifest| manifest.state.file = name.to_owned());
             assert!(said.contains("outside of its folder"), "{name}: {said}");

@@ -9,10 +9,15 @@ use std::{
 };
 
 use super::manifest::{FileCopy, Manifest, SegmentCopy, Summing};
-use crate::storage::{ImportError, StateOpenError, import, sled_db::StateDb, store_files};
+use crate::{
+    rejections,
+    storage::{ImportError, StateOpenError, import, sled_db::StateDb, store_files},
+};
 
 /// In the data directory until it is whole.
 const DRAFT: &str = "store.restoring";
+/// The refused requests meanwhile.
+const REJECTIONS_DRAFT: &str = "rejections.restoring";
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Why nothing was restored. What was written is removed again.
@@ -95,15 +100,24 @@ pub fn restore(from: &Path, to: &Path, cache_bytes: u64, passed: impl FnMut(u64)
     empty(to)?;
     let made_directory = !to.exists();
     DirBuilder::new().recursive(true).mode(0o700).create(to).map_err(RestoreError::io("make folder", to))?;
-    let draft = to.join(DRAFT);
-    let restored = room(to, &manifest).and_then(|()| fill(from, &draft, &manifest, cache_bytes, passed));
+    let (draft, rejections_draft) = (to.join(DRAFT), to.join(REJECTIONS_DRAFT));
+    let mut passed = passed;
+    let restored = room(to, &manifest)
+        .and_then(|()| fill(from, &draft, &manifest, cache_bytes, &mut passed))
+        .and_then(|()| put_rejections(from, &rejections_draft, &manifest, &mut passed));
     if let Err(error) = restored {
         // What is left of it would keep the next try from beginning.
-        let _ = fs::remove_dir_all(&draft);
+        for draft in [&draft, &rejections_draft] {
+            let _ = fs::remove_dir_all(draft);
+        }
         if made_directory {
             let _ = fs::remove_dir(to);
         }
         return Err(error);
+    }
+    if manifest.rejections.is_some() {
+        let path = to.join(rejections::FOLDER);
+        fs::rename(&rejections_draft, &path).map_err(RestoreError::io("make", &path))?;
     }
     let store = to.join("store");
     fs::rename(&draft, &store).map_err(RestoreError::io("make", &store))?;
@@ -148,17 +162,17 @@ fn fill(
     draft: &Path,
     manifest: &Manifest,
     cache_bytes: u64,
-    mut passed: impl FnMut(u64),
+    passed: &mut impl FnMut(u64),
 ) -> Result<(), RestoreError> {
     let log = draft.join(store_files::LOG);
     DirBuilder::new().recursive(true).mode(0o700).create(&log).map_err(RestoreError::io("make folder", &log))?;
     for segment in &manifest.segments {
-        put_segment(from, &log, segment, &mut passed)?;
+        put_segment(from, &log, segment, passed)?;
     }
     sync_folder(&log)?;
     let db = StateDb::open(&draft.join(store_files::STATE), cache_bytes)?;
     for copy in [&manifest.state, &manifest.configuration] {
-        let mut file = BufReader::new(Counting { inner: open(from, copy)?, passed: &mut passed });
+        let mut file = BufReader::new(Counting { inner: open(from, copy)?, passed: &mut *passed });
         import(&db, &mut file).map_err(|error| match error {
             ImportError::Malformed(problem) => RestoreError::damaged(copy, problem),
             ImportError::Io(source) => RestoreError::io("read", &from.join(&copy.file))(source),
@@ -171,6 +185,21 @@ fn fill(
     let text = store_files::format_text();
     put(&format, |file| file.write_all(text.as_bytes()))?;
     sync_folder(draft)
+}
+
+fn put_rejections(
+    from: &Path,
+    draft: &Path,
+    manifest: &Manifest,
+    passed: &mut impl FnMut(u64),
+) -> Result<(), RestoreError> {
+    let Some(copy) = &manifest.rejections else { return Ok(()) };
+    let mut file = BufReader::new(Counting { inner: open(from, copy)?, passed });
+    rejections::unpack(&mut file, draft).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => RestoreError::damaged(copy, error.to_string()),
+        _ => RestoreError::io("make", draft)(error),
+    })?;
+    matches(copy, file.into_inner().inner)
 }
 
 fn put_segment(

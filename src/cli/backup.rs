@@ -22,11 +22,13 @@ use super::{
 use crate::{
     backup::{BackupFolder, Begun, EndMark, FileCopy, Manifest, SegmentCopy, check, restore},
     keys,
+    rejections::Pack,
     settings::Settings,
     storage::{
         SegmentExtent, StoreDir, closed_extents, sled_config::SledConfig, sled_db::StateDb, sled_state::SledState,
         store_files,
     },
+    words::counted,
 };
 
 const BACKUP_EXAMPLES: &str = "\
@@ -82,7 +84,8 @@ pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
         DataDir::Stopped(dir) => Source::Stopped(Box::new(Stopped::open(&settings, dir)?)),
     };
     let folder = BackupFolder::open(&args.to)?;
-    let manifest = Maker { source, folder, log: settings.store_dir().join(store_files::LOG), bar: bar() }.make()?;
+    let (log, rejections) = (settings.store_dir().join(store_files::LOG), settings.rejections_dir());
+    let manifest = Maker { source, folder, log, rejections, bar: bar() }.make()?;
     if args.json {
         print(format_args!("{:#}\n", json!(manifest)))?;
     } else {
@@ -102,7 +105,11 @@ pub(super) fn run_restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
         let manifest = check(&args.from, |bytes| bar.inc(bytes))?;
         bar.finish_and_clear();
         let files = manifest.files().count();
-        print(format_args!("{files} files, {} bytes: each as its checksum says\n", manifest.bytes()))?;
+        print(format_args!(
+            "{}, {}: each as its checksum says\n",
+            counted(files, "file"),
+            counted(manifest.bytes(), "byte")
+        ))?;
         return Ok(ExitCode::SUCCESS);
     };
     let cache_bytes = Settings::default().log.state_cache_bytes;
@@ -110,10 +117,10 @@ pub(super) fn run_restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let keys = manifest.keys.join(", ");
     print(format_args!(
-        "restored {} segments up to event {}, acknowledged before {}\nnext: put the key ring that has the keys {keys} into \
+        "restored {} up to event {}, acknowledged before {}\nnext: put the key ring that has {keys} into \
          `{}` (mode 0600), or name it in HOOKMILL_KEY_FILE; then `hookmill serve --data-dir {}`. The first start makes a \
          new admin token\n",
-        manifest.segments.len(),
+        counted(manifest.segments.len(), "segment"),
         manifest.last_event_id,
         time(manifest.end_at_ms),
         to.join("keys.toml").display(),
@@ -124,12 +131,12 @@ pub(super) fn run_restore(args: &RestoreArgs) -> anyhow::Result<ExitCode> {
 
 fn told(manifest: &Manifest, to: &Path) -> String {
     format!(
-        "{}: {} segments up to event {}, {} bytes; everything that was acknowledged before {} is in it\nkeys are not in it: \
+        "{}: {} up to event {}, {}; everything that was acknowledged before {} is in it\nkeys are not in it: \
          keep a copy of the key ring with {} apart from it\n",
         to.display(),
-        manifest.segments.len(),
+        counted(manifest.segments.len(), "segment"),
         manifest.last_event_id,
-        manifest.bytes(),
+        counted(manifest.bytes(), "byte"),
         time(manifest.end_at_ms),
         manifest.keys.join(", "),
     )
@@ -275,6 +282,7 @@ struct Maker {
     source: Source,
     folder: BackupFolder,
     log: PathBuf,
+    rejections: PathBuf,
     bar: ProgressBar,
 }
 
@@ -292,14 +300,21 @@ impl Maker {
             &mut self.source.configuration()?,
             |bytes| self.bar.inc(bytes),
         )?;
+        // After the end: it says which of them became events that are in the backup.
+        let mut pack = Pack::new(&self.rejections, end.last_event_id).context("cannot read the refused requests")?;
+        let rejections = self.folder.write(
+            &format!("rejections-{begun_at_ms}.pack"),
+            &mut Chunked::new(move || pack.next_chunk()),
+            |bytes| self.bar.inc(bytes),
+        )?;
         let bytes: u64 = end.segments.iter().map(|segment| segment.end).sum();
         self.bar.set_message("events");
-        self.bar.set_length(state.bytes + configuration.bytes + bytes);
+        self.bar.set_length(state.bytes + configuration.bytes + rejections.bytes + bytes);
         let mut segments = Vec::with_capacity(end.segments.len());
         for extent in &end.segments {
             segments.push(self.segment(extent)?);
         }
-        for copy in [&state, &configuration] {
+        for copy in [&state, &configuration, &rejections] {
             self.folder.keep(copy.clone())?;
         }
         let manifest = Manifest {
@@ -313,6 +328,7 @@ impl Maker {
             segments,
             state,
             configuration,
+            rejections: Some(rejections),
         };
         self.folder.finish(&manifest)?;
         self.bar.finish_and_clear();

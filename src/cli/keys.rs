@@ -26,6 +26,7 @@ use crate::{
     secrets::{KeyId, KeyRing, KeyRingError, KeySource, KeyVariables, LiveRing, RingChangeError, forbid_core_dumps},
     settings::Settings,
     storage::{StoreDir, sled_config::SledConfig, sled_db::StateDb},
+    words::counted,
 };
 
 /// Who did it, in the audit log.
@@ -357,17 +358,17 @@ fn table(ring: &Value) -> String {
 
 fn rotation_line(rotation: &Value) -> String {
     let mut line = format!(
-        "rotation to {} {}: {} of {} changes looked at, {} secrets sealed again",
+        "rotation to {} {}: {} of {} looked at, {} sealed again",
         text(&rotation["to"]),
         text(&rotation["state"]),
         number(&rotation["changes_done"]),
-        number(&rotation["changes_total"]),
-        number(&rotation["sealed_again"]),
+        counted(number(&rotation["changes_total"]), "change"),
+        counted(number(&rotation["sealed_again"]), "secret"),
     );
     if number(&rotation["damaged"]) > 0 {
         let places = rotation["damaged_at"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join("; ");
         let damaged = number(&rotation["damaged"]);
-        let _ = write!(line, ", {damaged} damaged ones left as they were ({places})");
+        let _ = write!(line, ", {damaged} damaged left as it was ({places})");
     }
     if let Some(failure) = rotation["failure"].as_str() {
         let _ = write!(line, "; stopped: {failure}");
@@ -397,11 +398,11 @@ mod tests {
         let table = table(&ring);
         for line in [
             "00000001  retired  a                         retired b",
-            "00000002  active   c                         1 integration credentials and 2 in versions",
+            "00000002  active   c                         1 integration credential and 2 in versions",
             "00000003  primary  d                         not counted (--sealed counts)",
             "from key file `k`",
-            "rotation to 00000003 running: 4 of 9 changes looked at, 3 secrets sealed again, 1 damaged ones left as they \
-             were (integration 3)",
+            "rotation to 00000003 running: 4 of 9 changes looked at, 3 secrets sealed again, 1 damaged left as it \
+             was (integration 3)",
         ] {
             assert!(table.lines().any(|it| it == line), "{line}\n{table}");
         }

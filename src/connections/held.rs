@@ -13,7 +13,10 @@ use hookmill_actors::{
         ids::IntegrationId,
         version::Origin,
     },
-    ports::config_store::ConfigStore,
+    ports::{
+        config_store::ConfigStore,
+        sealer::{Owner, SealedPart},
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -40,7 +43,23 @@ pub struct Held {
     pub failed: Option<Test>,
 }
 
+impl Held {
+    /// The credentials that it shall have.
+    pub(super) fn sealed_part(&mut self) -> Option<SealedPart<'_>> {
+        let owner = Owner::Credentials(self.integration.id);
+        self.integration.credentials.as_mut().map(|sealed| SealedPart { owner, sealed, fingerprint: None })
+    }
+}
+
 impl Connections {
+    /// Seals again, in memory, what another key than the one that seals now has sealed. The store is a rotation's to go
+    /// over; what is written from memory later is sealed with the new key, too.
+    pub fn reseal(&self) {
+        for entry in self.0.entries().values_mut() {
+            entry.record.reseal(&*self.0.ports.sealer);
+        }
+    }
+
     /// The change that waits for its test, or whose test failed; none that was cancelled.
     pub fn held(&self, integration: &Integration) -> Option<Held> {
         let entries = self.0.entries();

@@ -52,8 +52,8 @@ impl Records for MemoryRecords {
         Ok(self.0.lock().expect("nobody panicked").clone().into_iter().collect())
     }
 
-    fn put(&self, id: IntegrationId, record: &[u8]) -> Result<(), String> {
-        self.0.lock().expect("nobody panicked").insert(id, record.to_owned());
+    fn put(&self, id: IntegrationId, record: &dyn Fn() -> Vec<u8>) -> Result<(), String> {
+        self.0.lock().expect("nobody panicked").insert(id, record());
         Ok(())
     }
 

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::Finding;
-use crate::settings::{Settings, format_size};
+use crate::{
+    settings::{Settings, format_size},
+    words::counted,
+};
 
 const SYNC: &str = "sync";
 const FILE_SYSTEM: &str = "file system";
@@ -183,7 +186,7 @@ fn room(settings: &Settings, free: u64, used: u64, inodes: u64) -> Finding {
         return Finding::fail(SPACE, detail, "free some space, or lower `log.retention` and `log.bytes_max`");
     }
     if inodes < INODES_MIN {
-        let detail = format!("only {inodes} more files can be made (inodes)");
+        let detail = format!("room for no more than {} (inodes)", counted(inodes, "file"));
         return Finding::warn(SPACE, detail, "remove files, or make the file system with more inodes");
     }
     let wanted = log.bytes_max.saturating_sub(used).saturating_add(log.reserve_bytes);

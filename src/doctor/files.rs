@@ -12,6 +12,7 @@ use crate::{
     secrets::{admin_token_file, check_private},
     settings::Settings,
     storage::{QUARANTINE_PREFIX, store_format},
+    words::counted,
 };
 
 const DATA: &str = "data directory";
@@ -99,7 +100,7 @@ pub(super) fn store(settings: &Settings) -> Vec<Finding> {
     if !aside.is_empty() {
         findings.push(Finding::warn(
             STORE,
-            format!("{} stores were set aside in `{}`: {}", aside.len(), dir.display(), aside.join(", ")),
+            format!("set aside in `{}`: {}, {}", dir.display(), counted(aside.len(), "store"), aside.join(", ")),
             "look whether anything in them is still needed, then remove them: they take space",
         ));
     }
@@ -113,7 +114,7 @@ fn parts(dir: &Path, format: u32) -> Finding {
     }
     let segments =
         names(&dir.join("log")).iter().filter(|name| Path::new(name).extension().is_some_and(|it| it == "seg")).count();
-    Finding::ok(STORE, format!("format {format}, {segments} segments in `{}`", dir.display()))
+    Finding::ok(STORE, format!("format {format}, {} in `{}`", counted(segments, "segment"), dir.display()))
 }
 
 /// A server that once ran as somebody else leaves files that the right one cannot write.
@@ -139,7 +140,7 @@ fn strangers_files(dir: &Path) -> Option<Finding> {
     let first = strange.first()?;
     Some(Finding::fail(
         STORE,
-        format!("{} files belong to other users, such as `{}`", strange.len(), first.display()),
+        format!("not hookmill's own: {}, such as `{}`", counted(strange.len(), "file"), first.display()),
         format!("stop hookmill, then type `chown -R {} {}`", us(), dir.display()),
     ))
 }
@@ -191,7 +192,7 @@ mod tests {
         assert!(first(&settings).detail.contains("state` is missing"));
         fs::create_dir_all(dir.join("state")).unwrap();
         fs::write(dir.join("log/1.seg"), "x").unwrap();
-        assert_eq!(store(&settings), [Finding::ok(STORE, format!("format 1, 1 segments in `{}`", dir.display()))]);
+        assert_eq!(store(&settings), [Finding::ok(STORE, format!("format 1, 1 segment in `{}`", dir.display()))]);
         fs::create_dir_all(dir.join("quarantine-20260101T000000Z")).unwrap();
         assert_eq!(store(&settings)[1].level, Level::Warn);
         fs::write(dir.join("FORMAT"), "hookmill store 99\n").unwrap();

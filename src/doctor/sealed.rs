@@ -9,6 +9,7 @@ use crate::{
     secrets::{KeyRingError, KeySource, KeyVariables, LiveRing},
     settings::Settings,
     storage::{OpenError, StoreDir, sled_config::SledConfig, sled_db::StateDb, store_format},
+    words::counted,
 };
 
 const KEYS: &str = "key ring";
@@ -30,14 +31,14 @@ pub(super) fn key_ring(settings: &Settings) -> Finding {
         Ok(None) => return Finding::ok(KEYS, format!("{shown}: it is not there yet; the first start makes it")),
         Err(error) => return failed(&error),
     };
-    let keys = ring.infos().len();
+    let keys = counted(ring.infos().len(), "key");
     if !store_exists {
-        return Finding::ok(KEYS, format!("{shown}: {keys} keys; there is no store yet"));
+        return Finding::ok(KEYS, format!("{shown}: {keys}; there is no store yet"));
     }
     let dir = match StoreDir::open(settings.store_dir()) {
         Ok(dir) => dir,
         Err(OpenError::Locked { .. }) => {
-            return Finding::ok(KEYS, format!("{shown}: {keys} keys; the running server opened the store with them"));
+            return Finding::ok(KEYS, format!("{shown}: {keys}; the running server has opened the store"));
         }
         Err(error) => return Finding::fail(KEYS, chain(&error), "mend the store first"),
     };
@@ -55,11 +56,12 @@ pub(super) fn key_ring(settings: &Settings) -> Finding {
 fn opens(shown: &str, all: &[Holdings]) -> Finding {
     let damaged: u64 = all.iter().map(|holdings| holdings.damaged).sum();
     if damaged > 0 {
-        let detail = format!("{shown}: {damaged} stored secrets do not open: they were moved or altered");
+        let detail =
+            format!("{shown}: moved or altered, so that it does not open: {}", counted(damaged, "stored secret"));
         return Finding::fail(KEYS, detail, "`hookmill keys rotate` names them; set them anew, or restore a backup");
     }
     let secrets: u64 = all.iter().map(Holdings::total).sum();
-    Finding::ok(KEYS, format!("{shown}: it opens all of {secrets} stored secrets"))
+    Finding::ok(KEYS, format!("{shown}: it opens everything that is sealed: {}", counted(secrets, "secret")))
 }
 
 fn failed(error: &KeyRingError) -> Finding {
@@ -90,7 +92,7 @@ mod tests {
         let keeper = keys::KeyKeeper::open(Arc::new(LiveRing::new(ring, source())), Arc::new(config)).unwrap();
         drop((keeper, dir));
         let fine = key_ring(&settings);
-        assert!(fine.level == Level::Ok && fine.detail.contains("opens all of 0"), "{fine:?}");
+        assert!(fine.level == Level::Ok && fine.detail.contains("everything that is sealed: 0 secrets"), "{fine:?}");
 
         std::fs::remove_file(root.path().join("keys.toml")).unwrap();
         assert_eq!(key_ring(&settings).level, Level::Fail);

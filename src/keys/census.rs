@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, fmt};
 
 use hookmill_actors::ports::{
     config_store::ConfigStoreError,
-    sealer::{Owner, SealError, Sealer, sealed_parts},
+    sealer::{Owner, SealError, SealedPart, Sealer},
 };
 use serde::{Deserialize, Serialize};
 
+use super::sealed::Place;
 use crate::{
     secrets::{KeyId, LiveRing, key_of},
     storage::sled_config::{PassPlace, SledConfig, Standing},
+    words::counted,
 };
 
 /// Changes that are looked at while nobody else writes.
@@ -51,6 +53,12 @@ pub struct Holdings {
     pub signing_secrets: Tally,
     /// Of destinations, to sign in with.
     pub destination_credentials: Tally,
+    /// Credentials of integrations in changes that wait for their connection test.
+    #[serde(default)]
+    pub held_changes: u64,
+    /// Replies that are given again to whoever repeats a request.
+    #[serde(default)]
+    pub replies: u64,
     /// In other places.
     pub other: u64,
     /// Texts that name the key and do not open with it: no key opens them any more.
@@ -70,24 +78,33 @@ impl Holdings {
 
     /// How many texts the key opens here.
     pub fn total(&self) -> u64 {
-        self.kinds().iter().map(|(tally, _)| tally.total()).sum::<u64>() + self.other
+        self.known() + self.other
     }
 
-    fn tally(&mut self, owner: Owner) -> &mut Tally {
-        match owner {
-            Owner::Credentials(_) => &mut self.credentials,
-            Owner::EndpointSecret(_) => &mut self.endpoint_secrets,
-            Owner::SigningSecret(_) => &mut self.signing_secrets,
-            Owner::DestinationCredentials(_) => &mut self.destination_credentials,
+    fn count(&mut self, place: Place, owner: Owner) {
+        match (place, owner) {
+            (Place::HeldChanges, _) => self.held_changes += 1,
+            (Place::Replies, _) | (_, Owner::Reply(_)) => self.replies += 1,
+            (Place::Changes(standing), Owner::Credentials(_)) => self.credentials.count(standing),
+            (Place::Changes(standing), Owner::EndpointSecret(_)) => self.endpoint_secrets.count(standing),
+            (Place::Changes(standing), Owner::SigningSecret(_)) => self.signing_secrets.count(standing),
+            (Place::Changes(standing), Owner::DestinationCredentials(_)) => {
+                self.destination_credentials.count(standing);
+            }
         }
+    }
+
+    /// What was found where it is looked for.
+    fn known(&self) -> u64 {
+        self.kinds().iter().map(|(tally, _)| tally.total()).sum::<u64>() + self.held_changes + self.replies
     }
 
     fn kinds(&self) -> [(Tally, &'static str); 4] {
         [
-            (self.credentials, "integration credentials"),
-            (self.endpoint_secrets, "endpoint secrets"),
-            (self.signing_secrets, "signing secrets"),
-            (self.destination_credentials, "destination credentials"),
+            (self.credentials, "integration credential"),
+            (self.endpoint_secrets, "endpoint secret"),
+            (self.signing_secrets, "signing secret"),
+            (self.destination_credentials, "destination credential"),
         ]
     }
 }
@@ -97,14 +114,19 @@ impl fmt::Display for Holdings {
         let kinds = self.kinds();
         let tallies = kinds.iter().filter(|(tally, _)| tally.total() > 0).map(|(Tally { current, versions }, kind)| {
             match (current, versions) {
-                (0, versions) => format!("{versions} {kind} in versions"),
-                (current, 0) => format!("{current} {kind}"),
-                (current, versions) => format!("{current} {kind} and {versions} in versions"),
+                (0, versions) => format!("{} in versions", counted(*versions, kind)),
+                (current, 0) => counted(*current, kind),
+                (current, versions) => format!("{} and {versions} in versions", counted(*current, kind)),
             }
         });
-        let other = (self.other > 0).then(|| format!("{} other texts", self.other));
-        let damaged = (self.damaged > 0).then(|| format!("{} damaged texts", self.damaged));
-        let parts: Vec<String> = tallies.chain(other).chain(damaged).collect();
+        let rest = [
+            (self.held_changes, "held change"),
+            (self.replies, "reply record"),
+            (self.other, "other text"),
+            (self.damaged, "damaged text"),
+        ];
+        let rest = rest.into_iter().filter(|(count, _)| *count > 0).map(|(count, kind)| counted(count, kind));
+        let parts: Vec<String> = tallies.chain(rest).collect();
         if parts.is_empty() { f.write_str("nothing") } else { f.write_str(&parts.join(", ")) }
     }
 }
@@ -112,20 +134,18 @@ impl fmt::Display for Holdings {
 /// Counts everything. A text whose key the ring has not is counted as what it is.
 pub(super) fn take(config: &SledConfig, ring: &LiveRing) -> Result<BTreeMap<KeyId, Holdings>, ConfigStoreError> {
     let mut census: BTreeMap<KeyId, Holdings> = BTreeMap::new();
-    for standing in Standing::ALL {
+    for kind in Place::ALL {
         let mut place = PassPlace::default();
-        let mut look = |change: &mut hookmill_actors::domain::config::Change| {
-            for part in change.resource.iter_mut().flat_map(sealed_parts) {
-                let Some(key) = key_of(&part.sealed.0) else { continue };
-                let holdings = census.entry(key).or_default();
-                match ring.open(part.owner, part.sealed) {
-                    Ok(_) | Err(SealError::UnknownKey(_)) => holdings.tally(part.owner).count(standing),
-                    Err(SealError::Refused | SealError::Malformed) => holdings.damaged += 1,
-                }
+        let mut look = |part: SealedPart<'_>, _: &dyn Fn() -> String| {
+            let Some(key) = key_of(&part.sealed.0) else { return false };
+            let holdings = census.entry(key).or_default();
+            match ring.open(part.owner, part.sealed) {
+                Ok(_) | Err(SealError::UnknownKey(_)) => holdings.count(kind, part.owner),
+                Err(SealError::Refused | SealError::Malformed) => holdings.damaged += 1,
             }
             false
         };
-        while let Some((next, _)) = config.edit_changes(standing, &place, STEP, &mut look)? {
+        while let Some((next, _)) = kind.edit(config, &place, STEP, &mut look)? {
             place = next;
         }
     }
@@ -148,8 +168,7 @@ fn count_others(config: &SledConfig, census: &mut BTreeMap<KeyId, Holdings>) -> 
     })?;
     for (key, texts) in found {
         let holdings = census.entry(key).or_default();
-        let known: u64 = holdings.kinds().iter().map(|(tally, _)| tally.total()).sum();
-        holdings.other = texts.saturating_sub(known + holdings.damaged);
+        holdings.other = texts.saturating_sub(holdings.known() + holdings.damaged);
     }
     Ok(())
 }
@@ -167,7 +186,7 @@ mod tests {
         holdings.other = 1;
         assert_eq!(
             holdings.to_string(),
-            "2 integration credentials and 5 in versions, 3 endpoint secrets in versions, 1 other texts"
+            "2 integration credentials and 5 in versions, 3 endpoint secrets in versions, 1 other text"
         );
         assert!(!holdings.is_empty());
         let damaged = Holdings { damaged: 1, ..Holdings::default() };

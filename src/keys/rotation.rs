@@ -5,19 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hookmill_actors::{
-    domain::config::Change,
-    ports::{
-        config_store::ConfigStoreError,
-        sealer::{SealError, sealed_parts},
-    },
+use hookmill_actors::ports::{
+    config_store::ConfigStoreError,
+    sealer::{SealError, SealedPart},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{KeyKeeper, KeysError};
+use super::{KeyKeeper, KeysError, sealed::Place};
 use crate::{
     secrets::KeyId,
-    storage::sled_config::{PassPlace, SledConfig, Standing},
+    storage::sled_config::{PassPlace, SledConfig},
 };
 
 /// The name under which the store keeps the last rotation.
@@ -140,7 +137,7 @@ impl KeyKeeper {
             (rotation.changes_total, rotation.changes_done, rotation.failure) = (total, 0, None);
             (rotation.damaged, rotation.damaged_at) = (0, Vec::new());
         });
-        for standing in Standing::ALL {
+        for kind in Place::ALL {
             let mut place = PassPlace::default();
             loop {
                 if stop.load(Ordering::Relaxed) {
@@ -148,10 +145,11 @@ impl KeyKeeper {
                 }
                 let began = Instant::now();
                 let mut work = Step::default();
-                let mut edit = |change: &mut Change| work.seal_again(self, standing, change);
-                let Some((next, seen)) = self.config.edit_changes(standing, &place, STEP, &mut edit)? else { break };
+                let mut edit = |part: SealedPart<'_>, at: &dyn Fn() -> String| work.seal_again(self, part, at);
+                let Some((next, seen)) = kind.edit(&self.config, &place, STEP, &mut edit)? else { break };
                 place = next;
-                self.note(|rotation| work.add_to(rotation, seen as u64));
+                let seen = if matches!(kind, Place::Changes(_)) { seen as u64 } else { 0 };
+                self.note(|rotation| work.add_to(rotation, seen));
                 if let Some(rotation) = self.rotation() {
                     told(&rotation);
                 }
@@ -179,25 +177,18 @@ struct Step {
 }
 
 impl Step {
-    fn seal_again(&mut self, keeper: &KeyKeeper, standing: Standing, change: &mut Change) -> bool {
-        let (key, version) = (change.key, change.version);
-        let mut altered = false;
-        for mut part in change.resource.iter_mut().flat_map(sealed_parts) {
-            match part.renew(&*keeper.ring) {
-                Ok(renewed) => {
-                    altered |= renewed;
-                    self.sealed_again += u64::from(renewed);
-                }
-                Err(SealError::UnknownKey(_) | SealError::Refused | SealError::Malformed) => {
-                    self.damaged += 1;
-                    self.damaged_at.push(match standing {
-                        Standing::Current => key.to_string(),
-                        Standing::History => format!("{key}, version {version}"),
-                    });
-                }
+    fn seal_again(&mut self, keeper: &KeyKeeper, mut part: SealedPart<'_>, at: &dyn Fn() -> String) -> bool {
+        match part.renew(&*keeper.ring) {
+            Ok(renewed) => {
+                self.sealed_again += u64::from(renewed);
+                renewed
+            }
+            Err(SealError::UnknownKey(_) | SealError::Refused | SealError::Malformed) => {
+                self.damaged += 1;
+                self.damaged_at.push(at());
+                false
             }
         }
-        altered
     }
 
     fn add_to(self: &Step, rotation: &mut Rotation, seen: u64) {

@@ -4,10 +4,14 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use hookmill_actors::{
     domain::{
-        config::{Change, Destination, DestinationStatus, Endpoint, EndpointSecret, Meta, Resource, ResourceKey},
+        config::{
+            Change, Destination, DestinationStatus, Endpoint, EndpointSecret, Environment, Integration,
+            IntegrationStatus, IntegrationType, Meta, Resource, ResourceKey,
+        },
         ids::{DestinationId, EndpointId, IntegrationId},
         secret::{Sealed, Secret},
         shaping::DestinationLimits,
+        version::Origin,
     },
     ports::{
         config_store::ConfigStore,
@@ -19,6 +23,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
+    app::SystemClock,
+    connections::{Ask, ConnectionOptions, ConnectionPorts, Connections, KeptRecords, Request},
     secrets::{KeySource, key_of},
     storage::sled_db::{CACHE_BYTES, StateDb},
 };
@@ -332,9 +338,112 @@ fn what_is_damaged_is_told_and_holds_no_key_and_what_is_elsewhere_does() {
     assert!(rotation.damaged_at.contains(&"destination 99".to_owned()), "{:?}", rotation.damaged_at);
     assert!(rotation.damaged_at.contains(&"destination 99, version 9".to_owned()), "{:?}", rotation.damaged_at);
     let refused = keeper.retire(old, NOW_MS).unwrap_err().to_string();
-    assert!(refused.starts_with("1 other texts, 4 damaged texts"), "{refused}");
+    assert!(refused.starts_with("1 other text, 4 damaged texts"), "{refused}");
     config.meta_put("replies", b"{}").unwrap();
     keeper.retire(old, NOW_MS).unwrap();
+}
+
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Ask for Nobody {
+    async fn ask(&self, _: &Request, _: Duration) -> Result<u16, String> {
+        Err("nobody is asked here".to_owned())
+    }
+}
+
+fn connections(keeper: &KeyKeeper, config: &Arc<SledConfig>) -> Connections {
+    let ring = keeper.ring().clone();
+    let ports = ConnectionPorts {
+        ask: Arc::new(Nobody),
+        records: Arc::new(KeptRecords(config.clone())),
+        sealer: ring.clone(),
+        fingerprint: Arc::new(move |secret| ring.fingerprint(secret)),
+        clock: Arc::new(SystemClock),
+    };
+    Connections::load(ConnectionOptions::default(), ports).unwrap()
+}
+
+fn integration(id: u32, credentials: Option<Sealed>) -> Integration {
+    Integration {
+        id: IntegrationId(id),
+        name: format!("i{id}"),
+        kind: IntegrationType::Custom,
+        provider: "none".to_owned(),
+        description: None,
+        environment: Environment::Production,
+        status: IntegrationStatus::Active,
+        configuration: Map::new(),
+        credentials,
+        meta: Meta { version: 1, ..Meta::default() },
+    }
+}
+
+#[test]
+fn changes_that_wait_for_their_test_are_sealed_again_in_the_store_and_in_memory() {
+    const HELD: u32 = 150;
+    let wanted = |id| secret("held", id, 1);
+    let all_open = |keeper: &KeyKeeper, connections: &Connections| {
+        for id in 1..=HELD {
+            let held = connections.held(&integration(id, None)).unwrap().integration.credentials.unwrap();
+            let opened = keeper.ring().open(Owner::Credentials(IntegrationId(id)), &held);
+            assert_eq!(opened, Ok(wanted(id)), "{id}");
+        }
+    };
+    // Two changes, then three steps of held ones.
+    for stop_after in [0, 1, 2, 3, 4, 99] {
+        let world = World::new();
+        let (keeper, config) = world.open().unwrap();
+        commit(&config, 1, vec![destination(keeper.ring(), 1, 1)]);
+        let serving = connections(&keeper, &config);
+        for id in 1..=HELD {
+            let sealed = keeper.ring().seal(Owner::Credentials(IntegrationId(id)), &wanted(id));
+            block_on(serving.hold(Origin::of("ada"), &integration(id, None), integration(id, Some(sealed)))).unwrap();
+        }
+        let old = keeper.ring().current().primary_id();
+        keeper.begin_rotation(None, "ada", NOW_MS).unwrap();
+        let refused = keeper.retire(old, NOW_MS).unwrap_err().to_string();
+        assert!(refused.contains("150 held changes"), "{refused}");
+        let (stop, mut steps) = (AtomicBool::new(stop_after == 0), 0);
+        let told = |_: &Rotation| {
+            steps += 1;
+            stop.store(steps >= stop_after, Ordering::Relaxed);
+        };
+        let state = keeper.run_rotation(&stop, || NOW_MS, told).unwrap();
+        assert_eq!(state == RotationState::Done, stop_after == 99, "{steps} steps");
+        all_open(&keeper, &serving);
+        all_open(&keeper, &connections(&keeper, &config));
+        drop((keeper, config, serving));
+
+        let (keeper, config) = world.open().unwrap();
+        let serving = connections(&keeper, &config);
+        all_open(&keeper, &serving);
+        if stop_after < 99 {
+            keeper.begin_rotation(None, "hookmill", NOW_MS).unwrap();
+            serving.reseal();
+            assert_eq!(run(&keeper), RotationState::Done);
+        }
+        keeper.retire(old, NOW_MS).unwrap();
+        all_open(&keeper, &serving);
+        all_open(&keeper, &connections(&keeper, &config));
+    }
+}
+
+#[test]
+fn what_is_held_during_a_rotation_is_sealed_with_the_new_key() {
+    let world = World::new();
+    let (keeper, config) = world.open().unwrap();
+    commit(&config, 1, vec![destination(keeper.ring(), 1, 1)]);
+    let serving = connections(&keeper, &config);
+    let (old, owner) = (keeper.ring().current().primary_id(), Owner::Credentials(IntegrationId(1)));
+    let late = keeper.ring().seal(owner, &secret("held", 1, 1));
+    keeper.begin_rotation(None, "ada", NOW_MS).unwrap();
+    assert_eq!(run(&keeper), RotationState::Done);
+    // A request that had sealed before and stores after.
+    block_on(serving.hold(Origin::of("ada"), &integration(1, None), integration(1, Some(late)))).unwrap();
+    keeper.retire(old, NOW_MS).unwrap();
+    let held = connections(&keeper, &config).held(&integration(1, None)).unwrap().integration.credentials.unwrap();
+    assert_eq!(keeper.ring().open(owner, &held), Ok(secret("held", 1, 1)));
 }
 
 #[test]

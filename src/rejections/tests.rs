@@ -135,6 +135,44 @@ fn one_is_accepted_once() {
 }
 
 #[test]
+fn what_is_packed_comes_back_and_is_accepted_only_as_an_event_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rejections, desk, counters) = open(&dir, OPTIONS);
+    for body in [b"a", b"b", b"c"] {
+        offer(&desk, 1, 1_000, body);
+    }
+    settled(&counters, 3);
+    let ids = ids(&rejections);
+    let [early, late] = [7, 9].map(EventId::from_u128);
+    rejections.reserve(ids[0]).unwrap().accepted(early, 2_000).unwrap();
+    rejections.reserve(ids[1]).unwrap().accepted(late, 2_000).unwrap();
+    let from = dir.path().join("rejections");
+    fs::write(from.join("0000000000000007"), b"torn").unwrap();
+    let packed = |last: u128| {
+        let mut pack = Pack::new(&from, EventId::from_u128(last)).unwrap();
+        std::iter::from_fn(|| pack.next_chunk().unwrap()).flatten().collect::<Vec<u8>>()
+    };
+    let stream = packed(8);
+    let copy = tempfile::tempdir().unwrap();
+    assert_eq!(unpack(&mut &stream[..], &copy.path().join("rejections")).unwrap(), 3);
+    let (restored, _desk, _) = open(&copy, OPTIONS);
+    assert_eq!(self::ids(&restored), ids);
+    let accepted = ids.iter().map(|id| restored.get(*id).unwrap().accepted.map(|(event, _)| event));
+    assert_eq!(accepted.collect::<Vec<_>>(), [Some(early), None, None]);
+    assert_eq!(restored.get(ids[2]).unwrap(), rejections.get(ids[2]).unwrap());
+    assert_ne!(packed(9), stream);
+
+    for end in 1..stream.len() {
+        let copy = tempfile::tempdir().unwrap();
+        if let Ok(count) = unpack(&mut &stream[..end], copy.path()) {
+            assert!(count < 3, "{end}");
+        }
+    }
+    let empty = Pack::new(&dir.path().join("none"), early).unwrap().next_chunk().unwrap();
+    assert_eq!(empty, None);
+}
+
+#[test]
 fn numbers_only_grow_and_are_read_back() {
     let first = RejectionId::next(5, RejectionId::default());
     let second = RejectionId::next(5, first);

@@ -130,6 +130,7 @@ fn purpose(owner: Owner) -> String {
         Owner::EndpointSecret(id) => format!("hookmill/seal/v{VERSION}/integration/{id}/endpoint-secret"),
         Owner::SigningSecret(id) => format!("hookmill/seal/v{VERSION}/destination/{id}/signing-secret"),
         Owner::DestinationCredentials(id) => format!("hookmill/seal/v{VERSION}/destination/{id}/credentials"),
+        Owner::Reply(number) => format!("hookmill/seal/v{VERSION}/reply/{number}"),
     }
 }
 

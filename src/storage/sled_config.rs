@@ -22,6 +22,7 @@ mod activities;
 mod export;
 mod mark;
 mod passes;
+mod replies;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -78,6 +79,21 @@ struct Shared {
 /// A stored document: its key without the chunk's number, and its bytes.
 type Document = (Vec<u8>, Vec<u8>);
 
+/// Named values whose names begin alike and are all as long.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedPrefix {
+    /// What they begin with.
+    pub prefix: &'static str,
+    /// Bytes of a whole name.
+    pub name_bytes: u8,
+}
+
+impl NamedPrefix {
+    fn key(self) -> Vec<u8> {
+        [&[b'm', self.name_bytes], self.prefix.as_bytes()].concat()
+    }
+}
+
 /// What the whole configuration has of its own.
 #[derive(Default, Serialize, Deserialize)]
 struct Tally {
@@ -105,24 +121,39 @@ impl SledConfig {
     /// Stores a value of at most [`DOCUMENT_BYTES_MAX`] under a name of 1 to 255 bytes; durable when it returns.
     /// Blocks for the disk.
     pub fn meta_put(&self, name: &str, value: &[u8]) -> Result<(), ConfigStoreError> {
+        self.meta_exchange(&[], name, || value)
+    }
+
+    /// Removes named values and stores another one, all or nothing, otherwise as [`SledConfig::meta_put`]. The value is
+    /// made while nobody else writes: what is sealed in it is either seen by a rotation of keys or sealed with its key.
+    pub fn meta_exchange<V: AsRef<[u8]>>(
+        &self,
+        removed: &[String],
+        name: &str,
+        value: impl FnOnce() -> V,
+    ) -> Result<(), ConfigStoreError> {
         let _writing = self.0.writing();
         let mut batch = sled::Batch::default();
-        self.0.put(&mut batch, &meta_key(name)?, value, &format_args!("the value of `{name}`"))?;
+        for name in removed {
+            self.0.remove(&mut batch, &meta_key(name)?, 0)?;
+        }
+        self.0.put(&mut batch, &meta_key(name)?, value().as_ref(), &format_args!("the value of `{name}`"))?;
         self.0.write(batch)
     }
 
-    /// Removes a named value; durable when it returns. Blocks for the disk.
-    pub fn meta_remove(&self, name: &str) -> Result<(), ConfigStoreError> {
+    /// Removes named values; durable when it returns. Blocks for the disk.
+    pub fn meta_remove(&self, names: &[String]) -> Result<(), ConfigStoreError> {
         let _writing = self.0.writing();
         let mut batch = sled::Batch::default();
-        self.0.remove(&mut batch, &meta_key(name)?, 0)?;
+        for name in names {
+            self.0.remove(&mut batch, &meta_key(name)?, 0)?;
+        }
         self.0.write(batch)
     }
 
-    /// All named values whose names are as long as this one and begin with `prefix`, with what follows it, ascending.
-    /// Blocks for the disk.
-    pub fn meta_list(&self, prefix: &str, name_bytes: u8) -> Result<Vec<(String, Vec<u8>)>, ConfigStoreError> {
-        let start = [&[b'm', name_bytes], prefix.as_bytes()].concat();
+    /// All values of such names, with what follows the prefix, ascending. Blocks for the disk.
+    pub fn meta_list(&self, prefix: NamedPrefix) -> Result<Vec<(String, Vec<u8>)>, ConfigStoreError> {
+        let start = prefix.key();
         let documents = self.0.newest_first(&start, None, usize::MAX)?;
         let named = |(key, value): Document| {
             let rest = key.get(start.len()..).and_then(|rest| std::str::from_utf8(rest).ok());

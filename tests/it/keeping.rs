@@ -90,6 +90,16 @@ async fn a_backup_under_load_restores_everything_that_was_acknowledged_before_it
     let count = || acknowledged.lock().unwrap().len();
     wait_for("more than one segment", async || (count() > 1_200).then_some(())).await;
 
+    for n in 0..2 {
+        let reply = hookmill.post("dead", &[("x-signature", "00")], format!("{{\"bad\":\"refused {n}\"}}")).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+    }
+    let refused = wait_for("two rejections", async || {
+        let refused = hookmill.get("/rejections").await["items"].clone();
+        (refused.as_array().unwrap().len() == 2).then_some(refused)
+    })
+    .await;
+
     let folder = tempfile::tempdir().unwrap();
     let to = folder.path().join("backup");
     let before: BTreeSet<String> = acknowledged.lock().unwrap().clone();
@@ -137,6 +147,7 @@ async fn a_backup_under_load_restores_everything_that_was_acknowledged_before_it
     let again = Hookmill::start_in(&copy, &["--dev", "--config", text(&file)]);
     let stored = every_event(&again).await;
     assert!(at_the_end.is_subset(&stored), "lost: {:?}", at_the_end.difference(&stored).count());
+    assert_eq!(again.get("/rejections").await["items"], refused);
     assert_eq!(again.dead_letters().await.len(), 5);
     assert_eq!(again.get("/metrics").await["due"], 5);
     assert_eq!(again.get("/metrics").await["faults"], json!([]));
@@ -280,7 +291,7 @@ async fn the_doctor_works_beside_a_server_and_without_one() {
     let data = stopped.data_dir();
     let (code, report) = doctor(&data, &flags);
     assert_eq!((code, level(&report, "key ring"), level(&report, "admin port")), (0, "ok", "ok"), "{report}");
-    assert!(report.to_string().contains("it opens all of 4 stored secrets"), "{report}");
+    assert!(report.to_string().contains("it opens everything that is sealed: 4 secrets"), "{report}");
     fs::set_permissions(data.join("keys.toml"), fs::Permissions::from_mode(0o644)).unwrap();
     let (code, report) = doctor(&data, &flags);
     assert_eq!((code, level(&report, "key ring")), (1, "fail"), "{report}");

@@ -17,6 +17,8 @@ pub enum Owner {
     SigningSecret(DestinationId),
     /// What a destination needs to sign in.
     DestinationCredentials(DestinationId),
+    /// A reply that is given again, by its number.
+    Reply(u64),
 }
 
 /// Why a sealed text did not open. Never says what was in it.

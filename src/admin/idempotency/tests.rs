@@ -1,14 +1,27 @@
 //! Keys, bounds and races of replies that are kept.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Router, middleware::from_fn_with_state, routing::post};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use super::*;
-use crate::tokens::{Identity, Role, Scopes};
+use super::{
+    kept::{Bounds, KEPT},
+    *,
+};
+use crate::{
+    admin::testing::{MemoryReplies, reply_ports},
+    tokens::{Identity, Role, Scopes, TokenId},
+};
 
+const LARGE: Bounds = Bounds { replies: 10_000, bytes: 32 << 20, reply_bytes: 256 << 10 };
 const SMALL: Bounds = Bounds { replies: 3, bytes: 100, reply_bytes: 60 };
 
 #[derive(Default)]
@@ -17,8 +30,12 @@ struct Counted {
     hold: Notify,
 }
 
-/// `/made` counts and echoes, `/held` waits to be let go, `/fails` fails the first time, `/panics` panics.
 fn app(bounds: Bounds) -> (Router, Arc<Counted>) {
+    app_over(bounds, Arc::default())
+}
+
+/// `/made` counts and echoes, `/held` waits to be let go, `/fails` fails the first time, `/panics` panics.
+fn app_over(bounds: Bounds, store: Arc<MemoryReplies>) -> (Router, Arc<Counted>) {
     let counted = Arc::new(Counted::default());
     let made = async |State(counted): State<Arc<Counted>>, body: String| {
         let call = counted.calls.fetch_add(1, Ordering::Relaxed);
@@ -44,7 +61,7 @@ fn app(bounds: Bounds) -> (Router, Arc<Counted>) {
         .route("/fails", post(fails))
         .route("/panics", post(panics))
         .with_state(counted.clone())
-        .layer(from_fn_with_state(Replies::bounded(bounds), layer));
+        .layer(from_fn_with_state(Replies::bounded(bounds, reply_ports(store)).expect("they are readable"), layer));
     (router, counted)
 }
 
@@ -67,13 +84,13 @@ async fn answer(app: &Router, request: Request) -> (StatusCode, bool, String) {
     let replayed = response.headers().get(REPLAYED).is_some_and(|value| value == "true");
     assert!(response.status() != StatusCode::CREATED || response.headers()["etag"] == "\"7\"");
     let (status, body) = (response.status(), response.into_body());
-    let body = axum::body::to_bytes(body, 10_000).await.expect("it is in memory");
+    let body = axum::body::to_bytes(body, 100_000).await.expect("it is in memory");
     (status, replayed, String::from_utf8_lossy(&body).into_owned())
 }
 
 #[tokio::test]
 async fn the_same_again_is_answered_the_same_and_done_once() {
-    let (app, counted) = app(BOUNDS);
+    let (app, counted) = app(LARGE);
     let first = answer(&app, request("POST", "/made", "ada", "k", "a")).await;
     assert_eq!(first, (StatusCode::CREATED, false, "0a".to_owned()));
     let again = answer(&app, request("POST", "/made", "ada", "k", "a")).await;
@@ -91,7 +108,7 @@ async fn the_same_again_is_answered_the_same_and_done_once() {
 
 #[tokio::test]
 async fn of_two_at_once_one_is_done() {
-    let (app, counted) = app(BOUNDS);
+    let (app, counted) = app(LARGE);
     let first = tokio::spawn({
         let app = app.clone();
         async move { answer(&app, request("POST", "/held", "ada", "k", "")).await }
@@ -120,11 +137,11 @@ async fn of_two_at_once_one_is_done() {
 
 #[tokio::test]
 async fn a_fault_of_the_server_is_not_kept() {
-    let (app, _) = app(BOUNDS);
+    let (app, _) = app(LARGE);
     assert_eq!(answer(&app, request("POST", "/fails", "ada", "k", "")).await.0, StatusCode::SERVICE_UNAVAILABLE);
     let again = answer(&app, request("POST", "/fails", "ada", "k", "")).await;
     assert_eq!((again.0, again.1), (StatusCode::OK, false));
-    let (app, counted) = self::app(BOUNDS);
+    let (app, counted) = self::app(LARGE);
     for _ in 0..2 {
         let (status, replayed, text) = answer(&app, request("POST", "/panics", "ada", "k", "")).await;
         assert_eq!((status, replayed), (StatusCode::INTERNAL_SERVER_ERROR, false));
@@ -168,7 +185,7 @@ async fn what_is_kept_is_bounded_in_count_bytes_and_time() {
 
 #[tokio::test]
 async fn a_key_has_a_form() {
-    let (app, _) = app(BOUNDS);
+    let (app, _) = app(LARGE);
     let most = "k".repeat(KEY_CHARS_MAX);
     assert_eq!(answer(&app, request("POST", "/made", "ada", &most, "")).await.0, StatusCode::CREATED);
     for wrong in ["", "a b", &format!("{most}k")] {
@@ -179,4 +196,66 @@ async fn a_key_has_a_form() {
     let mut twice = request("POST", "/made", "ada", "a", "");
     twice.headers_mut().append(KEY, HeaderValue::from_static("b"));
     assert_eq!(answer(&app, twice).await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_reply_and_shows_no_secret() {
+    let store = Arc::<MemoryReplies>::default();
+    let (first, _) = app_over(LARGE, store.clone());
+    for (key, body) in [("k", "whsec_planted"), ("l", &"x".repeat(45 << 10))] {
+        assert_eq!(answer(&first, request("POST", "/made", "ada", key, body)).await.0, StatusCode::CREATED);
+    }
+    let stored = format!("{:?}", store.0.lock().expect("nobody panicked"));
+    assert!(stored.contains("\"k\"") && !stored.contains("whsec_planted"), "{stored}");
+    drop(first);
+    let (again, counted) = app_over(LARGE, store.clone());
+    let same = answer(&again, request("POST", "/made", "ada", "k", "whsec_planted")).await;
+    assert_eq!(same, (StatusCode::CREATED, true, "0whsec_planted".to_owned()));
+    let other = answer(&again, request("POST", "/made", "ada", "k", "other")).await;
+    assert_eq!(other.0, StatusCode::UNPROCESSABLE_ENTITY);
+    let large = answer(&again, request("POST", "/made", "ada", "l", &"x".repeat(45 << 10))).await;
+    assert!(large.0 == StatusCode::CONFLICT && large.2.contains("answered 201"), "{}", large.2);
+    assert_eq!(counted.calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_under_way_at_a_stop_is_not_done_again() {
+    let store = Arc::<MemoryReplies>::default();
+    let (first, counted) = app_over(LARGE, store.clone());
+    answer(&first, request("POST", "/fails", "ada", "f", "")).await;
+    let held = tokio::spawn({
+        let first = first.clone();
+        async move { answer(&first, request("POST", "/held", "ada", "k", "")).await }
+    });
+    while counted.calls.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    // What a kill leaves: it is noted, and that is all.
+    let left = MemoryReplies(store.0.lock().expect("nobody panicked").clone().into());
+    let (again, counted) = app_over(LARGE, Arc::new(left));
+    let (status, _, text) = answer(&again, request("POST", "/held", "ada", "k", "")).await;
+    assert!(status == StatusCode::CONFLICT && text.contains("outcome_unknown"), "{text}");
+    assert_eq!(counted.calls.load(Ordering::Relaxed), 0);
+    let tried = answer(&again, request("POST", "/fails", "ada", "f", "")).await;
+    assert_eq!(tried.0, StatusCode::SERVICE_UNAVAILABLE, "what came to nothing is tried again");
+    held.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_is_bounded_as_memory_is() {
+    let store = Arc::<MemoryReplies>::default();
+    let (first, _) = app_over(SMALL, store.clone());
+    for key in ["a", "b", "c", "d", "e"] {
+        answer(&first, request("POST", "/made", "ada", key, "")).await;
+        assert!(store.0.lock().expect("nobody panicked").len() <= SMALL.replies);
+    }
+    tokio::time::advance(KEPT).await;
+    answer(&first, request("POST", "/made", "ada", "f", "")).await;
+    assert_eq!(store.0.lock().expect("nobody panicked").len(), 1, "what is over goes");
+    let first_ms = store.0.lock().expect("nobody panicked").values().map(|reply| reply.at_ms).max();
+    for reply in store.0.lock().expect("nobody panicked").values_mut() {
+        reply.at_ms = first_ms.expect("there is one").saturating_sub(2 * 86_400_000);
+    }
+    drop(app_over(SMALL, store.clone()));
+    assert!(store.0.lock().expect("nobody panicked").is_empty(), "at a start, too");
 }

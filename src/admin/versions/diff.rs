@@ -19,17 +19,9 @@ use crate::admin::{
     tools::Tools,
 };
 
-/// What each change stamps, and what is found out live: no part of what was configured.
-const NOT_COMPARED: [&str; 8] = [
-    "version",
-    "updated_at",
-    "last_health_check",
-    "health_status",
-    "last_connection_test",
-    "connection_test",
-    "pending_version",
-    "credentials_problem",
-];
+/// What a change makes though nobody sets it. Other members that nobody sets are stamped by each change or found out
+/// live, so they are no part of what was configured.
+const COMPARED: [&str; 6] = ["id", "created_at", "url_path", "secrets", "status_reason", "start_after"];
 
 /// What makes `to` out of `from`, or out of nothing. Webhooks, destinations and subscriptions are members by their id.
 pub(super) fn patch(from: Option<&Past>, to: &Past, tools: &Tools) -> Result<json_patch::Patch, Problem> {
@@ -80,7 +72,8 @@ fn all<R: Compared>(these: &[R], others: &[R], tools: &Tools) -> Result<Map<Stri
 fn shown<R: Compared>(this: &R, other: Option<&R>, tools: &Tools) -> Result<Value, Problem> {
     let view = serde_json::to_value(this.past_view(tools)).map_err(|error| Problem::internal(&error))?;
     let Value::Object(mut members) = view else { return Ok(view) };
-    members.retain(|name, _| !NOT_COMPARED.contains(&name.as_str()));
+    let is_compared = |name: &str| !R::READ_ONLY.contains(&name) || COMPARED.contains(&name);
+    members.retain(|name, _| is_compared(name));
     this.mark(other, &mut members, tools);
     Ok(Value::Object(members))
 }

@@ -22,12 +22,7 @@ async fn the_ring_is_told_without_a_key_and_refusals_say_why() {
         ("/api/v1/keys/rotate", json!({"to": "5f0c21aa"}), StatusCode::NOT_FOUND, "key `5f0c21aa`"),
         ("/api/v1/keys/rotate", json!({"to": "5F"}), StatusCode::UNPROCESSABLE_ENTITY, "8 lower-case hex digits"),
         ("/api/v1/keys/rotate", json!({"key": "c2VjcmV0"}), StatusCode::UNPROCESSABLE_ENTITY, "is not known"),
-        (
-            "/api/v1/keys/5f0c21aa/retire",
-            json!({}),
-            StatusCode::CONFLICT,
-            "1 integration credentials and 2 in versions",
-        ),
+        ("/api/v1/keys/5f0c21aa/retire", json!({}), StatusCode::CONFLICT, "1 integration credential and 2 in versions"),
         ("/api/v1/keys/none/retire", json!({}), StatusCode::NOT_FOUND, "an id that is none"),
     ] {
         let refused = run.post(path, body).await;

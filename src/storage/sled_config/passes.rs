@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use hookmill_actors::{domain::config::Change, ports::config_store::ConfigStoreError};
 
-use super::{Document, Shared, SledConfig, parse, split_chunk, to_json};
+use super::{Document, NamedPrefix, Shared, SledConfig, malformed, parse, split_chunk, to_json};
 
 /// Where a stored change stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,9 @@ impl Standing {
 /// How far a pass has come: the key of the last chunk it saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassPlace(Vec<u8>);
+
+/// Looks at a named value, by what follows its prefix, and may make another one of it.
+pub(super) type EditNamed<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Option<Vec<u8>>;
 
 impl SledConfig {
     /// How many changes are stored, over all of [`Standing::ALL`]. Blocks for the disk.
@@ -66,6 +69,38 @@ impl SledConfig {
             let mut change: Change = parse(&key, &json)?;
             if edit(&mut change) {
                 self.0.put(&mut batch, &key, &to_json(&change)?, &change.key)?;
+                altered = true;
+            }
+        }
+        if altered {
+            self.0.write(batch)?;
+        }
+        Ok(Some(next))
+    }
+
+    /// Hands the next `limit` values of such names after `place` to `edit`, with what follows the prefix, and stores what
+    /// it gives back in their places; otherwise as [`SledConfig::edit_changes`].
+    pub(crate) fn edit_named(
+        &self,
+        names: NamedPrefix,
+        place: &PassPlace,
+        limit: usize,
+        edit: EditNamed<'_>,
+    ) -> Result<Option<(PassPlace, usize)>, ConfigStoreError> {
+        let _writing = self.0.writing();
+        let prefix = names.key();
+        let (documents, place) = self.0.documents_after(&prefix, place, limit)?;
+        if documents.is_empty() {
+            return Ok(None);
+        }
+        let next = (place, documents.len());
+        let mut batch = sled::Batch::default();
+        let mut altered = false;
+        for (key, value) in documents {
+            let name = key.get(prefix.len()..).and_then(|rest| std::str::from_utf8(rest).ok());
+            let name = name.ok_or_else(|| malformed(&key))?;
+            if let Some(value) = edit(name, &value) {
+                self.0.put(&mut batch, &key, &value, &format_args!("the value of `{}{name}`", names.prefix))?;
                 altered = true;
             }
         }

@@ -230,11 +230,11 @@ fn named_values_of_one_length_are_listed_and_removed() {
         config.meta_put(name, name.as_bytes()).unwrap();
     }
     config.meta_put("part/2", &vec![7; 3 * VALUE_BYTES_MAX]).unwrap();
-    let listed = || config.meta_list("part/", 6).unwrap();
+    let listed = || config.meta_list(NamedPrefix { prefix: "part/", name_bytes: 6 }).unwrap();
     let names = |listed: Vec<(String, Vec<u8>)>| listed.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     assert_eq!(listed()[1].1.len(), 3 * VALUE_BYTES_MAX);
     assert_eq!(names(listed()), ["1", "2"]);
-    config.meta_remove("part/2").unwrap();
-    config.meta_remove("part/9").unwrap();
+    config.meta_remove(&["part/2".to_owned()]).unwrap();
+    config.meta_remove(&["part/9".to_owned()]).unwrap();
     assert_eq!((names(listed()), config.meta_get("part/2").unwrap()), (vec!["1".to_owned()], None));
 }
