@@ -41,7 +41,7 @@ pub use self::serve::ServeOptions;
 use self::{
     apply::ApplyArgs,
     backup::{BackupArgs, RestoreArgs},
-    client::{ApiError, EXIT_NOT_FOUND},
+    client::{ApiError, EXIT_CONFLICT, EXIT_NOT_FOUND},
     config::ConfigArgs,
     context::ContextArgs,
     demo::DemoArgs,
@@ -57,7 +57,8 @@ use self::{
     verify::VerifyArgs,
 };
 use crate::{
-    secrets::KeyRingError,
+    keys::KeysError,
+    secrets::{KeyRingError, RingChangeError},
     settings::{self, Effective, LogFormat, Overrides, SettingsError, SettingsSources, TelemetrySettings},
 };
 
@@ -303,7 +304,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         let is_usage = cause.is::<SettingsError>() || cause.is::<UsageError>();
         let is_not_there = cause.is::<NotThere>();
         let api = cause.downcast_ref::<ApiError>().map(ApiError::exit_code);
-        is_usage.then_some(EXIT_USAGE).or(is_not_there.then_some(EXIT_NOT_FOUND)).or(api)
+        // As for a running server's refusal of the same.
+        let keys = cause.downcast_ref::<KeysError>().and_then(|error| match error {
+            KeysError::Ring(RingChangeError::NoSuchKey(_)) => Some(EXIT_NOT_FOUND),
+            error => error.is_refusal().then_some(EXIT_CONFLICT),
+        });
+        is_usage.then_some(EXIT_USAGE).or(is_not_there.then_some(EXIT_NOT_FOUND)).or(keys).or(api)
     });
     code.unwrap_or(EXIT_FAILURE)
 }

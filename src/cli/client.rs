@@ -18,7 +18,7 @@ use hyper::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-pub(super) use self::error::{ApiError, EXIT_NOT_FOUND};
+pub(super) use self::error::{ApiError, EXIT_CONFLICT, EXIT_NOT_FOUND};
 use self::{error::Refusal, http::HttpClient};
 
 /// Where every path of the API begins.

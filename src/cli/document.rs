@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{
-    UsageError,
+    UsageError, show,
     verify::{is_stdin, read},
 };
 
@@ -39,7 +39,7 @@ impl Form {
 pub(super) fn object(file: &Path) -> anyhow::Result<Map<String, Value>> {
     let value = parsed(file)?;
     let wrong = |problem: String| UsageError::new(format!("{}: {problem}", file.display()));
-    match expanded(value, &|name| std::env::var(name).ok()).map_err(wrong)? {
+    match expanded(value, "", &|name| std::env::var(name).ok()).map_err(wrong)? {
         Value::Object(members) => Ok(members),
         _ => Err(wrong("the document must be an object".to_owned())),
     }
@@ -109,14 +109,26 @@ fn of_toml(value: toml::Value) -> Value {
     }
 }
 
-/// With each `${NAME}` replaced, in texts at any depth.
-pub(super) fn expanded(value: Value, variable: &dyn Fn(&str) -> Option<String>) -> Result<Value, String> {
+/// With each `${NAME}` replaced, in texts at any depth; what is wrong is told with its place, which begins with `at`.
+fn expanded(value: Value, at: &str, variable: &dyn Fn(&str) -> Option<String>) -> Result<Value, String> {
+    let within = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
     Ok(match value {
-        Value::String(text) => Value::String(expanded_text(&text, variable)?),
-        Value::Array(items) => items.into_iter().map(|item| expanded(item, variable)).collect::<Result<_, _>>()?,
+        Value::String(text) => Value::String(expanded_text(&text, variable).map_err(|problem| match at {
+            "" => problem,
+            at => format!("{}: {problem}", show::escaped(at)),
+        })?),
+        Value::Array(items) => {
+            let items = items.into_iter().enumerate();
+            items
+                .map(|(index, item)| expanded(item, &within(&index.to_string()), variable))
+                .collect::<Result<_, _>>()?
+        }
         Value::Object(members) => members
             .into_iter()
-            .map(|(name, value)| Ok((name, expanded(value, variable)?)))
+            .map(|(name, value)| {
+                let value = expanded(value, &within(&name), variable)?;
+                Ok((name, value))
+            })
             .collect::<Result<Map<_, _>, String>>()?
             .into(),
         other => other,
@@ -139,7 +151,12 @@ fn expanded_text(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Resul
         let Some(name) = name else {
             return Err("holds a `${` that begins no `${NAME}`; write `$${` for the characters themselves".to_owned());
         };
-        let value = variable(name).ok_or_else(|| format!("the environment has no variable {name}"))?;
+        let value = variable(name).ok_or_else(|| {
+            format!(
+                "the environment has no variable {name}; set it (`export {name}=…`) and repeat the command, or write \
+                 `$${{{name}}}` where the characters themselves are meant"
+            )
+        })?;
         made.push_str(&value);
         rest = &behind[name.len() + 1..];
     }
@@ -202,11 +219,14 @@ mod tests {
     #[test]
     fn variables_stand_in_any_text() {
         let variable = |name: &str| (name == "KEY_1").then(|| "v${x}".to_owned());
-        let made = expanded(json!({"a": ["x ${KEY_1} y"], "b": "$${KEY_1} $5", "n": 1}), &variable);
+        let made = expanded(json!({"a": ["x ${KEY_1} y"], "b": "$${KEY_1} $5", "n": 1}), "", &variable);
         assert_eq!(made, Ok(json!({"a": ["x v${x} y"], "b": "${KEY_1} $5", "n": 1})));
-        assert!(expanded(json!("${GONE}"), &variable).is_err_and(|error| error.contains("GONE")));
+        let missing = expanded(json!({"hooks": [{}, {"secret": "x${GONE}"}]}), "", &variable);
+        let missing = missing.expect_err("there is no such variable");
+        assert!(missing.starts_with("hooks.1.secret: the environment has no variable GONE; set it"), "{missing}");
+        assert!(missing.contains("`$${GONE}`"), "{missing}");
         for wrong in ["${", "${}", "${1A}", "${a b}", "x${KEY_1"] {
-            assert!(expanded(json!(wrong), &variable).is_err(), "{wrong}");
+            assert!(expanded(json!(wrong), "", &variable).is_err(), "{wrong}");
         }
     }
 

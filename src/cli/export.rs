@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::{UsageError, client::Call, context::ServerArgs, note, one_thread, print};
+use crate::words::counted;
 
 /// What to write where.
 #[derive(Debug, Args)]
@@ -195,7 +196,7 @@ fn write_all(folder: &Path, args: &ExportArgs, destinations: &[Value], integrati
         let text = args.format.text(document)?;
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    note(format_args!("{} documents are in {}", files.len(), folder.display()));
+    note(format_args!("{} in {}", counted(files.len(), "document"), folder.display()));
     Ok(())
 }
 

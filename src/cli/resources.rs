@@ -103,10 +103,18 @@ enum Body {
     None,
     /// An object of the flags alone.
     Flags,
-    /// A document, with the flags over it.
+    /// A document, with the flags over it, of which nothing is made.
+    Question,
+    /// A document, with the flags over it, of what is to be made.
     Document,
     /// The same, of which only what differs from what stands is sent.
     Change,
+}
+
+impl Body {
+    fn takes_document(self) -> bool {
+        matches!(self, Self::Question | Self::Document | Self::Change)
+    }
 }
 
 /// What is done with the reply.

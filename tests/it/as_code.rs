@@ -62,7 +62,7 @@ async fn the_example_is_shown_applied_and_then_stands() {
     assert_eq!(server.get("/subscriptions").await["total"], 5);
 
     let again = run(&user, &server, &["apply", "-f", &example(), "--prune"]);
-    assert_eq!(again.out, "nothing to change: 14 stand as they should\n", "{}", again.err);
+    assert_eq!(again.out, "nothing to change: 14 as it should be\n", "{}", again.err);
     assert_eq!(version(&server).await, before + 1);
 
     // The endpoint verifies with the secret that the environment held.
@@ -91,6 +91,8 @@ async fn what_is_exported_is_applied_without_a_change_and_makes_another_server_a
         let missing = run(&user, &one, &["apply", "-f", folder]);
         assert_eq!(missing.code, 2);
         assert!(missing.err.contains("the environment has no variable"), "{}", missing.err);
+        assert!(missing.err.contains(": integrations.") || missing.err.contains(": destinations."), "{}", missing.err);
+        assert!(missing.err.contains("; set it (`export "), "{}", missing.err);
         let mut command = command(&user, &one, &["apply", "-f", folder, "--prune", "--json"]);
         let named = [
             ("BILLING_SIGNING_SECRET", SECRETS[0].1),
@@ -151,6 +153,26 @@ async fn all_or_nothing_and_each_fault_at_its_place() {
         assert!(refused.err.contains(words), "{more}: {}", refused.err);
     }
     assert_eq!(server.get("/integrations").await["total"], 0, "nothing half applied");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_webhooks_swap_their_paths_in_one_step() {
+    let server = Hookmill::start_with(&[]);
+    let user = User::new();
+    let apply = |one: &str, other: &str| {
+        let text = format!(
+            "integrations:\n- name: Shop\n  type: custom\n  environment: staging\n  webhooks:\n  - {{name: one, path: \
+             {one}}}\n  - {{name: other, path: {other}}}\n"
+        );
+        let file = user.write("a.yaml", &text);
+        let applied = run(&user, &server, &["apply", "-f", &file, "--json"]);
+        assert_eq!(applied.code, 0, "{}", applied.err);
+    };
+    apply("a", "b");
+    apply("b", "a");
+    let paths = ["/webhooks/1", "/webhooks/2"].map(async |path| server.get(path).await["path"].clone());
+    let [one, other] = paths;
+    assert_eq!((one.await, other.await), ("/b".into(), "/a".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

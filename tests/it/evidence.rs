@@ -10,6 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::{Hookmill, SECRET, Sink, TOKEN, files_with, hex_hmac};
+use crate::operating::User;
 
 const WRONG: &str = "whsec_wrong_0123456789abcdef0123456789abcde";
 
@@ -264,4 +265,14 @@ async fn a_provider_says_why_a_signature_fails() {
     assert_eq!((&fails["holds"], &fails["reason"]), (&json!(false), &json!("mismatch")));
     assert!(fails["likely"][0].as_str().unwrap().contains("has spaces"), "{fails}");
     assert!(!hookmill.log().contains(SECRET));
+
+    let user = User::new();
+    let file = user.write("request.json", &request(&spaced).to_string());
+    let typed = user.on(&hookmill, &["providers", "verify", "generic_hmac", "-f", &file, "--json"]);
+    assert_eq!(typed.json()["likely"], fails["likely"], "{}", typed.err);
+    let file = user.write("secret", SECRET);
+    let headers = request(SECRET)["headers"].to_string();
+    let words = ["--headers", &headers, "--body", body, "--secret-file", &file];
+    let typed = user.on(&hookmill, &[&["providers", "verify", "generic_hmac", "--json"], &words[..]].concat());
+    assert_eq!(typed.json()["holds"], true, "{}", typed.err);
 }

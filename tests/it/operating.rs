@@ -187,6 +187,23 @@ async fn what_get_shows_can_be_changed_and_given_back() {
     let stale = update(&shown);
     assert_eq!(stale.code, 5, "{}", stale.err);
     assert!(stale.err.contains("version_conflict") && stale.err.contains("next: "), "{}", stale.err);
+    // An integration has a new version whenever something of it changes; so has what was fetched before.
+    user.on(&server, &["integrations", "create", "--name", "Shop", "--type", "custom", "--environment", "staging"]);
+    let mut shop = user.on(&server, &["integrations", "get", "Shop", "--json"]).json();
+    let made = user.on(&server, &["webhooks", "create", "--integration", "Shop", "--name", "w", "--json"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    let now = user.on(&server, &["integrations", "get", "Shop", "--json"]).json();
+    assert_ne!(now["latest_version"], shop["latest_version"]);
+    shop["description"] = json!("as it was, and more");
+    let given_back = user.typed(&server, &["integrations", "update", "Shop", "-f", "-", "--json"], &shop.to_string());
+    assert_eq!(given_back.code, 0, "{}", given_back.err);
+    assert_eq!(given_back.json()["description"], "as it was, and more");
+    for (kind, name) in [("integrations", "Shop"), ("webhooks", "w"), ("destinations", "b")] {
+        let shown = user.on(&server, &[kind, "get", name, "--json"]);
+        let same = user.typed(&server, &[kind, "update", name, "-f", "-", "--json"], &shown.out);
+        assert_eq!(same.code, 0, "{kind}: {}", same.err);
+        assert!(same.err.contains("nothing differs"), "{kind}: {}", same.err);
+    }
     let one = user.on(&server, &["destinations", "update", "b", "--to", "http://127.0.0.1:9/other", "--json"]).json();
     assert_eq!(one["settings"], json!({"url": "http://127.0.0.1:9/other", "timeout_ms": 3000}));
 }

@@ -42,7 +42,7 @@ pub(super) fn show(plan: &Value) -> anyhow::Result<()> {
     let (created, updated, deleted, same) = (count("create"), count("update"), count("delete"), count("unchanged"));
     let is_dry = plan["dry_run"] == true;
     if created + updated + deleted == 0 {
-        let _ = writeln!(text, "nothing to change: {same} stand as they should");
+        let _ = writeln!(text, "nothing to change: {same} as it should be");
     } else if is_dry {
         let _ = writeln!(text, "{created} to create, {updated} to change, {deleted} to delete, {same} unchanged");
     } else {

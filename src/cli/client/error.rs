@@ -15,7 +15,7 @@ pub(in crate::cli) const EXIT_NOT_FOUND: u8 = 3;
 /// The token is none, or may not do this.
 const EXIT_DENIED: u8 = 4;
 /// Something else stands against it.
-const EXIT_CONFLICT: u8 = 5;
+pub(in crate::cli) const EXIT_CONFLICT: u8 = 5;
 /// The server cannot be reached or is busy: the same may work later.
 const EXIT_TRY_AGAIN: u8 = 6;
 

@@ -46,7 +46,7 @@ fn action(action: &Action, resource: &str) -> Command {
     for flag in action.query.iter().chain(action.members) {
         command = command.arg(arg(flag));
     }
-    if matches!(action.body, Body::Document | Body::Change) {
+    if action.body.takes_document() {
         command = command.args([
             Arg::new("file")
                 .short('f')

@@ -7,27 +7,20 @@ use clap::ArgMatches;
 use serde_json::{Map, Value};
 
 use super::{Action, Body, Flag, Kind, SecretFlag, Verb};
-use crate::cli::{
-    UsageError,
-    client::{Call, Client, segment},
-    document, note, show,
-    verify::{is_stdin, read_secret},
+use crate::{
+    admin::read_only,
+    cli::{
+        UsageError,
+        client::{Call, Client, segment},
+        document, note, show,
+        verify::{is_stdin, read_secret},
+    },
 };
 
 /// Names that are looked for, a page at a time.
 const NAMES_PAGE: usize = 1_000;
 
-/// Members that hookmill finds out by itself: between `get` and `update` they may change without anybody's doing.
-const FOUND_OUT: [&str; 7] = [
-    "updated_at",
-    "last_health_check",
-    "health_status",
-    "last_connection_test",
-    "connection_test",
-    "pending_version",
-    "status_reason",
-];
-/// The same of states.
+/// States that hookmill finds out by itself: between `get` and `update` they may change without anybody's doing.
 const FINDINGS: [&str; 2] = ["pending", "failed"];
 
 /// The call that was typed.
@@ -51,7 +44,7 @@ pub(super) async fn call(action: &Action, matches: &ArgMatches, client: &Client)
         };
         let mut body = body(action, matches, client, &current).await?;
         if action.body == Body::Change {
-            only_changes(&mut call, &mut body, &current);
+            only_changes(&mut call, &mut body, &current, read_only(collection_of(action)));
         }
         if action.body == Body::Document {
             call.idempotency_key = matches.get_one::<String>("idempotency-key").cloned();
@@ -64,8 +57,19 @@ pub(super) async fn call(action: &Action, matches: &ArgMatches, client: &Client)
     Ok(call)
 }
 
-/// Leaves of an update what differs from what stands: so a document may be what `get` showed, changed.
-fn only_changes(call: &mut Call, body: &mut Map<String, Value>, current: &Map<String, Value>) {
+/// The collection that an action works on: the first part of its path.
+fn collection_of(action: &Action) -> &'static str {
+    action.path.trim_start_matches('/').split('/').next().unwrap_or_default()
+}
+
+/// Leaves of an update what differs from what stands: so a document may be what `get` showed, changed. What nobody sets,
+/// `read_only`, may have changed by itself; but another `id` is that of another thing, and the server says so.
+fn only_changes(
+    call: &mut Call,
+    body: &mut Map<String, Value>,
+    current: &Map<String, Value>,
+    read_only: &[&'static str],
+) {
     if let Some(version) = body.remove("version").as_ref().and_then(Value::as_u64) {
         let based_on = *call.if_version.get_or_insert(version);
         if current.get("version").and_then(Value::as_u64).is_some_and(|now| now != based_on) {
@@ -75,8 +79,8 @@ fn only_changes(call: &mut Call, body: &mut Map<String, Value>, current: &Map<St
         }
     }
     body.retain(|name, value| {
-        let is_found_out =
-            FOUND_OUT.contains(&name.as_str()) || (name == "status" && FINDINGS.iter().any(|it| value == it));
+        let is_found_out = (name != "id" && read_only.contains(&name.as_str()))
+            || (name == "status" && FINDINGS.iter().any(|it| value == it));
         !is_found_out && current.get(name) != Some(value)
     });
     if body.is_empty() {
@@ -185,7 +189,7 @@ async fn body(
     client: &Client,
     current: &Map<String, Value>,
 ) -> anyhow::Result<Map<String, Value>> {
-    let takes_document = matches!(action.body, Body::Document | Body::Change);
+    let takes_document = action.body.takes_document();
     let file = if takes_document { matches.get_one::<PathBuf>("file") } else { None };
     let from_stdin = file.is_some_and(|file| is_stdin(file));
     let mut body = match file {
@@ -328,13 +332,18 @@ mod tests {
         set(&mut body, "settings.url=https://y", SECRETS, current).expect("it can be set");
         body.insert("status".to_owned(), json!("pending"));
         body.insert("health_status".to_owned(), json!("as it was"));
+        let read_only = read_only("integrations");
+        body.insert("latest_version".to_owned(), json!(3));
         let mut call = Call::get("/x");
-        only_changes(&mut call, &mut body, current);
+        only_changes(&mut call, &mut body, current, read_only);
         assert_eq!(Value::Object(body), json!({"settings": {"url": "https://y", "timeout_ms": 5}}));
         assert_eq!(call.if_version, Some(7));
         let mut call = Call::get("/x");
-        only_changes(&mut call, &mut stale, current);
+        only_changes(&mut call, &mut stale, current, read_only);
         assert_eq!((call.if_version, stale), (Some(6), Map::new()), "the server refuses it by its version");
+        let mut other = Map::from_iter([("id".to_owned(), json!(2))]);
+        only_changes(&mut Call::get("/x"), &mut other, current, read_only);
+        assert_eq!(Value::Object(other), json!({"id": 2}), "the server says that it is another one");
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(super) const SUBSCRIPTIONS: Resource = Resource {
                 ORDER,
                 TRANSFORM,
             ],
-            body: Body::Document,
+            body: Body::Question,
             reply: Reply::Whole(TRIED),
             ..Action::BASE
         },
