@@ -20,6 +20,7 @@ use crate::{
         account::{DeliveryAccount, Need},
         beginning::Done,
         due::DueItem,
+        holding::{Held, Holding},
         lanes::Lanes,
         reading::Prepared,
     },
@@ -48,6 +49,7 @@ use crate::{
 mod account;
 mod beginning;
 mod due;
+pub(crate) mod holding;
 mod lanes;
 mod ledger;
 mod opening;
@@ -101,6 +103,8 @@ struct Pending {
     record: Option<Box<DeliveryRecord>>,
     /// It stands in the due queue until its outcome is recorded.
     due: bool,
+    /// It counts as held in memory, wherever it goes.
+    _held: Held,
 }
 
 impl Pending {
@@ -117,14 +121,8 @@ impl Pending {
             _ => 1,
         }
     }
-
-    fn bytes(&self) -> usize {
-        self.event.arrival.body.len()
-    }
 }
 
-/// Payload bytes held for one subscription, about: read but not delivered, in flight included.
-const HELD_BYTES_MAX: usize = 4 << 20;
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 pub(crate) struct DeliveryActor;
@@ -162,7 +160,7 @@ pub(crate) struct DeliveryState {
     unparking: VecDeque<(u64, EventId)>,
     intake: EventId,
     expire_before: EventId,
-    held_bytes: usize,
+    holding: Holding,
     in_flight: usize,
     /// One that may take hookmill down is under way: nothing else is.
     alone: bool,
@@ -271,7 +269,7 @@ impl DeliveryState {
         gauges.in_flight.store(self.in_flight, Relaxed);
         gauges.queued.store(self.lanes.ready() + self.due_ready.len(), Relaxed);
         gauges.open.store(self.ledger.open(), Relaxed);
-        gauges.held_bytes.store(self.held_bytes, Relaxed);
+        gauges.held_bytes.store(self.holding.bytes(), Relaxed);
         gauges.parked.store(self.lanes.parked(), Relaxed);
         gauges.credit.store(if self.announced { self.ledger.room() } else { 0 }, Relaxed);
         gauges.waits_for(self.waits.map_or(WaitingFor::Nothing, WaitingFor::from));

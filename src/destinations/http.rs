@@ -8,6 +8,7 @@
 mod auth;
 pub(super) mod client;
 pub(super) mod failure;
+mod places;
 mod reply;
 pub(super) mod settings;
 
@@ -35,6 +36,7 @@ pub use self::settings::HttpDefaults;
 use self::{
     auth::{Auth, Signed},
     client::{HttpClient, Route, common_tls},
+    places::{Places, Servers},
     settings::{HttpSettings, NAME},
 };
 use super::{
@@ -79,6 +81,7 @@ pub(super) struct Http {
     tls: ClientConfig,
     /// For destinations that are reached as most are.
     shared: HttpClient,
+    servers: Servers,
 }
 
 impl Http {
@@ -88,7 +91,7 @@ impl Http {
 
     fn with_tls(egress: Arc<Egress>, connector: Connector, defaults: HttpDefaults, tls: ClientConfig) -> Self {
         let shared = client::client(Route::new(connector.clone(), None), tls.clone());
-        Self { egress, defaults, connector, tls, shared }
+        Self { egress, defaults, connector, tls, shared, servers: Servers::default() }
     }
 
     fn settings(&self, settings: &Map<String, Value>, credentials: Credentials) -> Result<HttpSettings, SettingsError> {
@@ -118,19 +121,21 @@ impl Kind for Http {
     ) -> Result<Arc<dyn Transport>, SettingsError> {
         let mut settings = self.settings(settings, credentials)?;
         let signer = Signer::new(signing_secret)?;
-        let client = if settings.peer.is_common() {
-            self.shared.clone()
+        let (client, places) = if settings.peer.is_common() {
+            (self.shared.clone(), self.servers.places(&settings.uri))
         } else {
             let tls = settings.peer.tls.take().unwrap_or_else(|| self.tls.clone());
-            client::client(Route::new(self.connector.clone(), settings.peer.proxy.clone()), tls)
+            let route = Route::new(self.connector.clone(), settings.peer.proxy.clone());
+            (client::client(route, tls), Places::default())
         };
-        Ok(Arc::new(HttpTransport::new(client, settings, signer)))
+        Ok(Arc::new(HttpTransport::new(client, places, settings, signer)))
     }
 }
 
 /// One destination.
 struct HttpTransport {
     client: HttpClient,
+    places: Places,
     method: Method,
     uri: Uri,
     /// What is the same in every request; of two with one name the later holds. A `host` is only in it for `http`: an `https` connection may turn out to
@@ -143,7 +148,7 @@ struct HttpTransport {
 }
 
 impl HttpTransport {
-    fn new(client: HttpClient, settings: HttpSettings, signer: Signer) -> Self {
+    fn new(client: HttpClient, places: Places, settings: HttpSettings, signer: Signer) -> Self {
         let HttpSettings { uri, method, headers, auth, peer, timeout, connect_timeout } = settings;
         let mut fixed = vec![(USER_AGENT, HeaderValue::from_static(PRODUCT))];
         if uri.scheme_str() == Some("http") {
@@ -156,7 +161,7 @@ impl HttpTransport {
             }
         }
         fixed.extend(headers);
-        Self { client, method, uri, fixed: fixed.into(), auth, signer, timeout, connect_timeout }
+        Self { client, places, method, uri, fixed: fixed.into(), auth, signer, timeout, connect_timeout }
     }
 
     /// The request of one attempt. Its changing header values are slices of one buffer. Of the arrival's headers
@@ -214,6 +219,8 @@ impl HttpTransport {
 #[async_trait]
 impl Transport for HttpTransport {
     async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport {
+        // First, so that those who wait hold no request yet.
+        let _place = self.places.take().await;
         let request = match self.request(&Parcel::new(&consignment), now_ms) {
             Ok(request) => request,
             Err(words) => return report::failed(Verdict::Refused, words, Timings::default()),

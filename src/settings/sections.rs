@@ -186,7 +186,7 @@ impl Default for LogSettings {
             bytes_max: 10 * GIB,
             integration_share_percent: 25,
             dedup_keys_max: 3_000_000,
-            state_cache_bytes: 16 * MIB as u64,
+            state_cache_bytes: 8 * MIB as u64,
             redacted_headers: ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"]
                 .map(str::to_owned)
                 .to_vec(),

@@ -126,7 +126,6 @@ impl DeliveryState {
 
     /// It stays due.
     fn put_back(&mut self, pending: &Pending, due_ms: u64) {
-        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         self.retrying.remove(&pending.event.id);
         self.wires.retry.schedule(self.id, due_ms);
     }
@@ -260,9 +259,15 @@ impl DeliveryState {
     ) {
         match payload {
             Ok(Some(event)) => {
-                self.held_bytes += event.arrival.body.len();
+                let held = self.holding.hold(&event);
                 let record = DeliveryRecord { lane: Some(lane), ..DeliveryRecord::new(self.plan.version()) };
-                self.lanes.loaded(Pending { event, lane: Some(lane), record: Some(Box::new(record)), due: false });
+                self.lanes.loaded(Pending {
+                    event,
+                    lane: Some(lane),
+                    record: Some(Box::new(record)),
+                    due: false,
+                    _held: held,
+                });
             }
             Ok(None) => {
                 self.bury_corrupt(event, DeliveryRecord::new(self.plan.version()));

@@ -2,13 +2,13 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{DeliveryMsg, DeliveryState, HELD_BYTES_MAX, Pending};
+use super::{DeliveryMsg, DeliveryState, Pending};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{EventId, SubscriptionId},
-        limits::{BATCH_BYTES_MAX, POISON_CRASHES, SUSPECT_CRASHES},
+        limits::{POISON_CRASHES, SUSPECT_CRASHES},
     },
     ports::{
         event_log::LogError,
@@ -42,7 +42,8 @@ impl DeliveryState {
         let live = self.lanes.ready() > 0 || self.ledger.read_upto() < self.intake;
         let share = if live { (self.window() / 4).max(1) } else { self.window() };
         let slots = free.min(share.saturating_sub(taken)).min(LOAD_MAX);
-        let crowded = self.held_bytes >= HELD_BYTES_MAX && self.in_flight > 0;
+        let bytes_max = self.holding.room();
+        let crowded = bytes_max == 0 && self.in_flight > 0;
         if !self.due_waiting || self.due_reserved > 0 || slots == 0 || crowded {
             return;
         }
@@ -54,6 +55,7 @@ impl DeliveryState {
             taken: self.retrying.clone(),
             holders: self.wires.deliveries.clone(),
             limit: slots,
+            bytes_max: bytes_max.max(1),
             noted: self.started.elapsed() < YOUNG,
         };
         let (me, retry) = (me.clone(), self.wires.retry.clone());
@@ -103,12 +105,13 @@ impl DeliveryState {
                     self.released(event);
                 }
                 Some(payload) => {
-                    self.held_bytes += payload.arrival.body.len();
+                    let held = self.holding.hold(&payload);
                     self.due_ready.push_back(Pending {
                         event: payload,
                         lane,
                         record: Some(Box::new(record)),
                         due: true,
+                        _held: held,
                     });
                 }
                 None => {
@@ -140,6 +143,7 @@ struct Load {
     taken: HashSet<EventId>,
     holders: Roll<SubscriptionId, DeliveryMsg>,
     limit: usize,
+    bytes_max: usize,
     /// Whether what is taken is noted as taken.
     noted: bool,
 }
@@ -151,7 +155,7 @@ impl Load {
         let due = ports.state.due(*id, now_ms, limit + taken.len()).await?;
         let (mut items, mut bytes, mut looked_at, mut unreadable) = (Vec::with_capacity(*limit), 0, 0, false);
         for entry in due.into_iter().filter(|entry| !taken.contains(&entry.event)).take(*limit) {
-            if bytes >= BATCH_BYTES_MAX {
+            if bytes >= self.bytes_max && looked_at > 0 {
                 break;
             }
             looked_at += 1;
@@ -175,7 +179,7 @@ impl Load {
         if self.noted {
             self.note(&mut items).await?;
         }
-        let more = (looked_at == *limit && !unreadable) || bytes >= BATCH_BYTES_MAX;
+        let more = (looked_at == *limit && !unreadable) || bytes >= self.bytes_max;
         Ok(Loaded { items, more, unreadable })
     }
 

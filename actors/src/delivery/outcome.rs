@@ -38,7 +38,6 @@ impl DeliveryState {
             self.alone = false;
             self.suspects -= 1;
         }
-        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         let lane = self.held_lane(&pending);
         let Pending { event, record, due, .. } = pending;
         let record = record.map(|record| *record);
@@ -130,8 +129,7 @@ impl DeliveryState {
             Some(lane) if holds => {
                 let dead = matches!(after, After::Dead(_));
                 for pending in self.lanes.hold(lane, (event, dead), self.may_park(), |pending| pending.event.id) {
-                    self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
-                    self.park(pending);
+                                self.park(pending);
                 }
             }
             _ => self.free_lane(lane),
@@ -190,7 +188,6 @@ impl DeliveryState {
 
     /// A delivery in memory is not begun any more.
     pub(super) fn let_expire(&mut self, pending: Pending) {
-        self.held_bytes = self.held_bytes.saturating_sub(pending.bytes());
         if pending.due {
             self.ledger.retried(pending.event.id);
         }

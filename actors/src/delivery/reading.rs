@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    DeliveryMsg, DeliveryState, HELD_BYTES_MAX, Pending, READ_AGAIN_AFTER,
+    DeliveryMsg, DeliveryState, Pending, READ_AGAIN_AFTER,
     lanes::Pushed,
     prepare::{Fate, Sieve},
 };
@@ -12,7 +12,7 @@ use crate::{
         delivery::{DeadReason, DeliveryRecord, DeliveryStatus},
         event::Event,
         ids::{EventId, IntegrationId},
-        limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX},
+        limits::BATCH_EVENTS_MAX,
     },
     integration::{
         IntegrationMsg,
@@ -113,6 +113,9 @@ impl DeliveryState {
         if prev > upto || first <= upto || self.reading || events.len() > self.ledger.room() {
             return;
         }
+        if !self.holding.fits(events.iter().flatten()) {
+            return;
+        }
         self.reading = true;
         let look = self.look();
         let looking = Box::pin(async move { look.at(upto, events).await });
@@ -176,11 +179,10 @@ impl DeliveryState {
 
     /// Puts a delivery where it is begun from, in its order.
     pub(super) fn enqueue(&mut self, event: Arc<Event>, lane: Option<u64>, record: Option<DeliveryRecord>) {
-        let pending = Pending { event, lane, record: record.map(Box::new), due: false };
-        let (id, bytes) = (pending.event.id, pending.bytes());
-        match self.lanes.push(lane, id, pending, self.may_park()) {
-            Pushed::Kept => self.held_bytes += bytes,
-            Pushed::Parked(pending) => self.park(pending),
+        let (id, held) = (event.id, self.holding.hold(&event));
+        let pending = Pending { event, lane, record: record.map(Box::new), due: false, _held: held };
+        if let Pushed::Parked(pending) = self.lanes.push(lane, id, pending, self.may_park()) {
+            self.park(pending);
         }
     }
 
@@ -202,7 +204,8 @@ impl DeliveryState {
 
     pub(super) fn read_on(&mut self, me: &Post<DeliveryMsg>) {
         let room = self.ledger.room().min(BATCH_EVENTS_MAX);
-        if self.reading || room == 0 || self.held_bytes >= HELD_BYTES_MAX || self.draining || self.failed {
+        let bytes_max = self.holding.room();
+        if self.reading || room == 0 || bytes_max == 0 || self.draining || self.failed {
             return;
         }
         let (after, limit) = (self.ledger.read_upto(), self.read_limit());
@@ -216,7 +219,7 @@ impl DeliveryState {
         self.reading = true;
         let (look, log, me) = (self.look(), self.ports.log.clone(), me.clone());
         tokio::spawn(async move {
-            let bounds = ReadBounds { events_max: room, bytes_max: BATCH_BYTES_MAX };
+            let bounds = ReadBounds { events_max: room, bytes_max };
             let result = match log.read(look.integration, after, bounds).await {
                 Ok(mut events) => {
                     let within = events.partition_point(|event| id_of(event) <= limit);

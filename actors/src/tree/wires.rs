@@ -14,7 +14,7 @@ use ractor::{Message, RpcReplyPort, rpc::CallResult};
 use crate::{
     activity::ActivityMsg,
     configuration::ConfigHandle,
-    delivery::{DeliveryMsg, unavailable::OutageLog},
+    delivery::{DeliveryMsg, holding::Holdings, unavailable::OutageLog},
     domain::{
         activity::Activity,
         ids::{IntegrationId, SubscriptionId},
@@ -153,6 +153,7 @@ pub(crate) struct Wires {
     pub(crate) gates: Gates,
     pub(crate) paces: Paces,
     pub(crate) gauges: Gauges,
+    pub(crate) holdings: Holdings,
     pub(crate) mailboxes: Mailboxes,
     pub(crate) clock_trust: ClockTrust,
     pub(crate) outages: OutageLog,
@@ -177,6 +178,7 @@ impl Wires {
             gates: Gates::default(),
             paces: Paces::default(),
             gauges: Gauges::default(),
+            holdings: Holdings::default(),
             mailboxes: Mailboxes::default(),
             clock_trust: ClockTrust::default(),
             outages: OutageLog::default(),

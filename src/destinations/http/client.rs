@@ -40,7 +40,7 @@ use super::{
 };
 
 /// Idle connections kept to one destination: as many as one subscription may use at once.
-const IDLE_CONNECTIONS_MAX: usize = IN_FLIGHT_MAX;
+pub(super) const IDLE_CONNECTIONS_MAX: usize = IN_FLIGHT_MAX;
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The head of a reply, and what is read ahead of its body, bytes.
 const READ_BUFFER_MAX: usize = 64 << 10;

@@ -298,6 +298,23 @@ async fn destinations_share_connections_and_replies_are_drained() {
     assert_eq!((peer.seen().len(), peer.connections()), (4, 1));
 }
 
+#[tokio::test]
+async fn an_attempt_waits_briefly_where_many_are_under_way_and_is_made_all_the_same() {
+    let (address, peer) = Peer::start(None, || Response::new(Full::default())).await;
+    let http = http(&[]);
+    let url = format!("http://{address}/orders");
+    let others = http.servers.places(&url.parse().unwrap());
+    let mut taken = Vec::new();
+    for _ in 0..client::IDLE_CONNECTIONS_MAX {
+        taken.push(others.take().await.expect("nobody is there yet"));
+    }
+    let transport = transport(&http, json!({ "url": format!("http://{address}/bills") }));
+    let began = Instant::now();
+    let report = transport.attempt(consignment(&[]), NOW_MS).await;
+    assert_eq!((report.verdict, peer.seen().len()), (Verdict::Delivered, 1));
+    assert!(began.elapsed() >= places::WAIT_MAX, "{:?}", began.elapsed());
+}
+
 // What answers mean.
 
 #[tokio::test]
