@@ -25,6 +25,7 @@ mod json;
 mod keys;
 mod merge;
 mod metrics;
+mod openapi;
 mod original;
 mod paging;
 mod problem;
@@ -34,6 +35,7 @@ mod rejections;
 mod replays;
 mod resource;
 mod restart;
+mod routes;
 mod serve;
 mod setup;
 mod status;
@@ -73,12 +75,14 @@ use self::{
     auth::{FailedSignIns, Gate, Hosts, SignIns, TrustedProxies},
     idempotency::{Replies, ReplyPorts},
     problem::{Code, Problem},
+    routes::routes,
     table::Methods,
     tools::Tools,
 };
 pub use self::{
     backup::{BackupAdmin, Chunks},
     keys::{KeyAdmin, KeysView, rotation_json},
+    openapi::openapi_json,
     subscriptions::SubscriptionDefaults,
     tools::{DestinationRules, Keys, SecretTools},
     webhooks::BODY_BYTES_MAX as ENDPOINT_BODY_BYTES_MAX,
@@ -330,108 +334,6 @@ fn router<S: Admits>(
         .layer(from_fn_with_state(Arc::new(gate), auth::gate))
 }
 
-/// Every path there is, and the least role that each method needs; what is not here is 404, and only health is open.
-///
-/// Viewers read. Managers do what the original's managers did: all but deleting integrations. Tokens are the admins'.
-fn routes() -> Vec<(&'static str, Methods<Shared>)> {
-    use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
-    use resource::{delete, list, one};
-    use table::{delete as delete_route, get, open, post};
-
-    use crate::tokens::Role::{Admin, Manager, Viewer};
-    let mut table = vec![
-        ("/healthz", open(metrics::alive)),
-        ("/readyz", open(metrics::ready)),
-        ("/api/v1/integrations", get(Viewer, deleted::list::<Integration>).post(Manager, setup::create).scoped()),
-        (
-            "/api/v1/integrations/{id}",
-            get(Viewer, integrations::one)
-                .put(Manager, integrations::update)
-                .patch(Manager, integrations::merge)
-                .delete(Admin, deleted::delete::<Integration>),
-        ),
-        ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration)),
-        ("/api/v1/integrations/{id}/restart", post(Manager, restart::restart)),
-        ("/api/v1/integrations/{id}/status", get(Viewer, status::of_integration)),
-        ("/api/v1/integrations/{id}/test", post(Manager, connection_tests::test)),
-        ("/api/v1/integrations/{id}/versions", get(Viewer, versions::list)),
-        ("/api/v1/integrations/{id}/versions/{number}", get(Viewer, versions::one)),
-        ("/api/v1/integrations/{id}/versions/{number}/diff", get(Viewer, versions::difference)),
-        ("/api/v1/integrations/{id}/versions/{number}/rollback", post(Manager, versions::roll_back)),
-        ("/api/v1/integrations/{id}/restore", post(Admin, deleted::restore_integration)),
-        ("/api/v1/webhooks", get(Viewer, deleted::list::<Endpoint>).post(Manager, webhooks::create).scoped()),
-        (
-            "/api/v1/webhooks/{id}",
-            get(Viewer, one::<Endpoint>)
-                .put(Manager, webhooks::update)
-                .patch(Manager, webhooks::merge)
-                .delete(Manager, deleted::delete::<Endpoint>),
-        ),
-        ("/api/v1/webhooks/{id}/restore", post(Manager, deleted::restore_endpoint)),
-        ("/api/v1/webhooks/{id}/rotate-secret", post(Manager, webhooks::rotate_secret)),
-        ("/api/v1/destinations", get(Viewer, list::<Destination>).post(Manager, destinations::create).scoped()),
-        (
-            "/api/v1/destinations/{id}",
-            get(Viewer, one::<Destination>)
-                .put(Manager, destinations::update)
-                .patch(Manager, destinations::merge)
-                .delete(Manager, delete::<Destination>),
-        ),
-        ("/api/v1/destinations/{id}/flow", get(Viewer, flow::one)),
-        ("/api/v1/destinations/{id}/rotate-secret", post(Manager, destinations::rotate_secret)),
-        ("/api/v1/destinations/{id}/test", post(Manager, destinations::test::stored)),
-        ("/api/v1/destinations/test", post(Manager, destinations::test::unsaved).scoped()),
-        ("/api/v1/subscriptions", get(Viewer, list::<Subscription>).post(Manager, subscriptions::create).scoped()),
-        ("/api/v1/subscriptions/dry_run", post(Manager, subscriptions::dry_run).scoped()),
-        (
-            "/api/v1/subscriptions/{id}",
-            get(Viewer, one::<Subscription>)
-                .put(Manager, subscriptions::update)
-                .patch(Manager, subscriptions::merge)
-                .delete(Manager, delete::<Subscription>),
-        ),
-        ("/api/v1/events", get(Viewer, events::list).scoped()),
-        ("/api/v1/events/stream", get(Viewer, events::follow).scoped()),
-        ("/api/v1/events/{id}", get(Viewer, events::one)),
-        ("/api/v1/events/{id}/body", get(Viewer, events::body)),
-        ("/api/v1/events/{id}/replay", post(Manager, events::replay)),
-        ("/api/v1/events/{id}/verify", post(Manager, events::verify)),
-        ("/api/v1/providers", get(Viewer, providers::list_all).scoped()),
-        ("/api/v1/providers/{name}", get(Viewer, providers::one).scoped()),
-        ("/api/v1/providers/{name}/verify", post(Manager, providers::verify).scoped()),
-        ("/api/v1/rejections", get(Viewer, rejections::list).scoped()),
-        ("/api/v1/rejections/accept", post(Manager, rejections::accept_many).scoped()),
-        ("/api/v1/rejections/{id}", get(Viewer, rejections::one).scoped()),
-        ("/api/v1/rejections/{id}/explain", get(Viewer, rejections::explain).scoped()),
-        ("/api/v1/rejections/{id}/accept", post(Manager, rejections::accept).scoped()),
-        ("/api/v1/deadletters", get(Viewer, deadletters::list).scoped()),
-        ("/api/v1/deadletters/discard", post(Manager, deadletters::discard_many).scoped()),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}", get(Viewer, deadletters::one)),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}/replay", post(Manager, deadletters::replay)),
-        ("/api/v1/deadletters/{subscription_id}/{event_id}/discard", post(Manager, deadletters::discard)),
-        ("/api/v1/replays", get(Viewer, replays::list).post(Manager, replays::create).scoped()),
-        ("/api/v1/replays/{id}", get(Viewer, replays::one)),
-        ("/api/v1/replays/{id}/{command}", post(Manager, replays::command)),
-        ("/api/v1/backup", post(Admin, backup::begin)),
-        ("/api/v1/backup/{id}", delete_route(Admin, backup::release)),
-        ("/api/v1/backup/{id}/{part}", get(Admin, backup::stream).post(Admin, backup::command)),
-        ("/api/v1/keys", get(Admin, keys::list).post(Admin, keys::add)),
-        ("/api/v1/keys/reload", post(Admin, keys::reload)),
-        ("/api/v1/keys/rotate", post(Admin, keys::rotate)),
-        ("/api/v1/keys/{id}/retire", post(Admin, keys::retire)),
-        ("/api/v1/apply", post(Manager, apply::apply)),
-        ("/api/v1/export", get(Viewer, apply::export)),
-        ("/api/v1/metrics", get(Viewer, metrics::report)),
-        ("/api/v1/activities", get(Viewer, activities::list).scoped()),
-        ("/api/v1/activities/export", get(Viewer, activities::export).scoped()),
-        ("/api/v1/tokens", get(Admin, tokens::list).post(Admin, tokens::create).scoped()),
-        ("/api/v1/tokens/self", get(Viewer, tokens::own).scoped()),
-        ("/api/v1/tokens/{id}", get(Admin, tokens::one).delete(Admin, tokens::revoke).scoped()),
-    ];
-    table.extend(original::routes());
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use axum::{
@@ -464,9 +366,10 @@ mod tests {
             audit: Arc::new(MemoryAudit::default()),
             clock: Arc::new(FixedClock(0)),
         };
+        let thing = || openapi::Doc::new("thing", "A thing");
         let echo = async |json::Json(body): json::Json| body.to_string();
         router(
-            [("/api/v1/things", table::get(Viewer, async || "listed").post(Manager, echo))],
+            [("/api/v1/things", table::get(Viewer, async || "listed", thing).post(Manager, echo, thing))],
             (),
             gate,
             no_replies(),
@@ -521,7 +424,7 @@ mod tests {
         let table = routes();
         let need = |path: &str, method: &Method| {
             let (_, methods) = table.iter().find(|(known, _)| *known == path).expect("it is there");
-            methods.needs().iter().find(|(known, _)| known == method).map(|(_, need)| *need)
+            methods.described().iter().find(|it| it.method == *method).map(|it| it.need)
         };
         let restores: Vec<&str> = table.iter().filter_map(|(path, _)| path.strip_suffix("/restore")).collect();
         assert!(restores.len() >= 2, "{restores:?}");

@@ -14,6 +14,7 @@ mod restore;
 
 use hookmill_actors::domain::ids::EventId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::{
     folder::{BackupFolder, FolderError},
@@ -23,7 +24,8 @@ pub use self::{
 use crate::storage::SegmentExtent;
 
 /// How far a backup goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = BackupEnd)]
 pub struct EndMark {
     /// All segments, each up to its last commit.
     pub segments: Vec<SegmentExtent>,
@@ -61,7 +63,8 @@ pub enum BackupError {
 }
 
 /// A backup that a running server has begun to hold segments for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Backup)]
 pub struct Begun {
     /// Its name in later requests.
     pub id: String,

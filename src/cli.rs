@@ -125,6 +125,8 @@ enum Command {
     Export(ExportArgs),
     /// Tail a server's events and post them, signed, to a service of yours
     Listen(ListenArgs),
+    #[command(about = "Print the OpenAPI document of the admin API", after_help = manual::OPENAPI_EXAMPLES)]
+    Openapi,
     /// Print a script that completes commands in a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -185,6 +187,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apply(args) => apply::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Listen(args) => listen::run(&args),
+        Command::Openapi => manual::openapi(),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
         Command::JqWorker(args) => Ok(jq_worker::run(&args)),

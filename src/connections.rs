@@ -41,6 +41,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
+use utoipa::ToSchema;
 
 use self::adapter::{Plan, plan};
 pub use self::{
@@ -156,7 +157,7 @@ impl Record {
 }
 
 /// How many tests of a type ended so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TestCount {
     /// The integrations' type.
     pub r#type: &'static str,

@@ -13,6 +13,7 @@ use std::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::{
     delivery::DeliveryMsg,
@@ -37,7 +38,7 @@ macro_rules! counters {
         }
 
         /// The totals at one moment.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
         pub struct Totals {
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -126,7 +127,7 @@ pub fn add(counter: &AtomicU64, count: u64) {
 }
 
 /// What the metrics actor tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Report {
     /// Totals since start.
     pub totals: Totals,

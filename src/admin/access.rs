@@ -69,11 +69,7 @@ impl Access {
         if *own >= role {
             return Ok(());
         }
-        let code = match role {
-            Role::Viewer => return Ok(()),
-            Role::Manager => Code::ManagerRoleNeeded,
-            Role::Admin => Code::AdminRoleNeeded,
-        };
+        let Some(code) = refusal_of(role) else { return Ok(()) };
         Err(Problem::new(code, format!("this needs a token with role `{role}`; `{name}` has role `{own}`")))
     }
 
@@ -88,6 +84,15 @@ impl Access {
     fn out_of_scope(&self, why: &str) -> Problem {
         let Identity { name, scopes, .. } = &*self.0;
         Problem::new(Code::OutOfScope, format!("{why}; `{name}` is for {scopes}"))
+    }
+}
+
+/// What a token hears whose role is below this one; there is none below the lowest.
+pub(super) fn refusal_of(role: Role) -> Option<Code> {
+    match role {
+        Role::Viewer => None,
+        Role::Manager => Some(Code::ManagerRoleNeeded),
+        Role::Admin => Some(Code::AdminRoleNeeded),
     }
 }
 

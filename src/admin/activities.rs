@@ -1,6 +1,8 @@
 //! The audit log: `/api/v1/activities`. Newest first; filters by integration and time are answered by an index, the
 //! others by looking, as far as one request may.
 
+pub(super) mod doc;
+
 use std::net::IpAddr;
 
 use axum::{
@@ -18,6 +20,7 @@ use hookmill_actors::{
     ports::config_store::ConfigStoreError,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -35,12 +38,15 @@ const RESULTS: [(&str, ActivityResult); 3] =
     [("ok", ActivityResult::Ok), ("refused", ActivityResult::Refused), ("failed", ActivityResult::Failed)];
 
 /// An entry of the audit log.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Activity)]
 struct ActivityView {
     number: u64,
+    #[schema(format = DateTime)]
     at: String,
     author: String,
     /// From which address; `null` where hookmill acted by itself.
+    #[schema(value_type = Option<String>)]
     source: Option<IpAddr>,
     action: String,
     subject: String,

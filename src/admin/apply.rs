@@ -8,6 +8,7 @@
 //! is deleted; what was made by hand stays.
 
 mod diff;
+pub(super) mod doc;
 mod document;
 mod plan;
 
@@ -18,6 +19,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use self::{
     document::Whole,
@@ -58,7 +60,7 @@ struct WantedIntegration {
     subscriptions: Vec<Map<String, Value>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Applied {
     dry_run: bool,
     /// The configuration version that stands now.

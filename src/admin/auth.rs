@@ -32,6 +32,7 @@ use tracing::Instrument;
 pub(super) use self::{hosts::Hosts, journal::SignInJournal, sign_ins::FailedSignIns, source::TrustedProxies};
 use super::{
     access::Access,
+    openapi,
     problem::{Code, Problem},
 };
 use crate::{
@@ -43,8 +44,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Paths that need no token: they say whether hookmill works, and no more.
-const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+/// Paths that need no token: they say whether hookmill works, and how one talks to it, and no more.
+const OPEN: [&str; 4] = ["/healthz", "/readyz", openapi::PATH, "/api/v1/docs"];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// As long as a preset token may be.
 const TOKEN_BYTES_MAX: usize = crate::secrets::TOKEN_BYTES_MAX;
@@ -128,7 +129,7 @@ impl Gate {
     /// Whether the request may go on, and whose it is; open paths are nobody's.
     fn admitted(&self, request: &Request, source: IpAddr) -> Result<Option<SignIn>, Problem> {
         self.hosts.check(request)?;
-        if OPEN.contains(&request.uri().path()) {
+        if is_open(request.uri().path()) {
             return Ok(None);
         }
         let denied = match presented(request).map(|token| self.tokens.check(token)) {
@@ -211,6 +212,10 @@ impl SignIns {
             note(&*self.audit, activities).await;
         }
     }
+}
+
+fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || path.starts_with(openapi::DOCS_PREFIX)
 }
 
 fn writes(method: &Method) -> bool {

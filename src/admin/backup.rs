@@ -2,6 +2,8 @@
 //! tells how far the log has come, and streams state and configuration. The segments are copied from the data
 //! directory.
 
+pub(super) mod doc;
+
 use async_trait::async_trait;
 use axum::{
     body::Body,

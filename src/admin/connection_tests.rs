@@ -1,8 +1,11 @@
 //! Connection tests as operators meet them: `POST /api/v1/integrations/{id}/test`, and the last one of each integration.
 
+pub(super) mod doc;
+
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::domain::config::Integration;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -15,8 +18,10 @@ use super::{
 use crate::connections::{Busy, Outcome, Test, tested};
 
 /// A test as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConnectionTest)]
 pub(super) struct TestView {
+    #[schema(format = DateTime)]
     at: String,
     outcome: Outcome,
     reason: String,
@@ -26,7 +31,7 @@ pub(super) struct TestView {
 }
 
 /// How a test went. It is 200 whatever comes of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Tested {
     /// `true` too where there is nothing to test, which `message` then says.
     success: bool,

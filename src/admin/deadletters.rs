@@ -1,5 +1,7 @@
 //! The dead letter: `/api/v1/deadletters`. What needs an operator, and the way to send it again.
 
+pub(super) mod doc;
+
 use axum::{http::StatusCode, response::Response};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hookmill_actors::{
@@ -12,6 +14,7 @@ use hookmill_actors::{
     replay::{Discarded, Letters, letters},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -25,7 +28,8 @@ use super::{
 };
 
 /// A dead letter as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetter)]
 struct View {
     subscription_id: u32,
     event_id: EventId,
@@ -36,6 +40,7 @@ struct View {
     reason: DeadReason,
     error: String,
     attempts: u32,
+    #[schema(format = DateTime)]
     at: String,
     event_url: String,
 }
@@ -102,7 +107,8 @@ pub(super) async fn one(
     Ok(json(StatusCode::OK, &view(letter, &api.tree.config().current().configuration)))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueuedDelivery)]
 struct Queued {
     status: &'static str,
     subscription_id: SubscriptionId,
@@ -120,7 +126,8 @@ pub(super) async fn replay(
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: event }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DiscardedDelivery)]
 struct DiscardedView {
     status: &'static str,
     subscription_id: SubscriptionId,
@@ -141,7 +148,8 @@ pub(super) async fn discard(
     Ok(json(StatusCode::OK, &DiscardedView { status: "discarded", subscription_id: subscription, event_id: event }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DiscardedDeliveries)]
 struct DiscardedMany {
     discarded: u64,
     /// For `after` of the next call; `null` when nothing is left.

@@ -10,6 +10,7 @@ use hookmill_actors::{
     },
 };
 use serde::Serialize;
+use utoipa::IntoParams;
 
 use super::{
     Api,
@@ -29,6 +30,24 @@ struct Shown<V> {
     deleted_at: String,
     /// Then it is deleted for good.
     restorable_until: String,
+}
+
+/// Lists what is deleted.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "parameters are read one by one; this says their form")]
+pub(super) struct DeletedParam {
+    /// Those that are deleted and may come back, in place of those that stand.
+    #[param(required = false)]
+    deleted: bool,
+}
+
+/// How something is deleted.
+#[derive(IntoParams)]
+#[expect(dead_code, reason = "parameters are read one by one; this says their form")]
+pub(super) struct Deletion {
+    /// For good, also where it is deleted already.
+    #[param(required = false)]
+    purge: bool,
 }
 
 /// `GET /api/v1/<collection>`; with `deleted=true` those that are deleted and may come back.

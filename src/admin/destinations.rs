@@ -4,6 +4,7 @@
 //! What requests ask for is read in [`draft`], [`limits`] and [`credentials`]; [`test`] makes an attempt.
 
 mod credentials;
+pub(super) mod doc;
 mod draft;
 mod limits;
 pub(super) mod test;
@@ -21,6 +22,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::destinations::{new_signing_secret, validate_signing_secret};
 
@@ -51,15 +53,18 @@ pub(super) const READ_ONLY: [&str; 7] =
     ["id", "status_reason", "credentials_problem", "signing_fingerprint", "version", "created_at", "updated_at"];
 
 /// A destination as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Destination)]
 pub(super) struct View {
     id: u32,
     name: String,
     r#type: String,
     status: DestinationStatus,
     status_reason: Option<String>,
+    #[schema(value_type = Object)]
     settings: Map<String, Value>,
     /// The names of what is stored, each with what stands in place of a secret.
+    #[schema(value_type = Option<Object>)]
     credentials: Option<Map<String, Value>>,
     /// Why it does not open.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,12 +72,15 @@ pub(super) struct View {
     limits: DestinationLimits,
     signing_fingerprint: String,
     version: u64,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
 /// A destination with the secret that was made for it: this once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DestinationWithSecret)]
 pub(super) struct Shown {
     #[serde(flatten)]
     view: View,

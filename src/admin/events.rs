@@ -23,6 +23,7 @@ use hookmill_actors::{
     tree::ReplayError,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub(super) use self::stream::stream as follow;
 use self::{
@@ -44,6 +45,7 @@ use super::{
 };
 
 mod by_status;
+pub(super) mod doc;
 mod scan;
 mod story;
 mod stream;
@@ -56,11 +58,13 @@ const TYPES_MAX: usize = 16;
 const READS_AT_ONCE: usize = 4;
 
 /// An event in a list.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = EventItem)]
 struct Item {
     id: EventId,
     integration_id: u32,
     endpoint_id: Option<u32>,
+    #[schema(format = DateTime)]
     received_at: String,
     event_type: Option<String>,
     provider_id: Option<String>,
@@ -76,7 +80,8 @@ struct Item {
 }
 
 /// An event with its envelope.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
 struct View {
     #[serde(flatten)]
     item: Item,
@@ -95,14 +100,16 @@ struct View {
     story: Story,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HeaderLine)]
 pub(super) struct HeaderView {
     name: String,
     value: String,
 }
 
 /// A part of the list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventList)]
 struct Listed {
     #[serde(flatten)]
     slice: Slice<Item>,
@@ -195,7 +202,8 @@ pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<EventId>)
     Ok(json(StatusCode::OK, &view(&event, note, endpoint, story)))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QueuedDelivery)]
 struct Queued {
     status: &'static str,
     subscription_id: SubscriptionId,

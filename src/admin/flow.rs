@@ -1,6 +1,8 @@
 //! What destinations are asked to bear, and what integrations, subscriptions and mailboxes hold: gauges, for the metrics
 //! and for one destination or integration.
 
+pub(super) mod doc;
+
 use std::cmp::Reverse;
 
 use axum::{http::StatusCode, response::Response};
@@ -16,6 +18,7 @@ use hookmill_actors::{
     tree::{TreeHandle, mailbox::MailboxView},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -29,7 +32,7 @@ use super::{
 /// readable, and bounded, with ten thousand of each.
 const SHOWN_MAX: usize = 100;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DestinationFlow {
     destination_id: DestinationId,
     #[serde(flatten)]
@@ -37,7 +40,8 @@ struct DestinationFlow {
 }
 
 /// What the log holds for an integration.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = IntegrationBacklog)]
 struct BacklogView {
     integration_id: IntegrationId,
     /// Its name.
@@ -61,7 +65,7 @@ impl BacklogView {
 }
 
 /// An integration's backlog, and what its subscriptions do about it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct IntegrationFlow {
     #[serde(flatten)]
     backlog: BacklogView,
@@ -71,7 +75,7 @@ struct IntegrationFlow {
 }
 
 /// The gauges of everything that deliveries pass.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Gauges {
     /// How many destinations something was sent to.
     destinations_total: usize,

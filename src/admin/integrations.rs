@@ -1,5 +1,6 @@
 //! Integrations: `/api/v1/integrations`. Credentials go in and never come out.
 
+pub(super) mod doc;
 mod view;
 
 use axum::{http::StatusCode, response::Response};
@@ -14,6 +15,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -179,7 +181,8 @@ pub(super) async fn merge(
 }
 
 /// An integration with what one of all does not tell.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntegrationDetail)]
 struct Detail {
     #[serde(flatten)]
     view: View,

@@ -1,10 +1,13 @@
 //! The key ring: `/api/v1/keys`. Ids, states and times; never a key.
 
+pub(super) mod doc;
+
 use async_trait::async_trait;
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::configuration::ConfigError;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -58,30 +61,39 @@ pub fn rotation_json(rotation: Rotation, state: RotationState) -> Value {
     serde_json::to_value(rotation_view((rotation, state))).expect("it has text keys only")
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyRing)]
 struct Ring {
     source: String,
     keys: Vec<Key>,
     rotation: Option<RotationView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RingKey)]
 struct Key {
+    #[schema(value_type = String)]
     id: KeyId,
     state: KeyState,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     retired_at: Option<String>,
     /// What is sealed with it, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     sealed: Option<Holdings>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = KeyRotation)]
 struct RotationView {
     state: RotationState,
+    #[schema(value_type = String)]
     to: KeyId,
     author: String,
+    #[schema(format = DateTime)]
     started_at: String,
+    #[schema(format = DateTime)]
     finished_at: Option<String>,
     changes_total: u64,
     changes_done: u64,
@@ -91,8 +103,10 @@ struct RotationView {
     failure: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = RetiredKey)]
 struct RetiredView {
+    #[schema(value_type = String)]
     id: KeyId,
     state: KeyState,
     #[serde(skip_serializing_if = "Option::is_none")]

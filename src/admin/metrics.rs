@@ -1,13 +1,16 @@
 //! How hookmill is: health for machines, counts for people.
 
+pub(super) mod doc;
+
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{metrics::Report, snapshot::Fault};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Api, access::State, flow::Gauges, paging::Params, problem::Problem, resource::json};
 use crate::connections::TestCount;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -32,7 +35,7 @@ fn readiness(reasons: Vec<String>) -> Response {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Metrics {
     #[serde(flatten)]
     report: Report,
@@ -48,7 +51,8 @@ struct Metrics {
     faults: Vec<FaultView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ConfigurationFault)]
 struct FaultView {
     subject: String,
     problem: String,

@@ -4,6 +4,8 @@
 //!
 //! Its receiver, `POST /integration-management/webhooks/receive/{path}`, is the ingress'.
 
+mod doc;
+
 use axum::{
     body::{Body, to_bytes},
     http::{StatusCode, header},
@@ -31,6 +33,16 @@ use crate::tokens::Role::{Admin, Manager, Viewer};
 const NO_INTEGRATION: &str = "Integration not found";
 const NO_WEBHOOK: &str = "Webhook endpoint not found";
 
+/// Whether a path is the original's.
+pub(super) fn owns(path: &str) -> bool {
+    path.starts_with("/integration-management/")
+}
+
+/// The status of a refusal: the original knows 400 for what stands against a change.
+pub(super) fn status_of(code: Code) -> StatusCode {
+    if code == Code::Conflict { StatusCode::BAD_REQUEST } else { code.status() }
+}
+
 /// The original's routes but for its receiver.
 pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     let integrations =
@@ -39,25 +51,48 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     vec![
         (
             "/integration-management/integrations",
-            integrations(get(Viewer, list::<Integration>).post(Manager, create_integration).scoped()),
+            integrations(
+                get(Viewer, list::<Integration>, doc::list_integrations)
+                    .post(Manager, create_integration, integrations::doc::create)
+                    .scoped(),
+            ),
         ),
         (
             "/integration-management/integrations/{id}",
             integrations(
-                get(Viewer, integrations::one).put(Manager, update_integration).delete(Admin, delete::<Integration>),
+                get(Viewer, integrations::one, integrations::doc::one)
+                    .put(Manager, update_integration, integrations::doc::update)
+                    .delete(Admin, delete::<Integration>, doc::delete_integration),
             ),
         ),
-        ("/integration-management/integrations/{id}/status", integrations(get(Viewer, status::of_integration))),
-        ("/integration-management/integrations/{id}/test", integrations(post(Manager, connection_tests::test))),
+        (
+            "/integration-management/integrations/{id}/status",
+            integrations(get(Viewer, status::of_integration, status::doc::of_integration)),
+        ),
+        (
+            "/integration-management/integrations/{id}/test",
+            integrations(post(Manager, connection_tests::test, connection_tests::doc::test)),
+        ),
         (
             "/integration-management/webhooks",
-            webhooks(get(Viewer, list_webhooks).post(Manager, create_webhook).scoped()),
+            webhooks(
+                get(Viewer, list_webhooks, webhooks::doc::list_bare)
+                    .post(Manager, create_webhook, webhooks::doc::create)
+                    .scoped(),
+            ),
         ),
         (
             "/integration-management/webhooks/{id}",
-            webhooks(get(Viewer, one::<Endpoint>).put(Manager, update_webhook).delete(Manager, delete::<Endpoint>)),
+            webhooks(
+                get(Viewer, one::<Endpoint>, webhooks::doc::one)
+                    .put(Manager, update_webhook, webhooks::doc::update)
+                    .delete(Manager, delete::<Endpoint>, doc::delete_webhook),
+            ),
         ),
-        ("/integration-management/webhooks/{id}/rotate-secret", webhooks(post(Manager, rotate_secret))),
+        (
+            "/integration-management/webhooks/{id}/rotate-secret",
+            webhooks(post(Manager, rotate_secret, webhooks::doc::rotate_secret)),
+        ),
     ]
 }
 
@@ -149,12 +184,11 @@ async fn shape(axum::extract::State(missing): axum::extract::State<&'static str>
     }
 }
 
-/// The original knows 400 for what stands against a change, and has words of its own for what is not there.
+/// The original has words of its own for what is not there.
 fn refusal(problem: Problem, missing: &str) -> Problem {
     match problem.code {
         Code::NotFound => Problem { detail: missing.to_owned(), ..problem },
-        Code::Conflict => Problem { status: Some(StatusCode::BAD_REQUEST), ..problem },
-        _ => problem,
+        code => Problem { status: Some(status_of(code)), ..problem },
     }
 }
 

@@ -1,6 +1,7 @@
 //! Query parameters, read strictly, and the shapes of lists: a page by `skip` and `limit` for what is in memory, a
 //! page by cursor for what grows without bound.
 
+mod doc;
 mod window;
 
 use std::str::FromStr;
@@ -10,6 +11,7 @@ use axum::{
     http::request::Parts,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     fields::{listed, nearest, not_one_of, parse_moment},
@@ -17,7 +19,10 @@ use super::{
     problem::{Code, Problem},
 };
 
-pub(super) use self::window::Search;
+pub(super) use self::{
+    doc::{Active, LimitParam, PageParams, SearchParam, SinceUntil, WindowParams},
+    window::{Search, Windowed},
+};
 
 /// Items of one page, at most.
 pub(super) const LIMIT_MAX: usize = 1_000;
@@ -146,7 +151,7 @@ pub(super) struct Page {
 }
 
 /// A part of a list that is in memory.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Paged<T> {
     items: Vec<T>,
     total: usize,
@@ -170,7 +175,7 @@ impl Page {
 }
 
 /// A part of a list that is on disk; `next` is the cursor of the following page, `null` at the end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Slice<T> {
     pub(super) items: Vec<T>,
     pub(super) limit: usize,

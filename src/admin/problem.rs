@@ -7,9 +7,13 @@ use axum::{
 };
 use hookmill_actors::{configuration::ConfigError, ports::event_log::LogError, tree::ReplayError};
 use serde::Serialize;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{ObjectBuilder, Type},
+};
 
 /// The stable code of a refusal: what a client may switch on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Code {
     InvalidJson,
     InvalidRequest,
@@ -36,7 +40,59 @@ pub(super) enum Code {
     Unavailable,
 }
 
+macro_rules! all {
+    ($($code:ident,)*) => {
+        impl Code {
+            /// Every code there is.
+            pub(super) const ALL: &[Self] = &[$(Self::$code,)*];
+        }
+        /// Does not compile while a code is missing from the list.
+        const _: fn(Code) = |code| match code { $(Code::$code => {})* };
+    };
+}
+
+all! {
+    InvalidJson,
+    InvalidRequest,
+    Unauthorized,
+    ManagerRoleNeeded,
+    AdminRoleNeeded,
+    OutOfScope,
+    NotFound,
+    MethodNotAllowed,
+    RequestTimeout,
+    Conflict,
+    InProgress,
+    OutcomeUnknown,
+    KeyReused,
+    VersionConflict,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    HostNotAllowed,
+    ValidationFailed,
+    Busy,
+    RateLimited,
+    Internal,
+    Corrupt,
+    Unavailable,
+}
+
 impl Code {
+    /// As sent.
+    pub(super) fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The status it is sent with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// What it means, in a few words.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
+    }
+
     /// The table: code as sent, status, title.
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         match self {
@@ -82,7 +138,7 @@ impl Code {
 }
 
 /// A member at fault.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Fault {
     /// JSON pointer (RFC 6901) to the member.
     pub(super) pointer: String,
@@ -110,9 +166,21 @@ impl Problem {
         Self { code, detail: detail.into(), faults: Vec::new(), retry_after_s, status: None }
     }
 
-    /// The code as sent.
-    pub(super) fn code_name(&self) -> &'static str {
-        self.code.row().0
+    /// The status it is sent with.
+    pub(super) fn sent_as(&self) -> StatusCode {
+        self.status.unwrap_or(self.code.status())
+    }
+
+    /// As it is sent.
+    pub(super) fn body(&self) -> ProblemBody {
+        ProblemBody {
+            r#type: "about:blank",
+            title: self.code.title(),
+            status: self.sent_as().as_u16(),
+            detail: self.detail.clone(),
+            code: self.code.name(),
+            errors: self.faults.clone(),
+        }
     }
 
     pub(super) fn not_found(what: impl std::fmt::Display) -> Self {
@@ -215,31 +283,33 @@ impl From<ReplayError> for Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// Problem details (RFC 9457), as they are sent.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    #[schema(value_type = String)]
     r#type: &'static str,
+    #[schema(value_type = String)]
     title: &'static str,
     status: u16,
-    detail: &'a str,
+    /// For people; it may change.
+    detail: String,
+    /// For programs: docs/errors.md lists them all.
+    #[schema(schema_with = code_schema)]
     code: &'static str,
-    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
-    errors: &'a [Fault],
+    /// The members at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+}
+
+fn code_schema() -> utoipa::openapi::schema::Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(Code::ALL.iter().map(|code| code.name()))).build()
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (code, status, title) = self.code.row();
-        let status = self.status.unwrap_or(status);
-        let body = Body {
-            r#type: "about:blank",
-            title,
-            status: status.as_u16(),
-            detail: &self.detail,
-            code,
-            errors: &self.faults,
-        };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = (status, body).into_response();
+        let body = serde_json::to_vec(&self.body()).unwrap_or_default();
+        let mut response = (self.sent_as(), body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.code == Code::Unauthorized {
@@ -258,55 +328,21 @@ impl IntoResponse for Problem {
 mod tests {
     use super::*;
 
-    macro_rules! all {
-        ($($code:ident,)*) => {
-            const ALL: &[Code] = &[$(Code::$code,)*];
-            /// Does not compile while a code is missing from the list.
-            const _: fn(Code) = |code| match code { $(Code::$code => {})* };
-        };
-    }
-
-    all! {
-        InvalidJson,
-        InvalidRequest,
-        Unauthorized,
-        ManagerRoleNeeded,
-        AdminRoleNeeded,
-        OutOfScope,
-        NotFound,
-        MethodNotAllowed,
-        RequestTimeout,
-        Conflict,
-        InProgress,
-        OutcomeUnknown,
-        KeyReused,
-        VersionConflict,
-        PayloadTooLarge,
-        UnsupportedMediaType,
-        HostNotAllowed,
-        ValidationFailed,
-        Busy,
-        RateLimited,
-        Internal,
-        Corrupt,
-        Unavailable,
-    }
-
     #[test]
     fn the_documentation_lists_every_code_with_its_status() {
         let documented = crate::documented_codes("## The admin API");
         let coded: std::collections::BTreeMap<String, u16> =
-            ALL.iter().map(|code| (code.row().0.to_owned(), code.row().1.as_u16())).collect();
+            Code::ALL.iter().map(|code| (code.row().0.to_owned(), code.row().1.as_u16())).collect();
         assert_eq!(documented, coded, "docs/errors.md and `Code` differ");
     }
 
     #[test]
     fn no_two_refusals_share_a_code_and_all_are_errors() {
-        let mut names: Vec<&str> = ALL.iter().map(|code| code.row().0).collect();
+        let mut names: Vec<&str> = Code::ALL.iter().map(|code| code.row().0).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), ALL.len());
-        assert!(ALL.iter().all(|code| code.row().1.is_client_error() || code.row().1.is_server_error()));
+        assert_eq!(names.len(), Code::ALL.len());
+        assert!(Code::ALL.iter().all(|code| code.row().1.is_client_error() || code.row().1.is_server_error()));
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! The schemes that hookmill speaks: `/api/v1/providers`. What each wants to be told, where an operator finds it, a
 //! sample of what it sends, and why a signature holds or fails.
 
+pub(super) mod doc;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::{
@@ -12,6 +14,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hookmill_actors::{domain::headers::HeaderBlock, ports::provider::Provider};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -35,31 +38,36 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 1..=4_096;
 const SETTINGS_BYTES_MAX: usize = 16 << 10;
 const METHODS: [(&str, &str); 2] = [("POST", "POST"), ("GET", "GET")];
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProviderItem)]
 struct Line {
     name: &'static str,
     summary: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProviderList)]
 struct List {
     items: Vec<Line>,
     total: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Provider)]
 struct View {
     name: &'static str,
     summary: &'static str,
     /// How long it sends an event again that it got no 2xx for, seconds.
     retry_window_s: u64,
     /// An endpoint's `verification`, as a JSON Schema.
+    #[schema(value_type = Value)]
     settings_schema: Value,
     guide: GuideView,
     sample: Sample,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProviderGuide)]
 struct GuideView {
     /// Where the secret is found.
     secret: &'static str,
@@ -69,7 +77,8 @@ struct GuideView {
     reference: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProviderSample)]
 struct Sample {
     content_type: &'static str,
     body: String,

@@ -1,6 +1,8 @@
 //! Refused requests: `/api/v1/rejections`. What was sent, why it was refused, what would make its signature hold; and
 //! accepting it afterwards, which makes an event of it that counts as received when it came.
 
+pub(super) mod doc;
+
 use axum::{http::StatusCode, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hookmill_actors::{
@@ -14,6 +16,7 @@ use hookmill_actors::{
     ports::provider::InboundRequest,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -44,15 +47,19 @@ const CAUSES: [(&str, &str); 8] = [
 /// Rejections that one call accepts or leaves, at most: each is a signature check and a place in the log.
 const ACCEPT_MAX: usize = 100;
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RejectionItem)]
 struct Item {
     id: String,
+    #[schema(format = DateTime)]
     at: String,
     integration_id: u32,
     endpoint_id: u32,
     /// The code that its sender was told.
+    #[schema(value_type = String)]
     cause: Box<str>,
     /// Why, for the operator.
+    #[schema(value_type = String)]
     reason: Box<str>,
     peer: String,
     /// Bytes of its body that are kept.
@@ -80,11 +87,14 @@ impl From<Entry> for Item {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rejection)]
 struct View {
     #[serde(flatten)]
     item: Item,
+    #[schema(format = DateTime)]
     accepted_at: Option<String>,
+    #[schema(value_type = String)]
     method: Box<str>,
     path: String,
     query: String,
@@ -173,7 +183,8 @@ pub(super) async fn explain(State(api): State<Api>, Segments(id): Segments<Strin
     Ok(json(StatusCode::OK, &api.explain(case).await?))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AcceptedRejection)]
 struct Accepted {
     id: String,
     event_id: EventId,
@@ -196,7 +207,8 @@ pub(super) async fn accept(
     Ok(json(StatusCode::OK, &accepted))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = AcceptedRejections)]
 struct AcceptedMany {
     accepted: Vec<Accepted>,
     left: Vec<Left>,
@@ -204,7 +216,8 @@ struct AcceptedMany {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LeftRejection)]
 struct Left {
     id: String,
     code: &'static str,
@@ -245,7 +258,7 @@ pub(super) async fn accept_many(
             // What holds for the others too ends the call; what was accepted so far is told by the list.
             Err(problem) if problem.code == Code::Unavailable => return Err(problem),
             Err(problem) => {
-                let code = problem.code_name();
+                let code = problem.code.name();
                 many.left.push(Left { id: entry.id.to_string(), code, detail: problem.detail });
             }
         }

@@ -1,6 +1,8 @@
 //! Bulk replays: `/api/v1/replays`. A plan first, which says how many, which and how long; then a job that is started,
 //! paused, resumed and cancelled.
 
+pub(super) mod doc;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
@@ -19,6 +21,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -64,12 +67,15 @@ enum Source {
 }
 
 /// A replay as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Replay)]
 struct View {
     id: ReplayId,
     status: ReplayStatus,
     author: String,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     ended_at: Option<String>,
     query: QueryView,
     /// `null`: to the subscription that the query finds them with.
@@ -86,7 +92,8 @@ struct View {
     url: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayPlan)]
 struct PlanView {
     /// Whether everything is counted.
     complete: bool,
@@ -98,13 +105,15 @@ struct PlanView {
     takes_s: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayItem)]
 struct ItemView {
     subscription_id: SubscriptionId,
     event_id: EventId,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayProgress)]
 struct Progress {
     replayed: u64,
     skipped: u64,
@@ -112,14 +121,17 @@ struct Progress {
     remaining_s: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ReplayQuery)]
 #[serde(tag = "source", rename_all = "snake_case")]
 enum QueryView {
     DeadLetters {
         integration_id: Option<IntegrationId>,
         subscription_id: Option<SubscriptionId>,
         reason: Option<DeadReason>,
+        #[schema(format = DateTime)]
         from: Option<String>,
+        #[schema(format = DateTime)]
         to: Option<String>,
     },
     Events {
@@ -128,7 +140,9 @@ enum QueryView {
         types: Vec<String>,
         endpoint_id: Option<EndpointId>,
         status: Option<Standing>,
+        #[schema(format = DateTime)]
         from: Option<String>,
+        #[schema(format = DateTime)]
         to: Option<String>,
     },
 }

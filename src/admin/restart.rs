@@ -3,6 +3,7 @@
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{domain::ids::IntegrationId, tree::RestartError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -12,8 +13,8 @@ use super::{
     resource::{Segments, json},
 };
 
-#[derive(Serialize)]
-struct Restarting {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Restarting {
     status: &'static str,
     integration_id: IntegrationId,
 }

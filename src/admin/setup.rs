@@ -11,6 +11,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -27,15 +28,18 @@ const WEBHOOK: &str = "webhook";
 const DESTINATION: &str = "destination";
 const SUBSCRIPTION: &str = "subscription";
 
-#[derive(Serialize)]
-struct Made {
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntegrationWithParts)]
+pub(super) struct Made {
     #[serde(flatten)]
+    #[schema(value_type = integrations::View)]
     integration: <Integration as Managed>::View,
     #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<webhooks::Shown>,
     #[serde(skip_serializing_if = "Option::is_none")]
     destination: Option<destinations::Shown>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<subscriptions::View>)]
     subscription: Option<<Subscription as Managed>::View>,
 }
 

@@ -2,6 +2,8 @@
 //! replaces and in those that say more. Everything here is in memory but for its dead letters, which are counted up to
 //! a bound.
 
+pub(super) mod doc;
+
 use std::collections::BTreeMap;
 
 use axum::{http::StatusCode, response::Response};
@@ -17,6 +19,7 @@ use hookmill_actors::{
     snapshot::Snapshot,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -34,7 +37,7 @@ const DEAD_LETTERS_MAX: usize = 1_000;
 const DESTINATIONS_MAX: usize = 100;
 
 /// Whether an integration reaches what it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Connectivity {
     /// Nothing says otherwise, and something says so.
@@ -47,7 +50,8 @@ pub(super) enum Connectivity {
     Unknown,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntegrationStanding)]
 #[expect(clippy::struct_field_names, reason = "the names are the contract's")]
 struct Status {
     integration_id: IntegrationId,
@@ -62,8 +66,11 @@ struct Status {
     health_status: Connectivity,
     /// Whether the last test passed; `null` where nobody knows.
     is_connected: Option<bool>,
+    #[schema(format = DateTime)]
     last_checked: Option<String>,
+    #[schema(format = DateTime)]
     last_health_check: Option<String>,
+    #[schema(format = DateTime)]
     last_connection_test: Option<String>,
     details: Details,
     error_details: Option<String>,
@@ -71,6 +78,7 @@ struct Status {
     connection_test: Option<TestView>,
     /// Of connection tests, in a row.
     failures: u32,
+    #[schema(format = DateTime)]
     next_connection_test: Option<String>,
     endpoints: Endpoints,
     events: Events,
@@ -80,7 +88,8 @@ struct Status {
 }
 
 /// What the last test heard.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TestDetails)]
 struct Details {
     /// HTTP's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,7 +101,8 @@ struct Details {
 }
 
 /// What `status` is made of. Only the first two say whether webhooks are accepted and delivered.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = IntegrationStates)]
 struct States {
     /// `active` or `inactive`: what its operator wants.
     operator: &'static str,
@@ -113,14 +123,16 @@ impl States {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = EndpointCounts)]
 struct Endpoints {
     total: usize,
     active: usize,
 }
 
 /// Deliveries of all its subscriptions.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = DeliveryCounts)]
 struct Events {
     /// Attempts under way.
     in_flight: usize,
@@ -136,7 +148,7 @@ struct Events {
     dead_letters_more: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Backlog {
     /// As last measured.
     bytes: u64,
@@ -144,7 +156,8 @@ struct Backlog {
     full: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DestinationStanding)]
 struct DestinationView {
     destination_id: DestinationId,
     name: String,

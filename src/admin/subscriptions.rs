@@ -1,5 +1,6 @@
 //! Subscriptions: `/api/v1/subscriptions`. Which events of an integration go to which destination, and how.
 
+pub(super) mod doc;
 mod dry_run;
 mod order;
 mod programs;
@@ -22,6 +23,7 @@ use hookmill_actors::domain::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -56,7 +58,8 @@ pub struct SubscriptionDefaults {
 pub(super) const READ_ONLY: [&str; 5] = ["id", "start_after", "version", "created_at", "updated_at"];
 
 /// A subscription as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Subscription)]
 pub(super) struct View {
     id: u32,
     integration_id: u32,
@@ -75,7 +78,9 @@ pub(super) struct View {
     /// Events up to this one are not its; `null` where it began with the first.
     start_after: Option<EventId>,
     version: u64,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 

@@ -1,6 +1,6 @@
-//! The form of the route table: a path's methods, each with the least role that it needs.
+//! The form of the route table: a path's methods, each with the least role that it needs and its description.
 //!
-//! A method cannot be put in without saying who may use it. Where a path names what belongs to an integration, tokens
+//! A method cannot be put in without saying who may use it, and what it takes and answers. Where a path names what belongs to an integration, tokens
 //! with scopes come in if they see that. Other paths are closed to them, unless [`Methods::scoped`] says that the handlers
 //! heed scopes themselves: what is forgotten is closed.
 
@@ -16,6 +16,7 @@ use axum::{
 
 use super::{
     access::{Access, Admits, Subjects, admit},
+    openapi::Describe,
     problem::Problem,
 };
 use crate::tokens::Role;
@@ -29,71 +30,80 @@ pub(super) enum Need {
     Role(Role),
 }
 
+/// A method as the table has it.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub(super) method: Method,
+    pub(super) need: Need,
+    pub(super) doc: Describe,
+}
+
 /// The methods of one path.
 pub(super) struct Methods<S> {
     router: MethodRouter<S>,
-    needs: Vec<(Method, Need)>,
+    described: Vec<Described>,
     scoped: bool,
     shape: Option<fn(MethodRouter<S>) -> MethodRouter<S>>,
 }
 
 /// `GET` for a role; `HEAD` comes with it.
-pub(super) fn get<S, H, T>(role: Role, handler: H) -> Methods<S>
+pub(super) fn get<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
 where
     S: Clone + Send + Sync + 'static,
     H: Handler<T, S>,
     T: 'static,
 {
-    Methods::new().get(role, handler)
+    Methods::new().get(role, handler, doc)
 }
 
 /// `POST` for a role.
-pub(super) fn post<S, H, T>(role: Role, handler: H) -> Methods<S>
+pub(super) fn post<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
 where
     S: Clone + Send + Sync + 'static,
     H: Handler<T, S>,
     T: 'static,
 {
-    Methods::new().post(role, handler)
+    Methods::new().post(role, handler, doc)
 }
 
 /// `DELETE` for a role.
-pub(super) fn delete<S, H, T>(role: Role, handler: H) -> Methods<S>
+pub(super) fn delete<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
 where
     S: Clone + Send + Sync + 'static,
     H: Handler<T, S>,
     T: 'static,
 {
-    Methods::new().delete(role, handler)
+    Methods::new().delete(role, handler, doc)
 }
 
 /// `GET` for everybody; the gate must know the path too.
-pub(super) fn open<S, H, T>(handler: H) -> Methods<S>
+pub(super) fn open<S, H, T>(handler: H, doc: Describe) -> Methods<S>
 where
     S: Clone + Send + Sync + 'static,
     H: Handler<T, S>,
     T: 'static,
 {
     let router = MethodRouter::new().get(handler);
-    Methods { router, needs: vec![(Method::GET, Need::Open)], scoped: true, shape: None }
+    let described = vec![Described { method: Method::GET, need: Need::Open, doc }];
+    Methods { router, described, scoped: true, shape: None }
 }
 
 macro_rules! methods {
     ($($name:ident $method:ident,)*) => {$(
         #[doc = concat!("`", stringify!($method), "` for a role.")]
-        pub(super) fn $name<H, T>(self, role: Role, handler: H) -> Self
+        pub(super) fn $name<H, T>(self, role: Role, handler: H, doc: Describe) -> Self
         where
             H: Handler<T, S>,
             T: 'static,
         {
-            self.on(Method::$method, MethodFilter::$method, role, handler)
+            self.on((Method::$method, MethodFilter::$method), role, handler, doc)
         }
     )*};
 }
 
 impl<S: Clone + Send + Sync + 'static> Methods<S> {
     fn new() -> Self {
-        Self { router: MethodRouter::new(), needs: Vec::new(), scoped: false, shape: None }
+        Self { router: MethodRouter::new(), described: Vec::new(), scoped: false, shape: None }
     }
 
     methods! { get GET, post POST, put PUT, patch PATCH, delete DELETE, }
@@ -110,19 +120,18 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         self
     }
 
-    /// The methods, and what each needs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what the table says is looked at by tests"))]
-    pub(super) fn needs(&self) -> &[(Method, Need)] {
-        &self.needs
+    /// The methods, what each needs, and what is said of it.
+    pub(super) fn described(&self) -> &[Described] {
+        &self.described
     }
 
-    fn on<H, T>(mut self, method: Method, filter: MethodFilter, role: Role, handler: H) -> Self
+    fn on<H, T>(mut self, (method, filter): (Method, MethodFilter), role: Role, handler: H, doc: Describe) -> Self
     where
         H: Handler<T, S>,
         T: 'static,
     {
         self.router = self.router.on(filter, handler.layer(from_fn_with_state(role, check_role)));
-        self.needs.push((method, Need::Role(role)));
+        self.described.push(Described { method, need: Need::Role(role), doc });
         self
     }
 

@@ -1,5 +1,7 @@
 //! API tokens: `/api/v1/tokens`. A token is shown once, in the reply that made it.
 
+pub(super) mod doc;
+
 use std::time::Duration;
 
 use axum::{
@@ -10,6 +12,7 @@ use hookmill_actors::domain::config::{Configuration, Integration};
 use humantime_serde::re::humantime;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -36,22 +39,29 @@ const STATES: [(&str, TokenState); 3] =
     [("active", TokenState::Active), ("expired", TokenState::Expired), ("revoked", TokenState::Revoked)];
 
 /// A token as replies show it. What the start found or made has no number, and nothing is stored of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Token)]
 struct View {
     id: Option<TokenId>,
     name: String,
     role: Role,
+    #[schema(value_type = Vec<String>)]
     scopes: Scopes,
     status: TokenState,
+    #[schema(format = DateTime)]
     created_at: Option<String>,
     created_by: Option<String>,
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
     /// To the minute.
+    #[schema(format = DateTime)]
     last_used_at: Option<String>,
+    #[schema(format = DateTime)]
     revoked_at: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokenWithSecret)]
 struct Made {
     #[serde(flatten)]
     view: View,

@@ -17,6 +17,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{
     fields::{listed, nearest},
@@ -72,7 +73,8 @@ pub(super) struct Tools {
 }
 
 /// A sealed secret as replies show it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = SealedCredentials)]
 pub(super) struct SealedView {
     /// `null` when it does not open.
     fingerprint: Option<String>,

@@ -16,6 +16,7 @@ use hookmill_actors::{
     snapshot::effective_settings,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -42,10 +43,11 @@ pub(super) struct Facts {
 }
 
 /// What was found out about a signature, for people and scripts.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Verification {
     provider: &'static str,
     /// The time that it was checked as of.
+    #[schema(format = DateTime)]
     as_of: String,
     /// Whether the signature holds.
     pub(super) holds: bool,
@@ -53,6 +55,7 @@ pub(super) struct Verification {
     #[serde(skip_serializing_if = "Option::is_none")]
     with: Option<String>,
     /// When it says it was signed.
+    #[schema(format = DateTime)]
     signed_at: Option<String>,
     /// Why it fails: `missing`, `repeated`, `malformed`, `timestamp`, `mismatch`.
     reason: Option<&'static str>,

@@ -2,6 +2,7 @@
 //! Credentials of a version stay sealed; what is told of them is whether they differ.
 
 mod diff;
+pub(super) mod doc;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use hookmill_actors::{
     ports::{config_store::ConfigStore, sealer::Owner},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Api,
@@ -33,16 +35,19 @@ use super::{
 };
 
 /// What is told of a version.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionHead)]
 struct Head {
     version: u64,
+    #[schema(format = DateTime)]
     at: String,
     author: String,
     comment: Option<String>,
     changes: Vec<ChangeView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = VersionChange)]
 struct ChangeView {
     kind: &'static str,
     id: u32,
@@ -50,24 +55,31 @@ struct ChangeView {
 }
 
 /// A version with what stood at it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Version)]
 struct Whole {
     #[serde(flatten)]
     head: Head,
     /// `null` where the version is the integration's deletion.
+    #[schema(value_type = Option<super::integrations::View>)]
     integration: Option<<Integration as Managed>::View>,
+    #[schema(value_type = Vec<super::webhooks::View>)]
     webhooks: Vec<<Endpoint as Managed>::View>,
+    #[schema(value_type = Vec<super::destinations::View>)]
     destinations: Vec<<Destination as Managed>::View>,
+    #[schema(value_type = Vec<super::subscriptions::View>)]
     subscriptions: Vec<<Subscription as Managed>::View>,
 }
 
 /// How one version differs from another.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = VersionDifference)]
 struct Difference {
     version: u64,
     /// `null`: from nothing at all.
     against: Option<u64>,
     /// RFC 6902: makes the version out of `against`.
+    #[schema(value_type = Vec<Object>)]
     patch: json_patch::Patch,
 }
 

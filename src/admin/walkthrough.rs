@@ -1,6 +1,7 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
 mod deleting;
+mod documented;
 mod keeping;
 mod keys;
 mod lists;

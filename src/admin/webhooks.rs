@@ -1,6 +1,7 @@
 //! Webhook endpoints: `/api/v1/webhooks`. A secret is shown once, and only when hookmill made it.
 //! What is written has been compiled before: an endpoint that could not verify anything is refused, not stored.
 
+pub(super) mod doc;
 mod path;
 mod rotation;
 mod view;

@@ -1,4 +1,5 @@
-//! `hookmill completions` and `hookmill man`: made from the same definitions as what is parsed.
+//! `hookmill completions`, `hookmill man` and `hookmill openapi`: made from the same definitions as what is parsed and
+//! served.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -7,6 +8,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::{command, note, print};
+use crate::admin::openapi_json;
 
 /// Which shell.
 #[derive(Debug, Args)]
@@ -34,6 +36,15 @@ pub(super) struct ManArgs {
 const MAN_EXAMPLES: &str = "\
 Examples:
   hookmill man --to /usr/local/share/man/man1";
+
+pub(super) const OPENAPI_EXAMPLES: &str = "\
+Examples:
+  hookmill openapi > hookmill.json      for a generator of clients; a server shows it at /api/v1/docs";
+
+pub(super) fn openapi() -> anyhow::Result<ExitCode> {
+    print(openapi_json())?;
+    Ok(ExitCode::SUCCESS)
+}
 
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();

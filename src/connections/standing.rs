@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How a test ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(as = TestOutcome)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The service answered as it should.
@@ -44,7 +46,8 @@ pub struct Test {
 }
 
 /// What the tests say of an integration. It never keeps a webhook from being accepted or delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConnectionHealth)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Nobody has looked yet.

@@ -7,6 +7,7 @@ use hookmill_actors::ports::{
     sealer::{Owner, SealError, SealedPart, Sealer},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::sealed::Place;
 use crate::{
@@ -21,7 +22,7 @@ const STEP: usize = 128;
 const SEALED_CHARS_MIN: usize = 60;
 
 /// How many of a kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tally {
     /// In what stands now.
     pub current: u64,
@@ -43,7 +44,7 @@ impl Tally {
 }
 
 /// What is sealed with one key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holdings {
     /// Of integrations.
     pub credentials: Tally,

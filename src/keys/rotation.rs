@@ -10,6 +10,7 @@ use hookmill_actors::ports::{
     sealer::{SealError, SealedPart},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{KeyKeeper, KeysError, sealed::Place};
 use crate::{
@@ -27,7 +28,7 @@ const REST_MAX: Duration = Duration::from_millis(20);
 const NAMED_MAX: usize = 20;
 
 /// How a rotation stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RotationState {
     /// Under way.

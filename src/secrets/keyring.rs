@@ -13,6 +13,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 pub(super) use self::file::FILE_BYTES_MAX;
@@ -156,7 +157,7 @@ impl<'de> Deserialize<'de> for KeyId {
 }
 
 /// What a key is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyState {
     /// Seals, and opens what it sealed.

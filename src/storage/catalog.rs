@@ -12,6 +12,7 @@ use std::{
 
 use hookmill_actors::domain::ids::{EventId, IntegrationId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     disk::{Disk, DiskFile},
@@ -57,7 +58,7 @@ pub(crate) struct Sealed {
 }
 
 /// How far a segment is filled, and with what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SegmentExtent {
     /// Its number; they follow each other without a gap.
     pub number: u64,

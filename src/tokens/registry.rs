@@ -20,6 +20,7 @@ use hookmill_actors::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::rights::{Identity, Role, Scopes};
 use crate::secrets::{Token, TokenHash};
@@ -34,7 +35,7 @@ const TOKENS_MAX: usize = 10_000;
 const USE_GRAIN_MS: u64 = 60_000;
 
 /// Number of a stored token; never that of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct TokenId(pub u32);
 
@@ -68,7 +69,7 @@ pub struct StoredToken {
 }
 
 /// Whether a token is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenState {
     /// It is.

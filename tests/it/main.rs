@@ -4,6 +4,7 @@
 
 mod as_code;
 mod cli;
+mod contract;
 mod dedup;
 mod delivery;
 mod destinations;

@@ -129,7 +129,7 @@ impl DeliveryState {
             Some(lane) if holds => {
                 let dead = matches!(after, After::Dead(_));
                 for pending in self.lanes.hold(lane, (event, dead), self.may_park(), |pending| pending.event.id) {
-                                self.park(pending);
+                    self.park(pending);
                 }
             }
             _ => self.free_lane(lane),

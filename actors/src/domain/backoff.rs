@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How a subscription retries.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryPolicy {
     /// Waits between attempts, seconds: the first attempt is made at once, then one follows each wait.
@@ -19,13 +20,14 @@ pub struct RetryPolicy {
     pub age_max_s: Option<u64>,
     /// Statuses that go straight to the dead letter: `400`, or a class, `4xx`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
     pub dead_statuses: Vec<StatusPattern>,
     /// The longest `Retry-After` that is honoured, seconds.
     pub retry_after_max_s: u64,
 }
 
 /// Waits that double from a first one, each spread over its whole length ("full jitter").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exponential {
     /// The first wait, seconds.

@@ -1,6 +1,7 @@
 //! What became of an event for one subscription.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     ids::{EventId, SubscriptionId},
@@ -104,7 +105,7 @@ impl DeliveryRecord {
 }
 
 /// Why a delivery is in the dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeadReason {
     /// The last attempt of the retry schedule failed.

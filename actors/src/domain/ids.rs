@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Bits of the counter below the milliseconds in an event's sequence.
@@ -15,7 +16,8 @@ const SEQUENCE_MAX: u128 = (1 << (48 + COUNTER_BITS)) - 1;
 /// In the form of a UUID of version 7 (RFC 9562): 48 bits of milliseconds and 26 of counter make one 74-bit sequence that
 /// only grows, then 32 bits of integration number, then 16 random bits that the log stores and checks
 /// when an id is looked up. [`EventId::ZERO`] stands before every event.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, ToSchema)]
+#[schema(value_type = String, format = "uuid")]
 pub struct EventId(u128);
 
 impl EventId {
@@ -141,7 +143,7 @@ impl<'de> Deserialize<'de> for EventId {
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(transparent)]
         pub struct $name(pub u32);
 

@@ -1,9 +1,10 @@
 //! In which order a subscription's events are delivered.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How far deliveries of one subscription may overtake each other.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Order {
     /// As many at once as the window allows; no order is kept.
@@ -26,7 +27,7 @@ pub enum Order {
 }
 
 /// What a failed event means for the events behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// They wait until it is delivered. When its attempts are exhausted it stands in the dead letter and they still

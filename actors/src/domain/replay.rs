@@ -1,6 +1,7 @@
 //! Bulk replays: what is sent again, where to, how fast, and how far that has come.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     delivery::{DeadLetter, DeadReason},
@@ -71,7 +72,7 @@ pub enum ReplayQuery {
 }
 
 /// Where a replay stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayStatus {
     /// What it covers is being counted.

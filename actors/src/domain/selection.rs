@@ -1,9 +1,10 @@
 //! Which events of its integration a subscription takes. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What a subscription takes: events whose type fits a pattern, and for which the filter holds. The default takes all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
     /// Event type patterns, any of which must fit: the provider's names, `*` for any run of characters

@@ -1,9 +1,10 @@
 //! How much a destination is asked to bear: rates, concurrency, retries, and when to leave it alone.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// So many a second, evenly, with a burst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// Attempts a second, 1 to [`RATE_MAX`].
@@ -17,7 +18,7 @@ pub struct Rate {
 pub const RATE_MAX: u32 = 1_000_000;
 
 /// Attempts under way at once, over all subscriptions of the destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "mode", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Concurrency {
     /// Always so many.
@@ -35,7 +36,7 @@ pub enum Concurrency {
 }
 
 /// Retries as a share of all attempts, so that an outage is not made worse by what it left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryBudget {
     /// Retries for each first attempt, 0 to 10.
@@ -51,7 +52,7 @@ impl Default for RetryBudget {
 }
 
 /// When a destination is left alone for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerPolicy {
     /// `false`: attempts are made whatever happens.
@@ -88,7 +89,7 @@ impl Default for BreakerPolicy {
 }
 
 /// All of it for one destination, shared by its subscriptions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DestinationLimits {
     /// Attempts a second; `None`: no limit.

@@ -1,6 +1,7 @@
 //! Where an event stands with a subscription, and what that is in the words that the module before hookmill had. Pure.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     delivery::{DeliveryStatus, Position},
@@ -8,7 +9,7 @@ use super::{
 };
 
 /// Where an event stands with a subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// The subscription has not come so far.
@@ -92,7 +93,7 @@ impl Standing {
 }
 
 /// How far an event is processed, in the words of the module before hookmill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Processing {
     /// Nothing was done yet.

@@ -1,9 +1,10 @@
 //! What a destination gets of an event.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How an event is rendered for a destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Transform {
     /// The bytes as they came.
@@ -25,7 +26,7 @@ pub enum Transform {
 }
 
 /// Where a `CloudEvents` event carries its attributes (`CloudEvents` 1.0, HTTP protocol binding).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CloudEventsMode {
     /// In `ce-` headers; the body stays as it came.

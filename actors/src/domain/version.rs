@@ -2,6 +2,7 @@
 //! subscriptions and the destinations that these deliver to.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{activity::Author, config::ResourceKey, ids::IntegrationId};
 
@@ -22,7 +23,7 @@ impl Origin {
 }
 
 /// What became of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Deed {

@@ -2,11 +2,13 @@
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::flow::breaker::State;
 
 /// A destination's gate at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Gate)]
 pub struct GateView {
     /// Whether it is left alone.
     pub breaker: BreakerView,
@@ -19,7 +21,8 @@ pub struct GateView {
 }
 
 /// A circuit breaker at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Breaker)]
 pub struct BreakerView {
     /// Its state.
     pub state: BreakerState,
@@ -36,7 +39,7 @@ pub struct BreakerView {
 }
 
 /// What a circuit breaker lets through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Every attempt.
@@ -48,7 +51,8 @@ pub enum BreakerState {
 }
 
 /// Attempts under way at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ConcurrencyInUse)]
 pub struct ConcurrencyView {
     /// How many may be under way at once; `null`: only the subscriptions' windows say.
     pub limit: Option<usize>,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{domain::ids::SubscriptionId, flow::Wait};
 
@@ -22,7 +23,8 @@ macro_rules! gauges {
         }
 
         /// A subscription's gauges at one moment.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+        #[schema(as = SubscriptionGauges)]
         pub struct SubscriptionView {
             /// Whose.
             pub subscription_id: SubscriptionId,
@@ -61,7 +63,7 @@ gauges! {
 }
 
 /// What keeps an attempt from beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitingFor {
     /// Nothing: what there is, is under way.

@@ -12,9 +12,11 @@ use std::{
 
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort, rpc::CallResult};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Who has a mailbox that is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = MailboxRole)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// One wake: the commit board lets no second one through before it is taken up.
@@ -101,7 +103,8 @@ impl Default for Mailboxes {
 }
 
 /// How full a role's mailboxes are and were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Mailbox)]
 pub struct MailboxView {
     /// Whose.
     pub role: Role,

@@ -2,13 +2,17 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// A member that differs; `null` where it is not there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = MemberDifference)]
 pub(super) struct Difference {
     /// JSON pointer.
     pub(super) pointer: String,
+    #[schema(value_type = Value)]
     pub(super) from: Value,
+    #[schema(value_type = Value)]
     pub(super) to: Value,
 }
 

@@ -9,6 +9,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::admin::{
     destinations, integrations, redact::REDACTED, resource::Managed, subscriptions, tools::Tools, webhooks,
@@ -112,9 +113,12 @@ fn hidden(credentials: &Secret) -> Value {
 }
 
 /// All that is configured.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Document)]
 pub(super) struct Whole {
+    #[schema(value_type = Vec<Object>)]
     destinations: Vec<Map<String, Value>>,
+    #[schema(value_type = Vec<Object>)]
     integrations: Vec<Map<String, Value>>,
 }
 

@@ -18,6 +18,7 @@ use hookmill_actors::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use self::settle::SecretChange;
 use super::{
@@ -32,7 +33,8 @@ use crate::admin::{
 };
 
 /// What is done with a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = PlannedAction)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Deed {
     Create,
@@ -42,7 +44,8 @@ pub(super) enum Deed {
 }
 
 /// A resource of a plan.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlannedChange)]
 pub(super) struct Entry {
     action: Deed,
     kind: &'static str,
@@ -58,11 +61,13 @@ pub(super) struct Entry {
     secrets: Vec<SecretChange>,
     /// Secrets that hookmill made: shown this once.
     #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
     made: Map<String, Value>,
 }
 
 /// How many there are of each.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = PlanSummary)]
 pub(super) struct Summary {
     create: usize,
     update: usize,

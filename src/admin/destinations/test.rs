@@ -23,6 +23,7 @@ use hookmill_actors::{
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{
     super::{
@@ -48,8 +49,9 @@ const SAMPLE_TYPE: &str = "hookmill.test";
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// How a test went.
-#[derive(Debug, Serialize)]
-struct Outcome {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DestinationTest)]
+pub(super) struct Outcome {
     /// `delivered`, `retry`, `gone`, `refused`; `timeout` where nothing came in the time that a test has.
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +65,8 @@ struct Outcome {
 }
 
 /// Milliseconds since the attempt began.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DestinationTestTimings)]
 struct TimingsView {
     connected: Option<f64>,
     answered: Option<f64>,

@@ -20,6 +20,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::by_status::Lookup;
 use crate::admin::Api;
@@ -97,7 +98,7 @@ impl Bounds {
 }
 
 /// How much was looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Scanned {
     pub(super) events: usize,
     /// Of the bodies that the filter looked at.

@@ -15,11 +15,13 @@ use hookmill_actors::{
     replay::{Look, look},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::time;
 
 /// What became of an event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = EventStory)]
 pub(super) struct Story {
     /// `pending`, `processing`, `success` or `failure`: it is processed when every subscription is done with it.
     status: Processing,
@@ -28,6 +30,7 @@ pub(super) struct Story {
     /// Of the first delivery that failed for good.
     error_message: Option<String>,
     /// When the last delivery was done; `null` while one is not, and where the time of one was not kept.
+    #[schema(format = DateTime)]
     processed_at: Option<String>,
     deliveries: Vec<DeliveryView>,
 }
@@ -46,7 +49,8 @@ impl Default for Story {
 }
 
 /// What became of an event for one subscription.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Delivery)]
 pub(super) struct DeliveryView {
     subscription_id: u32,
     subscription: String,
@@ -57,6 +61,7 @@ pub(super) struct DeliveryView {
     attempts: u32,
     /// Oldest first; empty where the first attempt succeeded.
     latest_attempts: Vec<AttemptView>,
+    #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
     replay: bool,
     /// Why the next attempt was not made earlier, where that is not for the destination; or why it was discarded.
@@ -65,13 +70,16 @@ pub(super) struct DeliveryView {
     error_message: Option<String>,
     /// When it was done; `null` while it is not. Of a first try that succeeded, when that was recorded: within about
     /// 50 ms after it.
+    #[schema(format = DateTime)]
     processed_at: Option<String>,
     #[serde(skip)]
     processed_at_ms: Option<u64>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Attempt)]
 struct AttemptView {
+    #[schema(format = DateTime)]
     at: String,
     duration_ms: u32,
     status: Option<u16>,

@@ -6,6 +6,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::STATUSES;
 use crate::{
@@ -20,7 +21,8 @@ use crate::{
 };
 
 /// An integration as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Integration)]
 pub(in crate::admin) struct View {
     id: u32,
     name: String,
@@ -29,29 +31,37 @@ pub(in crate::admin) struct View {
     description: Option<String>,
     environment: Environment,
     status: IntegrationStatus,
+    #[schema(value_type = Object)]
     configuration: Map<String, Value>,
     credentials: Option<SealedView>,
     version: u64,
+    #[schema(format = DateTime)]
     last_health_check: Option<String>,
     health_status: Option<Connectivity>,
+    #[schema(format = DateTime)]
     last_connection_test: Option<String>,
     connection_test: Option<TestView>,
     /// A change that waits for its connection test, or whose test failed.
     pending_version: Option<PendingView>,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
 /// A change that is not in force.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PendingChange)]
 struct PendingView {
     /// `testing` or `failed`.
     state: &'static str,
     author: String,
+    #[schema(format = DateTime)]
     at: String,
     /// Why it failed.
     reason: Option<String>,
     /// What would stand.
+    #[schema(no_recursion)]
     integration: Box<View>,
 }
 

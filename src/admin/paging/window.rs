@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Params, refused};
 use crate::admin::problem::Problem;
@@ -24,7 +25,7 @@ enum Start {
 }
 
 /// A part of a list of resources.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct Windowed<T> {
     items: Vec<T>,
     /// `null` where counting would walk over all there are.

@@ -17,6 +17,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use self::samples::{Sources, Unread};
 use super::{
@@ -28,13 +29,15 @@ use crate::admin::{Api, access::State, fields::number, form::Form, json::Json, p
 /// Bytes of a rendered body that are shown.
 const SHOWN_BYTES_MAX: usize = 64 << 10;
 
-#[derive(Serialize)]
-struct View {
+#[derive(Serialize, ToSchema)]
+#[schema(as = DryRun)]
+pub(super) struct View {
     items: Vec<Item>,
 }
 
 /// What becomes of one event.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = DryRunItem)]
 struct Item {
     /// `null` for a sample.
     event_id: Option<EventId>,
@@ -55,7 +58,8 @@ struct Item {
     rendered: Option<RenderedView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Rendered)]
 struct RenderedView {
     /// `null`: the arrival's.
     content_type: Option<String>,
@@ -68,7 +72,8 @@ struct RenderedView {
     size: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RenderedHeader)]
 struct HeaderView {
     name: String,
     value: String,

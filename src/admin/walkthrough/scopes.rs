@@ -9,7 +9,7 @@ use hookmill_actors::domain::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{access::Subjects, routes},
+    super::{access::Subjects, routes, table::Described},
     Answer, Running, event_id, running_with,
 };
 use crate::ingress::{RefusedRequest, RefusedRequests};
@@ -157,7 +157,7 @@ async fn what_is_anothers_is_not_there_on_any_route() {
         if Subjects::of(route).are_none() {
             continue;
         }
-        for (method, _) in methods.needs() {
+        for Described { method, .. } in methods.described() {
             let other = run.send_as(Some(&token), method.as_str(), &path_of(route, 2), json!({})).await;
             assert_eq!(
                 (other.status, &other.body["code"]),

@@ -4,7 +4,10 @@ use axum::http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    super::{routes, table::Need},
+    super::{
+        routes,
+        table::{Described, Need},
+    },
     Running, running,
 };
 use crate::tokens::Role;
@@ -25,6 +28,7 @@ fn path_of(route: &str) -> String {
     route
         .replace("{event_id}", "00000000-0000-7000-8000-000900010000")
         .replace("{command}", "pause")
+        .replace("{file}", "index.css")
         .split('/')
         .map(|part| if part.starts_with('{') { "999" } else { part })
         .collect::<Vec<_>>()
@@ -40,7 +44,7 @@ async fn every_method_of_every_route_asks_for_its_role() {
     let roles = [(Role::Viewer, viewer), (Role::Manager, manager), (Role::Admin, admin)];
     let mut walked = 0;
     for (route, methods) in routes() {
-        for (method, need) in methods.needs() {
+        for Described { method, need, .. } in methods.described() {
             let path = path_of(route);
             let Need::Role(needed) = *need else {
                 assert_eq!(
@@ -75,7 +79,7 @@ async fn every_method_of_every_route_asks_for_its_role() {
 #[test]
 fn who_only_reads_changes_nothing_and_deletions_are_not_for_all() {
     for (route, methods) in routes() {
-        for (method, need) in methods.needs() {
+        for Described { method, need, .. } in methods.described() {
             if let Need::Role(role) = need {
                 assert_eq!(*role == Role::Viewer, *method == Method::GET && !is_of_admins(route), "{method} {route}");
                 assert_eq!(

@@ -12,6 +12,7 @@ use hookmill_actors::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     super::{
@@ -33,8 +34,9 @@ const SECRETS_MAX: usize = 4;
 const GRACE_DEFAULT_S: u64 = 24 * 3600;
 const GRACE_MAX_S: u64 = 30 * 24 * 3600;
 /// The new secret; shown where hookmill made it.
-#[derive(Serialize)]
-struct Rotated {
+#[derive(Serialize, ToSchema)]
+#[schema(as = RotatedSecret)]
+pub(super) struct Rotated {
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
     secrets: Vec<SecretView>,

@@ -7,12 +7,14 @@ use hookmill_actors::domain::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{RECEIVE, shown_once};
 use crate::admin::{problem::Problem, redact, resource::time};
 
 /// An endpoint as replies show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Webhook)]
 pub(in crate::admin) struct View {
     id: u32,
     integration_id: u32,
@@ -25,6 +27,7 @@ pub(in crate::admin) struct View {
     is_active: bool,
     verify_signature: bool,
     signature_header: Option<String>,
+    #[schema(value_type = Object)]
     verification: Map<String, Value>,
     pub(in crate::admin) secrets: Vec<SecretView>,
     body_bytes_max: Option<u32>,
@@ -33,18 +36,23 @@ pub(in crate::admin) struct View {
     /// Webhooks that are accepted; `null`: all.
     rate_limit: Option<Rate>,
     version: u64,
+    #[schema(format = DateTime)]
     created_at: String,
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WebhookSecret)]
 pub(in crate::admin) struct SecretView {
     fingerprint: String,
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
 }
 
 /// An endpoint with the secret that was made for it: this once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = WebhookWithSecret)]
 pub(in crate::admin) struct Shown {
     #[serde(flatten)]
     view: View,

@@ -11,6 +11,7 @@ use hookmill_actors::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
+use utoipa::ToSchema;
 
 use crate::admin::{Api, destinations, integrations, problem::Problem, subscriptions, tools::Tools, webhooks};
 
@@ -23,14 +24,14 @@ pub(super) struct Settled<R> {
 }
 
 /// What becomes of a secret; never what it is.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct SecretChange {
     /// JSON pointer.
     pointer: &'static str,
     change: SecretDeed,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum SecretDeed {
     Set,

@@ -1,0 +1,77 @@
+//! Documents of configuration in the document of the API. The requests' types say the members that [`super`] reads.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{Applied, document::Whole};
+use crate::admin::{openapi::Doc, problem::Code};
+
+/// What shall stand. Things are known by their names; a member that is left out has its default.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct Application {
+    /// Nothing is changed: only what would be is told.
+    #[schema(required = false)]
+    dry_run: bool,
+    /// What an earlier apply made and this one does not hold is deleted.
+    #[schema(required = false)]
+    prune: bool,
+    /// The `plan` of a dry run: nothing else is done than what that showed.
+    #[schema(min_length = 1, max_length = 64, required = false)]
+    plan: String,
+    /// Destinations, with the members of their own resource.
+    #[schema(value_type = Vec<Object>, max_items = 1_000, required = false)]
+    destinations: Vec<Map<String, Value>>,
+    /// Integrations, each with its `webhooks` and `subscriptions`; a subscription names its `destination`.
+    #[schema(value_type = Vec<Object>, max_items = 1_000, required = false)]
+    integrations: Vec<Map<String, Value>>,
+}
+
+fn documents() -> Value {
+    json!({
+        "destinations": [{"name": "Ledger", "settings": {"url": "https://ledger.example.com/hooks"}}],
+        "integrations": [{
+            "name": "Text messages",
+            "type": "sms_provider",
+            "environment": "staging",
+            "webhooks": [{"name": "Reports", "path": "/sms/reports"}],
+            "subscriptions": [{"name": "Reports to ledger", "destination": "Ledger"}],
+        }],
+    })
+}
+
+pub(in crate::admin) fn apply() -> Doc {
+    let mut wanted = documents();
+    wanted["dry_run"] = true.into();
+    Doc::new("apply", "Makes documents stand, all or nothing")
+        .about(
+            "Applied twice, they change nothing the second time. Secrets that hookmill makes are in this reply, and \
+            never again. Deleting integrations takes the role `admin`.",
+        )
+        .body::<Application>(wanted)
+        .reply::<Applied>(
+            StatusCode::OK,
+            json!({
+                "dry_run": true,
+                "version": 7,
+                "plan": "5feceb66ffc86f38",
+                "summary": {"create": 1, "update": 1, "delete": 0, "unchanged": 0},
+                "changes": [
+                    {"action": "create", "kind": "destination", "name": "Ledger", "id": null},
+                    {
+                        "action": "update",
+                        "kind": "integration",
+                        "name": "Card payments",
+                        "id": 1,
+                        "members": [{"pointer": "/description", "from": null, "to": "Production account"}],
+                    },
+                ],
+            }),
+        )
+        .refused(&[Code::VersionConflict, Code::AdminRoleNeeded, Code::NotFound])
+}
+
+pub(in crate::admin) fn export() -> Doc {
+    Doc::new("export", "All that is configured, as documents").reply::<Whole>(StatusCode::OK, documents())
+}
