@@ -320,6 +320,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
@@ -387,8 +389,13 @@ mod tests {
                 let told = parsed.as_ref().err().filter(|error| !shows_help(error));
                 assert!(told.is_none(), "`{path}` has an example that does not parse: {typed:?}: {told:?}");
             }
-            let below = command.get_subcommands().filter(|it| it.get_name() != "help" && !it.is_hide_set());
-            below.for_each(|command| check(command, whole, &path));
+            let below: Vec<_> =
+                command.get_subcommands().filter(|it| it.get_name() != "help" && !it.is_hide_set()).collect();
+            let abouts: BTreeSet<_> = below.iter().filter_map(|it| it.get_about()).map(ToString::to_string).collect();
+            assert_eq!(abouts.len(), below.len(), "`{path}` has commands that say the same: {abouts:?}");
+            for command in below {
+                check(command, whole, &path);
+            }
         }
         let whole = command();
         check(&whole, &whole, "");

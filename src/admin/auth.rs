@@ -139,7 +139,7 @@ impl Gate {
         };
         match self.sign_ins.failed(source, Instant::now()) {
             Ok(()) => {
-                tracing::warn!(peer = %source, ?denied, "admin sign-in failed");
+                tracing::warn!(peer = %source, reason = why_denied(denied), "admin sign-in failed");
                 Err(Problem::new(Code::Unauthorized, why_denied(denied)))
             }
             Err(wait) => Err(Problem {

@@ -224,7 +224,7 @@ impl Draft {
         let configuration = configuration(&mut form).into_option().unwrap_or_default();
         let credentials = form.clearable(&["credentials"], credentials).into_option();
         let after_test = form.optional(&["activate"], one_of(&ACTIVATE)).unwrap_or(false);
-        let provider = chosen_provider(&mut form, provider, &configuration);
+        let provider = chosen_provider(&mut form, provider, &configuration, tools);
         if let Err(unknown) = tools.provider(&provider) {
             form.fault("provider", unknown);
         }
@@ -258,8 +258,14 @@ impl Draft {
     }
 }
 
-/// The provider may stand beside the configuration or, as in the original, within it.
-fn chosen_provider(form: &mut Form, beside: Option<String>, configuration: &Map<String, Value>) -> String {
+/// The provider may stand beside the configuration or, as in the original, within it. Beside one, the configuration may
+/// name a third party that there is no scheme for, such as `twilio`.
+fn chosen_provider(
+    form: &mut Form,
+    beside: Option<String>,
+    configuration: &Map<String, Value>,
+    tools: &Tools,
+) -> String {
     let within = match configuration.get("provider") {
         None => None,
         Some(Value::String(name)) => Some(name.clone()),
@@ -270,6 +276,7 @@ fn chosen_provider(form: &mut Form, beside: Option<String>, configuration: &Map<
     };
     if let (Some(beside), Some(within)) = (&beside, &within)
         && beside != within
+        && tools.provider(within).is_ok()
     {
         form.fault("provider", "and `configuration.provider` differ; give one of them");
     }
@@ -356,7 +363,9 @@ impl Patch {
             Change::Keep => {}
             Change::Clear => next.configuration = Map::new(),
             Change::Set(configuration) => {
-                if configuration.get("provider").is_some_and(|provider| *provider != current.provider.as_str()) {
+                // One that there is no scheme for only says which third party it is.
+                let names_another = |name: &str| name != current.provider && tools.provider(name).is_ok();
+                if configuration.get("provider").is_some_and(|it| it.as_str().is_none_or(names_another)) {
                     let detail = format!("must stay `{}`, or be left out", current.provider);
                     return Err(Problem::member("/configuration/provider", detail));
                 }

@@ -25,6 +25,7 @@ use super::{
     resource::{Configured, IfMatch, Managed, Segments, delete, json, list, one},
     setup, status,
     table::{Methods, get, post},
+    tools::Tools,
     webhooks,
 };
 use crate::tokens::Role::{Admin, Manager, Viewer};
@@ -96,8 +97,23 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
     ]
 }
 
-async fn create_integration(api: State<Api>, author: Author, Json(body): Json) -> Result<Response, Problem> {
-    setup::create(api, author, Json(without_nulls(body))).await
+async fn create_integration(State(api): State<Api>, author: Author, Json(body): Json) -> Result<Response, Problem> {
+    let body = with_scheme(without_nulls(body), &api.tools);
+    setup::create(State(api), author, Json(body)).await
+}
+
+/// The original's `configuration.provider` is free text. Where it names no scheme, the signatures are those that the
+/// original verified.
+fn with_scheme(mut body: Value, tools: &Tools) -> Value {
+    if let Value::Object(members) = &mut body
+        && !members.contains_key("provider")
+        && let Some(named) = members.get("configuration").and_then(|it| it.get("provider")).and_then(Value::as_str)
+    {
+        let named = named.to_ascii_lowercase();
+        let scheme = if tools.provider(&named).is_ok() { named } else { crate::providers::DEFAULT.to_owned() };
+        members.insert("provider".to_owned(), scheme.into());
+    }
+    body
 }
 
 async fn update_integration(

@@ -23,7 +23,7 @@ use hookmill_actors::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use self::path::{header_name, path};
+use self::path::{header_name, is_its_own, path};
 pub(super) use self::rotation::{rotate_secret, rotated};
 use super::{
     Api,
@@ -214,6 +214,7 @@ impl Draft {
             None if takes_secret && self.verify_signature => Some(provider.new_secret(&tools.secrets.random())),
             given_or_none => given_or_none,
         };
+        let signature_header = self.signature_header.filter(|header| !is_its_own(provider, header));
         let endpoint = Endpoint {
             id: EndpointId(0),
             integration_id: self.integration,
@@ -222,7 +223,7 @@ impl Draft {
             path: self.path.unwrap_or_else(|| tools.new_path()),
             active: self.active,
             verify_signature: self.verify_signature,
-            signature_header: self.signature_header,
+            signature_header,
             verification: self.verification,
             secrets: secret.iter().map(|secret| sealed(self.integration, secret, tools)).collect(),
             body_bytes_max: self.body_bytes_max,
@@ -310,6 +311,9 @@ impl Patch {
         }
         fields.description.apply_to(&mut next.description);
         fields.signature_header.apply_to(&mut next.signature_header);
+        if let Ok(provider) = tools.provider(&integration.provider) {
+            next.signature_header = next.signature_header.filter(|header| !is_its_own(provider, header));
+        }
         fields.body_bytes_max.apply_to(&mut next.body_bytes_max);
         fields.dedup_window_s.apply_to(&mut next.dedup_window_s);
         fields.rate_limit.apply_to(&mut next.rate_limit);

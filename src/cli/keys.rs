@@ -153,7 +153,13 @@ fn list(args: ListArgs) -> anyhow::Result<()> {
         }
         DataDir::Empty => {
             let source = source(&settings)?;
-            let ring = source.read()?.context("there is neither a store nor a key ring; the first start makes both")?;
+            let ring = source.read()?.with_context(|| {
+                format!(
+                    "there is neither a store in {} nor a key ring; the first start makes both. `--data-dir` names the \
+                     folder of a server that was started elsewhere",
+                    settings.data_dir.display()
+                )
+            })?;
             let keys = ring.infos().into_iter().map(|info| crate::keys::KeyReport { info, holdings: None }).collect();
             KeysView { source: source.to_string(), keys, rotation: None }.into_json()
         }

@@ -183,6 +183,12 @@ struct SecretFlag {
     named: bool,
 }
 
+/// Of lists of what may come back after it was deleted.
+const DELETED: Flag =
+    Flag::new("deleted", "deleted", Kind::Bool, "Those that are deleted and may come back, in place of the others");
+/// Of deleting what would else be kept for a while.
+const PURGE: Flag = Flag::new("purge", "purge", Kind::Bool, "For good, at once, also where it is deleted already");
+
 impl Flag {
     const fn new(name: &'static str, to: &'static str, kind: Kind, help: &'static str) -> Self {
         Self { name, to, kind, help }
@@ -230,6 +236,11 @@ impl Action {
             reply: Reply::Done("deleted"),
             ..Self::BASE
         }
+    }
+
+    /// Brings back what is deleted: by its number, as a deleted one's name may be another's by now.
+    const fn restore(path: &'static str) -> Self {
+        Self { name: "restore", method: Verb::Post, path, ..Self::BASE }
     }
 
     /// A `POST` with no more than flags.

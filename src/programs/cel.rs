@@ -45,6 +45,7 @@ struct Expression {
     expr: IdedExpr,
     wants: Wants,
     regexes: Arc<[Regex]>,
+    is_never_bool: bool,
 }
 
 impl Expression {
@@ -65,7 +66,9 @@ impl Expression {
             .map_err(|error| SettingsError::new(field, format!("cannot be compiled now: {error}")))?
             .join();
         match compiled {
-            Ok(Ok(check::Checked { expr, wants, regexes })) => Ok(Self { expr, wants, regexes: regexes.into() }),
+            Ok(Ok(check::Checked { expr, wants, regexes, is_never_bool })) => {
+                Ok(Self { expr, wants, regexes: regexes.into(), is_never_bool })
+            }
             Ok(Err(problem)) => Err(SettingsError::new(field, problem)),
             Err(_) => Err(SettingsError::new(field, "makes the CEL parser fail; write it differently")),
         }
@@ -83,6 +86,10 @@ impl CelSelector {
     /// Compiles what is given.
     pub(super) fn new(filter: Option<&str>, key: Option<&str>) -> Result<Self, SettingsError> {
         let filter = filter.map(|text| Expression::compile("selection.filter", text)).transpose()?;
+        if filter.as_ref().is_some_and(|it| it.is_never_bool) {
+            let problem = "gives no truth value; it must give true or false, as `body.amount > 1000` does";
+            return Err(SettingsError::new("selection.filter", problem));
+        }
         let key = key.map(|text| Expression::compile("order.key", text)).transpose()?;
         let mut wants = Wants::default();
         for expression in filter.iter().chain(&key) {

@@ -443,6 +443,25 @@ async fn history_is_read_compared_and_brought_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_is_listed_brought_back_or_purged() {
+    let server = Hookmill::start();
+    let user = User::new();
+    server.integration("generic_hmac", "in").await;
+    for (resource, name) in [("webhooks", "in"), ("integrations", "generic_hmac")] {
+        let id = user.on(&server, &[resource, "get", name, "--json"]).json()["id"].to_string();
+        let deleted = || user.on(&server, &[resource, "list", "--deleted", "--json"]).json()["items"].clone();
+        assert_eq!(user.on(&server, &[resource, "delete", name]).code, 0);
+        assert_eq!(deleted()[0]["id"].to_string(), id);
+        let back = user.on(&server, &[resource, "restore", &id]);
+        assert_eq!(back.code, 0, "{}", back.err);
+        assert_eq!(user.on(&server, &[resource, "get", name, "--json"]).json()["id"].to_string(), id);
+        assert_eq!(user.on(&server, &[resource, "restore", &id]).code, 5, "it is not deleted");
+        assert_eq!(user.on(&server, &[resource, "delete", &id, "--purge"]).code, 0);
+        assert_eq!((deleted(), user.on(&server, &[resource, "restore", &id]).code), (json!([]), 3));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_refused_is_looked_at_and_accepted_after_all() {
     let server = Hookmill::start();
     let user = User::new();

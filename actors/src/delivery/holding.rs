@@ -12,8 +12,8 @@ use crate::domain::{event::Event, limits::BATCH_BYTES_MAX};
 const OWN_BYTES_MAX: usize = 4 << 20;
 /// Held for all of them: beyond it each has an equal share, be that a single event.
 const ALL_BYTES_MAX: usize = 32 << 20;
-/// What an event takes beside its body, about: its headers, its place in the order, the request that is made of it.
-const BESIDE_BODY_BYTES: usize = 1 << 10;
+/// What an event takes beside its body, about: its headers, its place in the order, the attempt with its request.
+const BESIDE_BODY_BYTES: usize = 4 << 10;
 
 /// What all deliveries hold together.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn many_together_hold_little_more_than_their_common_bound() {
         let all = Holdings::default();
-        let one = || of(2_048);
+        let one = || event(1_536);
         let mut held: Vec<_> = (0..20_000).map(|_| (all.open(), Vec::new())).collect();
         for _ in 0..10 {
             for (holding, events) in &mut held {
@@ -167,7 +167,7 @@ mod tests {
         }
         let each: Vec<_> = held.iter().map(|(_, events)| events.len()).collect();
         let total: usize = held.iter().map(|(holding, _)| holding.bytes()).sum();
-        assert!(total <= ALL_BYTES_MAX + 2_048, "{total}");
+        assert!(total <= ALL_BYTES_MAX + bytes_of(&one()), "{total}");
         assert!(each.iter().all(|count| *count <= 1), "nobody has a second one while others wait for their first");
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let held: Vec<_> = (0..64).map(|_| greedy.hold(&of(1 << 20))).collect();
         assert_eq!(greedy.room(), 0);
         assert!(late.room() > 0);
-        let first = late.hold(&of(2_048));
+        let first = late.hold(&event(1_536));
         assert!(late.room() > 0, "two share what there is");
         drop((held, first));
         assert_eq!((greedy.bytes(), late.bytes(), all.share()), (0, 0, OWN_BYTES_MAX));

@@ -4,7 +4,7 @@
 use hookmill_actors::{
     domain::{
         config::{Configuration, Subscription},
-        delivery::Attempt,
+        delivery::{Attempt, DeadLetter, DeadReason},
         ids::EventId,
         standing::{Processing, Standing},
     },
@@ -18,6 +18,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::time;
+use crate::admin::deadletters::REASONS;
 
 /// What became of an event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,7 +65,8 @@ pub(super) struct DeliveryView {
     #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
     replay: bool,
-    /// Why the next attempt was not made earlier, where that is not for the destination; or why it was discarded.
+    /// Of a dead one the `reason` of its dead letter; of a discarded one the operator's; of one that waits, what for,
+    /// where that is not the destination.
     reason: Option<String>,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
@@ -105,8 +107,7 @@ pub(super) async fn of(
             Standing::Dead => state.dead_letter(subscription.id, event).await?,
             _ => None,
         };
-        let dead_error = letter.map(|letter| (letter.error, letter.at_ms));
-        deliveries.push(delivery(subscription, standing, look, dead_error));
+        deliveries.push(delivery(subscription, standing, look, letter.as_ref()));
     }
     let taken_in =
         if state.intake(event.integration()).await? >= event { Processing::Success } else { Processing::Pending };
@@ -138,7 +139,7 @@ fn delivery(
     subscription: &Subscription,
     standing: Standing,
     Look { record, first_try_at_ms, .. }: Look,
-    dead: Option<(String, u64)>,
+    letter: Option<&DeadLetter>,
 ) -> DeliveryView {
     let attempts = match (&record, standing) {
         (Some(record), _) => record.attempts,
@@ -149,14 +150,19 @@ fn delivery(
         record.as_ref().map_or((None, false, None), |it| (it.reason.clone(), it.replay, it.due_ms));
     let latest = record.map(|record| record.latest).unwrap_or_default();
     let error_message = match standing {
-        Standing::Dead => dead.as_ref().map(|(error, _)| error.clone()).or_else(|| last_error(&latest)),
+        Standing::Dead => letter.map(|it| it.error.clone()).or_else(|| last_error(&latest)),
         Standing::Discarded => Some(format!("discarded: {}", reason.as_deref().unwrap_or("no reason was given"))),
         Standing::Cancelled => Some("its subscription was deleted before it was delivered".to_owned()),
         _ => None,
     };
+    let reason = match standing {
+        Standing::Dead => letter.and_then(|it| reason_name(it.reason)).map(str::to_owned),
+        Standing::Parked => Some(BEHIND.to_owned()),
+        _ => reason,
+    };
     let ended_ms = latest.last().map(|attempt| attempt.at_ms.saturating_add(u64::from(attempt.duration_ms)));
     let processed_at_ms = match standing {
-        Standing::Dead => dead.map(|(_, at_ms)| at_ms).or(ended_ms),
+        Standing::Dead => letter.map(|it| it.at_ms).or(ended_ms),
         Standing::Delivered => ended_ms.or(first_try_at_ms),
         _ => None,
     };
@@ -177,6 +183,13 @@ fn delivery(
     }
 }
 
+fn reason_name(reason: DeadReason) -> Option<&'static str> {
+    REASONS.iter().find(|(_, it)| *it == reason).map(|(name, _)| *name)
+}
+
+/// Why a parked delivery waits.
+const BEHIND: &str = "an earlier event of its order is not settled yet";
+
 fn last_error(attempts: &[Attempt]) -> Option<String> {
     attempts.last().and_then(|attempt| attempt.error.clone())
 }
@@ -195,7 +208,7 @@ fn attempt(attempt: Attempt) -> AttemptView {
 mod tests {
     use hookmill_actors::{
         domain::{
-            delivery::{DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus, Position},
+            delivery::{DeliveryRecord, DeliveryStatus, Position},
             ids::{IntegrationId, SubscriptionId},
         },
         ports::state_store::{Mark, StateOp},
@@ -260,8 +273,10 @@ mod tests {
             read_upto(5, 80),
             op(6, discarded),
             op(8, record(DeliveryStatus::Delivered, None)),
+            op(9, DeliveryRecord { status: DeliveryStatus::Parked, ..DeliveryRecord::new(1) }),
         ];
-        let story = story(&[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 60), (8, 60)], &ops).await;
+        let all = [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0), (7, 60), (8, 60), (9, 0)];
+        let story = story(&all, &ops).await;
         let told: Vec<_> = story.deliveries.iter().map(|it| (it.subscription_id, it.status, it.attempts)).collect();
         assert_eq!(
             told,
@@ -273,13 +288,14 @@ mod tests {
                 (5, Standing::Filtered, 0),
                 (6, Standing::Discarded, 1),
                 (8, Standing::Delivered, 1),
+                (9, Standing::Parked, 0),
             ],
             "7 began later; 8 did too, and got it by a replay"
         );
         assert_eq!(story.deliveries[1].next_attempt_at.as_deref(), Some("1970-01-01T00:00:00Z"));
         assert_eq!(story.deliveries[1].latest_attempts[0].status, Some(500));
         let reasons: Vec<_> = story.deliveries.iter().filter_map(|it| it.reason.as_deref()).collect();
-        assert_eq!(reasons, ["waits for its engine", "a test order"]);
+        assert_eq!(reasons, ["waits for its engine", "a test order", BEHIND]);
         assert_eq!(story.error_message.as_deref(), Some("discarded: a test order"));
         assert_eq!((story.status, story.processed_at), (Processing::Processing, None));
         assert_eq!(story.processing_attempts, 4);
@@ -302,6 +318,7 @@ mod tests {
         let failed = story(&[(1, 0), (2, 0), (3, 0)], &ops).await;
         assert_eq!((failed.status, failed.error_message.as_deref()), (Processing::Failure, Some("answered 500")));
         assert_eq!(failed.processed_at.as_deref(), Some("1970-01-01T00:00:09Z"));
+        assert_eq!(failed.deliveries[1].reason.as_deref(), Some("attempts_exhausted"), "as its dead letter says");
         let done = story(&[(1, 0), (3, 0)], &[note(), delivered, read_upto(3, 80)]).await;
         assert_eq!((done.status, done.processed_at.as_deref()), (Processing::Success, Some("1970-01-01T00:00:01.5Z")));
         let first_try = |number, at_ms| {

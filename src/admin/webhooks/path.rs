@@ -1,6 +1,7 @@
 //! The forms of an endpoint's path and of a header's name.
 
-use serde_json::Value;
+use hookmill_actors::ports::provider::Provider;
+use serde_json::{Map, Value};
 
 use super::super::fields::string;
 
@@ -32,6 +33,16 @@ pub(super) fn header_name(value: Value) -> Result<String, String> {
         return Err(format!("must be a header name of at most {HEADER_NAME_CHARS_MAX} characters"));
     }
     Ok(name)
+}
+
+/// Whether a scheme that has its header fixed signs in that one: naming it says nothing new, so it is no setting. Callers of
+/// the original name it for every provider.
+pub(super) fn is_its_own(provider: &dyn Provider, header: &str) -> bool {
+    if provider.settings_schema().pointer("/properties/header").is_some() {
+        return false;
+    }
+    let signed = provider.sign(&Map::new(), &provider.new_secret(&[0; 32]), "id", b"{}", 0);
+    signed.is_ok_and(|signed| signed.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(header)))
 }
 
 #[cfg(test)]

@@ -37,9 +37,8 @@ fn line(resource: &str, action: &str, rest: &str) -> String {
 
 fn action(action: &Action, resource: &str) -> Command {
     let examples: Vec<String> = action.examples.iter().map(|rest| line(resource, action.name, rest)).collect();
-    let mut command = Command::new(action.name)
-        .about(action.about)
-        .after_help(format!("Examples:\n{}\n\n{EXIT_CODES}", examples.join("\n")));
+    let mut command =
+        Command::new(action.name).after_help(format!("Examples:\n{}\n\n{EXIT_CODES}", examples.join("\n")));
     for name in action.arguments() {
         command = command.arg(Arg::new(name).value_name(name).required(true).help(argument_help(name)));
     }
@@ -107,7 +106,8 @@ fn action(action: &Action, resource: &str) -> Command {
         );
     }
     command = for_reply(command, action);
-    OutputArgs::augment_args(ServerArgs::augment_args(command))
+    // Last, as `augment_args` puts its own docstring there.
+    OutputArgs::augment_args(ServerArgs::augment_args(command)).about(action.about)
 }
 
 fn for_reply(mut command: Command, action: &Action) -> Command {
@@ -176,7 +176,7 @@ fn argument_help(name: &str) -> &'static str {
         "PROVIDER" => "The provider's name",
         "REJECTION" => "The refused request's id",
         "TOKEN" => "The token's number, as `list` shows it",
-        _ => "Its number",
+        _ => "Its number, as `list` shows it",
     }
 }
 

@@ -1,6 +1,6 @@
 //! `hookmill integrations`
 
-use super::{Action, Flag, Kind, Paging, Reply, Resource, SecretFlag, Verb};
+use super::{Action, DELETED, Flag, Kind, PURGE, Paging, Reply, Resource, SecretFlag, Verb};
 use crate::cli::show::Column;
 
 pub(super) const TYPES: &[&str] = &[
@@ -56,6 +56,7 @@ pub(super) const INTEGRATIONS: Resource = Resource {
                     "Only in this state",
                 ),
                 Flag::new("environment", "environment", Kind::Choice(ENVIRONMENTS), "Only of this environment"),
+                DELETED,
             ],
             ..Action::list("/integrations", COLUMNS, Paging::Skip)
         },
@@ -98,9 +99,15 @@ pub(super) const INTEGRATIONS: Resource = Resource {
             ..Action::update("/integrations/{INTEGRATION}")
         },
         Action {
-            about: "Delete an integration with its webhooks and subscriptions",
-            examples: &["3", "Shop --if-version 17"],
+            about: "Delete an integration with its webhooks and subscriptions; for a while it may be restored",
+            examples: &["3", "Shop --if-version 17", "3 --purge"],
+            query: &[PURGE],
             ..Action::delete("/integrations/{INTEGRATION}")
+        },
+        Action {
+            about: "Bring back a deleted integration with all that it had; `list --deleted` shows which there are",
+            examples: &["3"],
+            ..Action::restore("/integrations/{NUMBER}/restore")
         },
         Action {
             about: "Start an integration again; nothing is lost",

@@ -1,6 +1,6 @@
 //! `hookmill webhooks`
 
-use super::{Action, Flag, Kind, Paging, Resource, SecretFlag};
+use super::{Action, DELETED, Flag, Kind, PURGE, Paging, Resource, SecretFlag};
 use crate::cli::show::Column;
 
 const COLUMNS: &[Column] = &[
@@ -34,6 +34,7 @@ pub(super) const WEBHOOKS: Resource = Resource {
             query: &[
                 Flag::new("integration", "integration_id", Kind::Ref("integrations"), "Only of this integration"),
                 Flag::new("active", "active", Kind::Bool, "Only active, or only inactive ones"),
+                DELETED,
             ],
             ..Action::list("/webhooks", COLUMNS, Paging::Skip)
         },
@@ -66,9 +67,15 @@ pub(super) const WEBHOOKS: Resource = Resource {
             ..Action::update("/webhooks/{WEBHOOK}")
         },
         Action {
-            about: "Delete a webhook endpoint; its events stay",
-            examples: &["5"],
+            about: "Delete a webhook endpoint; its events stay, and for a while it may be restored",
+            examples: &["5", "5 --purge"],
+            query: &[PURGE],
             ..Action::delete("/webhooks/{WEBHOOK}")
+        },
+        Action {
+            about: "Bring back a deleted webhook endpoint; `list --deleted` shows which there are",
+            examples: &["5"],
+            ..Action::restore("/webhooks/{NUMBER}/restore")
         },
         Action {
             about: "Give a webhook endpoint a new secret; the old one holds for a grace",

@@ -48,6 +48,8 @@ pub(super) struct Checked {
     pub(super) expr: IdedExpr,
     pub(super) wants: Wants,
     pub(super) regexes: Vec<Regex>,
+    /// Whatever the event, it gives neither true nor false.
+    pub(super) is_never_bool: bool,
 }
 
 /// Parses, checks and rewrites; a fault says where it is and what would be right.
@@ -59,9 +61,22 @@ pub(super) fn compile(text: &str) -> Result<Checked, String> {
     if nodes > NODES_MAX {
         return Err(format!("has {nodes} parts with its macros written out; at most {NODES_MAX} are allowed"));
     }
+    let is_never_bool = is_never_bool(&expr);
     let mut check = Check { source: &source, wants: Wants::default(), regexes: Vec::new(), bound: Vec::new() };
     check.expr(&mut expr)?;
-    Ok(Checked { expr, wants: check.wants, regexes: check.regexes })
+    Ok(Checked { expr, wants: check.wants, regexes: check.regexes, is_never_bool })
+}
+
+/// Told by the outermost part alone: members of an event may be of any type.
+fn is_never_bool(expr: &IdedExpr) -> bool {
+    const OTHERWISE: [&str; 12] =
+        [ADD, SUBSTRACT, MULTIPLY, DIVIDE, MODULO, NEGATE, "size", "int", "uint", "double", "string", "type"];
+    match &expr.expr {
+        Expr::Literal(literal) => !matches!(literal, LiteralValue::Boolean(_)),
+        Expr::Call(call) => OTHERWISE.contains(&call.func_name.as_str()),
+        Expr::List(_) | Expr::Map(_) => true,
+        Expr::Select(_) | Expr::Ident(_) | Expr::Comprehension(_) | Expr::Struct(_) | Expr::Unspecified => false,
+    }
 }
 
 /// Nested brackets are counted before anything recurses over them. Those within a string count as well; nobody

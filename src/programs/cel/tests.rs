@@ -109,6 +109,15 @@ fn an_event_that_is_not_selected_needs_no_key() {
 }
 
 #[test]
+fn a_filter_that_can_give_no_truth_value_is_refused() {
+    for text in ["1 + 1", "'a'", "[true]", "{'a': true}", "size(body.items)", "-body.n", "string(body.a)", "null"] {
+        assert!(refused(text).problem.contains("must give true or false"), "{text}");
+    }
+    let key = CelSelector::new(None, Some("string(body.n) + 'x'"));
+    assert!(key.is_ok(), "an order key may be of another type");
+}
+
+#[test]
 fn what_fails_on_an_event_says_what_would_be_right_and_no_value() {
     let event = subject(br#"{"secret":"planted-4711","n":1,"list":["planted-4711"]}"#);
     for (text, words) in [

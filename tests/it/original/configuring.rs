@@ -71,6 +71,30 @@ async fn fault_05_a_path_is_found_with_and_without_its_leading_slash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_any_text_and_the_header_of_its_scheme_may_be_named() {
+    let caller = Caller::new();
+    for (provider, scheme, header, kept) in [
+        ("twilio", "generic_hmac", "X-Twilio-Signature", json!("X-Twilio-Signature")),
+        ("Stripe", "stripe", "Stripe-Signature", Value::Null),
+        ("stripe", "stripe", "stripe-signature", Value::Null),
+    ] {
+        let id = caller.integration("sms_provider", json!({"provider": provider}), json!({"auth_token": "t"})).await;
+        let path = format!("/integrations/{id}");
+        let made = caller.get(&path).await;
+        assert_eq!((&made["provider"], &made["configuration"]["provider"]), (&json!(scheme), &json!(provider)));
+        caller.put(&path, json!({"configuration": {"provider": provider, "base_url": "https://x.example"}})).await;
+
+        let webhook = json!({"integration_id": id, "name": provider, "signature_header": header});
+        let webhook = caller.post("/webhooks/", webhook).await;
+        assert_eq!(webhook["signature_header"], kept, "{provider}");
+        let path = format!("/webhooks/{}", webhook["id"]);
+        assert_eq!(caller.put(&path, json!({"signature_header": header})).await["signature_header"], kept);
+        let other = caller.call(Method::PUT, &path, Some(json!({"signature_header": "X-Other"}))).await;
+        assert_eq!(other.status.is_success(), scheme == "generic_hmac", "{provider}: {:?}", other.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fault_08_a_rotated_or_changed_secret_is_the_one_that_verifies() {
     let caller = Caller::new();
     caller.shop().await;
