@@ -272,7 +272,12 @@ impl DeliveryState {
         gauges.held_bytes.store(self.holding.bytes(), Relaxed);
         gauges.parked.store(self.lanes.parked(), Relaxed);
         gauges.credit.store(if self.announced { self.ledger.room() } else { 0 }, Relaxed);
-        gauges.waits_for(self.waits.map_or(WaitingFor::Nothing, WaitingFor::from));
+        let behind = self.ledger.open() > 0 || self.ledger.read_upto() < self.intake || !self.due_ready.is_empty();
+        gauges.waits_for(match self.waits {
+            Some(wait) => wait.into(),
+            None if behind && !self.runnable() => WaitingFor::Activation,
+            None => WaitingFor::Nothing,
+        });
     }
 
     fn runnable(&self) -> bool {

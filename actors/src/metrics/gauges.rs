@@ -76,10 +76,18 @@ pub enum WaitingFor {
     Breaker,
     /// The destination's retry budget.
     Budget,
+    /// Its subscription, integration or destination is not active, or one of them cannot be used as it is.
+    Activation,
 }
 
-const ALL: [WaitingFor; 5] =
-    [WaitingFor::Nothing, WaitingFor::Room, WaitingFor::Rate, WaitingFor::Breaker, WaitingFor::Budget];
+const ALL: [WaitingFor; 6] = [
+    WaitingFor::Nothing,
+    WaitingFor::Room,
+    WaitingFor::Rate,
+    WaitingFor::Breaker,
+    WaitingFor::Budget,
+    WaitingFor::Activation,
+];
 
 impl WaitingFor {
     fn from_number(number: u8) -> Self {

@@ -15,6 +15,7 @@ use hookmill_actors::{
         delivery::{DeadReason, DeliveryStatus},
         ids::{EventId, SubscriptionId},
     },
+    metrics::gauges::WaitingFor,
     ports::{
         state_store::{DeliveryState, StateStore},
         transport::Verdict,
@@ -159,6 +160,8 @@ async fn gone_pauses_the_destination_until_an_operator_says_otherwise() {
     assert!(paused.status_reason.as_ref().is_some_and(|reason| reason.contains("410")));
     let tried = world.transports.seen().len();
     assert!(tried <= 64, "{tried} attempts at a destination that wants none");
+    let waits_for = || world.handle().subscription_gauges().first().map(|view| view.waiting_for);
+    assert_eq!(waits_for(), Some(WaitingFor::Activation));
     gone.store(false, Ordering::Relaxed);
     world
         .update(ResourceKey::Destination(destination), |resource| {
@@ -167,6 +170,7 @@ async fn gone_pauses_the_destination_until_an_operator_says_otherwise() {
         })
         .await;
     world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    assert_eq!(waits_for(), Some(WaitingFor::Nothing));
 }
 
 #[tokio::test(start_paused = true)]
