@@ -5,6 +5,7 @@
 
 mod keyring;
 mod live;
+pub(crate) mod names;
 pub(crate) mod private_file;
 mod sealing;
 mod source;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 pub use self::{
     error::ReplayError,
-    look::{Look, look, look_at},
+    look::{Look, look, look_of},
     retention::DeadLetterRetention,
     scan::{Letters, letters},
 };

@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result<()> {
         threads: 2,
         paths: 1,
         first_path: 0,
+        mixed_types: false,
         progress: false,
     };
     let report = answered("at full speed", load(&full)?)?;

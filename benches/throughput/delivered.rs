@@ -120,6 +120,7 @@ fn end_to_end(args: &EndToEndArgs, rate: f64, seconds: f64, binary: &Path, direc
         threads: 1,
         paths: 1,
         first_path: 0,
+        mixed_types: false,
         progress: true,
     })?;
     let mut moments = Vec::new();
@@ -206,6 +207,7 @@ fn direct(args: &EndToEndArgs, seconds: f64) -> Result<f64> {
         threads: 1,
         paths: 1,
         first_path: 0,
+        mixed_types: false,
         progress: false,
     })?;
     ensure!(report.refused() == 0, "the sink did not take everything: {:?}", report.faults());

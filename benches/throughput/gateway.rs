@@ -148,8 +148,13 @@ impl Gateway {
         Ok(())
     }
 
+    /// Its admin API, for threads of their own.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin(self.admin)
+    }
+
     /// Creates a resource and returns its id.
-    fn create(&self, resource: &str, json: &Value) -> Result<Value> {
+    pub(crate) fn create(&self, resource: &str, json: &Value) -> Result<Value> {
         let path = format!("/api/v1/{resource}");
         let (status, body) = http::post_json(self.admin, &path, TOKEN, json)?;
         ensure!(status == 201, "POST {path} answered {status}: {}", String::from_utf8_lossy(&body));
@@ -158,8 +163,22 @@ impl Gateway {
     }
 }
 
+/// A gateway's admin API.
+#[derive(Clone, Copy)]
+pub(crate) struct Admin(SocketAddr);
+
+impl Admin {
+    /// What a `GET` below `/api/v1` answers.
+    pub(crate) fn get(self, path: &str) -> Result<Value> {
+        let path = format!("/api/v1{path}");
+        let (status, body) = http::get_with_token(self.0, &path, TOKEN)?;
+        ensure!(status == 200, "GET {path} answered {status}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).with_context(|| format!("the answer of GET {path}"))
+    }
+}
+
 /// An endpoint's path, as [`crate::wire::TARGET`] and its number make it.
-fn path(number: u64) -> String {
+pub(crate) fn path(number: u64) -> String {
     format!("/bench-{number:0PATH_DIGITS$}")
 }
 

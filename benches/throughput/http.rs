@@ -21,6 +21,13 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, Vec<u8>)> {
     exchange(address, head.as_bytes())
 }
 
+/// `GET` with a bearer token: status and body.
+pub(crate) fn get_with_token(address: SocketAddr, path: &str, token: &str) -> Result<(u16, Vec<u8>)> {
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+    exchange(address, head.as_bytes())
+}
+
 /// `POST` of a JSON body with a bearer token: status and body.
 pub(crate) fn post_json(
     address: SocketAddr,

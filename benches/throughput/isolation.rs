@@ -175,6 +175,7 @@ impl World {
             sign_each: true,
             paths: WAYS,
             first_path: 0,
+            mixed_types: false,
             threads: 1,
             progress: false,
         }

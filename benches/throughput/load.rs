@@ -74,6 +74,9 @@ pub(crate) struct LoadArgs {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     pub(crate) first_path: u64,
+    /// Give the events several types; only with `--sign-each`.
+    #[arg(long)]
+    pub(crate) mixed_types: bool,
     /// Threads that share the connections.
     #[arg(long, default_value_t = 1)]
     pub(crate) threads: usize,
@@ -319,6 +322,9 @@ impl Lane {
             let Some(number) = self.plan.take_number() else { return Ok(Ended::Done) };
             self.request.address(self.plan.args.first_path + number % self.plan.args.paths.max(1));
             if self.plan.args.sign_each {
+                if self.plan.args.mixed_types {
+                    self.request.name(number);
+                }
                 self.request.stamp(self.plan.first_number + number, wall_us());
             }
             stream.write_all(self.request.bytes()).await.context("write")?;

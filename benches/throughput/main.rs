@@ -23,6 +23,7 @@ mod paced_ack;
 mod process;
 mod ratio;
 mod report;
+mod searching;
 mod servers;
 mod startup;
 mod wire;
@@ -79,6 +80,8 @@ enum Part {
     Many(many::ManyArgs),
     /// Time to the 2xx at half of the full load.
     PacedAck(paced_ack::PacedAckArgs),
+    /// Lists and searches among stored events while webhooks come in: their time, and what the ingress notices.
+    Search(searching::SearchArgs),
     /// Time to the first 2xx: empty, full after a clean stop, full after kill -9; idle memory.
     Startup(startup::StartupArgs),
     /// Check that the measuring works, without hookmill.
@@ -111,6 +114,7 @@ fn main() -> Result<()> {
         Some(Part::Isolation(args)) => measure("isolation", &common, |bin, dir| isolation::run(args, bin, dir)),
         Some(Part::Many(args)) => measure("many", &common, |bin, dir| many::run(args, bin, dir)),
         Some(Part::PacedAck(args)) => measure("paced-ack", &common, |bin, dir| paced_ack::run(args, bin, dir)),
+        Some(Part::Search(args)) => measure("search", &common, |bin, dir| searching::run(args, bin, dir)),
         Some(Part::Startup(args)) => measure("startup", &common, |bin, dir| startup::run(args, bin, dir)),
         _ => measure("ratio", &common, |bin, dir| ratio::run(&ratio, bin, dir)),
     }

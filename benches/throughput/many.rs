@@ -95,6 +95,7 @@ fn flood(args: &ManyArgs, gateway: &Gateway, sink: &Server, paths: u64) -> Resul
         sign_each: true,
         paths,
         first_path: 0,
+        mixed_types: false,
         threads: 1,
         progress: false,
     })?;

@@ -49,6 +49,7 @@ pub(crate) fn run(args: &PacedAckArgs, binary: &Path, directory: &Path) -> Resul
             threads: 1,
             paths: 1,
             first_path: 0,
+            mixed_types: false,
             progress: false,
         })
     };

@@ -258,6 +258,7 @@ impl Load {
             arguments.extend([name.to_owned(), value]);
         }
         arguments.extend(args.sign_each.then(|| "--sign-each".to_owned()));
+        arguments.extend(args.mixed_types.then(|| "--mixed-types".to_owned()));
         arguments.extend(args.progress.then(|| "--progress".to_owned()));
         let mut running = Running::start_self(&arguments, Stdio::piped())?;
         let stdout = running.child.stdout.take().context("the load process has a piped stdout")?;

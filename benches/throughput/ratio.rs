@@ -118,6 +118,7 @@ fn measure_round(
                 threads: args.load_threads,
                 paths: 1,
                 first_path: 0,
+                mixed_types: false,
                 progress: false,
             },
         )

@@ -102,6 +102,7 @@ fn load_args(args: &StartupArgs, gateway: &Gateway, requests: u64) -> LoadArgs {
         threads: 1,
         paths: 1,
         first_path: 0,
+        mixed_types: false,
         progress: false,
     }
 }

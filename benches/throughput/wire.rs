@@ -16,6 +16,11 @@ pub(crate) const PATH_DIGITS: usize = 5;
 /// Stands before the time of sending in each body.
 pub(crate) const SENT_KEY: &[u8] = b"\"sent_us\":\"";
 
+/// What events are called, of one length. Each but the last is as frequent as the others.
+pub(crate) const TYPES: [&str; 3] = ["bench.tick", "bench.tock", "bench.rare"];
+/// One event in so many has the last of [`TYPES`].
+pub(crate) const RARE: u64 = 100_000;
+
 /// Digits of the number and of the time in a body.
 const DIGITS: usize = 20;
 /// A reply's head above this is an error of the server.
@@ -28,6 +33,7 @@ pub(crate) struct Request {
     path: Range<usize>,
     signature: Range<usize>,
     number: Range<usize>,
+    kind: Range<usize>,
     sent: Range<usize>,
     body: Range<usize>,
     mac: Hmac<Sha256>,
@@ -37,8 +43,8 @@ impl Request {
     /// A request to `host` with a JSON body of exactly `body_bytes`.
     pub(crate) fn new(host: &str, body_bytes: usize) -> Result<Self> {
         let open = format!(
-            "{{\"id\":\"evt_{:0DIGITS$}\",\"type\":\"bench.tick\",\"sent_us\":\"{:0DIGITS$}\",\"data\":\"",
-            0, 0
+            "{{\"id\":\"evt_{:0DIGITS$}\",\"type\":\"{}\",\"sent_us\":\"{:0DIGITS$}\",\"data\":\"",
+            0, TYPES[0], 0
         );
         let close = "\"}";
         let least = open.len() + close.len();
@@ -52,7 +58,9 @@ impl Request {
         let signature_start = head.len() - 4 - 64;
         let body_start = head.len();
         let number_start = body_start + "{\"id\":\"evt_".len();
-        let sent_start = number_start + DIGITS + "\",\"type\":\"bench.tick\",\"sent_us\":\"".len();
+        let kind_start = number_start + DIGITS + "\",\"type\":\"".len();
+        let kind = kind_start..kind_start + TYPES[0].len();
+        let sent_start = kind.end + "\",\"sent_us\":\"".len();
 
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(open.as_bytes());
@@ -62,6 +70,7 @@ impl Request {
             path: path_start..path_start + PATH_DIGITS,
             signature: signature_start..signature_start + 64,
             number: number_start..number_start + DIGITS,
+            kind,
             sent: sent_start..sent_start + DIGITS,
             body: body_start..bytes.len(),
             mac: Hmac::new_from_slice(SECRET.as_bytes())?,
@@ -77,6 +86,12 @@ impl Request {
         write_digits(&mut self.bytes[self.sent.clone()], sent_us);
         let digest = self.mac.clone().chain_update(&self.bytes[self.body.clone()]).finalize().into_bytes();
         hex::encode_to_slice(digest, &mut self.bytes[self.signature.clone()]).expect("64 places hold 32 bytes in hex");
+    }
+
+    /// Gives it the type that its number has where [`TYPES`] are mixed; before it is stamped.
+    pub(crate) fn name(&mut self, number: u64) {
+        let kind = if number.is_multiple_of(RARE) { TYPES[2] } else { TYPES[usize::from(number / 64 % 2 == 1)] };
+        self.bytes[self.kind.clone()].copy_from_slice(kind.as_bytes());
     }
 
     /// Sends it to another path; the signature does not cover that.
@@ -169,13 +184,17 @@ mod tests {
     #[test]
     fn a_stamped_request_is_signed_over_its_own_body() {
         let mut request = Request::new("127.0.0.1:1", 1_536).expect("large enough");
+        request.name(3 * RARE);
         request.stamp(42, 1_700_000_000_000_123);
         let text = String::from_utf8(request.bytes().to_vec()).expect("ASCII");
         let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
         assert_eq!(body.len(), 1_536);
         assert!(head.contains("content-length: 1536\r\n"), "{head}");
         let json: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
-        assert_eq!(json["id"], "evt_00000000000000000042");
+        assert_eq!(
+            (json["id"].as_str(), json["type"].as_str()),
+            (Some("evt_00000000000000000042"), Some("bench.rare"))
+        );
         assert_eq!(sent_us(body.as_bytes()), Some(1_700_000_000_000_123));
         let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length").chain_update(body);
         let expected = format!("x-signature: {}", hex::encode(mac.finalize().into_bytes()));

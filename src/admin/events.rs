@@ -18,7 +18,7 @@ use hookmill_actors::{
     },
     ports::{
         event_log::{EventLog, LogError},
-        state_store::{Mark, Note, NoteFilter, StateStore},
+        state_store::{Mark, Note, NoteFilter},
     },
     tree::ReplayError,
 };
@@ -147,8 +147,10 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let (log, state) = (&*ports.log, &*ports.state);
     let snapshot = api.tree.config().current();
     let found = scan::find((log, state), &snapshot.configuration, &criteria, before, Bounds::of_page(limit)).await?;
-    let items = streams::iter(found.events)
-        .map(async |(id, status)| Ok(item(log, state, id).await?.map(|item| Item { status, ..item })))
+    let ids: Vec<EventId> = found.events.iter().map(|(id, _)| *id).collect();
+    let known = state.notes(&ids).await?;
+    let items = streams::iter(found.events.into_iter().zip(known))
+        .map(async |((id, status), note)| Ok(item(log, id, note).await?.map(|item| Item { status, ..item })))
         .buffered(READS_AT_ONCE)
         .try_filter_map(async |item| Ok::<_, LogError>(item))
         .try_collect()
@@ -277,8 +279,7 @@ fn download(id: EventId, body: Bytes) -> Response {
 }
 
 /// A damaged event stays in the list, with its damage; one that was trimmed meanwhile does not.
-async fn item(log: &dyn EventLog, state: &dyn StateStore, id: EventId) -> Result<Option<Item>, LogError> {
-    let note = state.note(id).await?;
+async fn item(log: &dyn EventLog, id: EventId, note: Option<Note>) -> Result<Option<Item>, LogError> {
     match log.get(id).await {
         Ok(Some(event)) => Ok(Some(whole_item(&event, note))),
         Ok(None) => Ok(None),

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
+use crate::secrets::names;
+
 /// What stands in place of a secret.
 pub(super) const REDACTED: &str = "***";
 /// What stands in place of a secret that is compared with another one.
@@ -39,13 +41,9 @@ pub(super) fn query(query: &str) -> String {
     query.split('&').map(shown).collect::<Vec<_>>().join("&")
 }
 
-/// Whether a member of that name in settings holds a secret. Narrower than [`is_sensitive`]: settings are chosen by
-/// operators, and a `token_url` must stay readable.
-fn names_secret(name: &str) -> bool {
-    const WHOLE: [&str; 4] = ["authorization", "proxy_authorization", "cookie", "secret_key"];
-    const ENDS: [&str; 8] = ["secret", "password", "passwd", "token", "api_key", "apikey", "private_key", "access_key"];
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    WHOLE.contains(&name.as_str()) || ENDS.iter().any(|end| name.ends_with(end))
+/// Whether a text in settings is a secret, by the name of its member or as a URL.
+fn is_secret(name: &str, text: &str) -> bool {
+    !text.is_empty() && (names::is_secret(name) || names::url_holds_secret(text))
 }
 
 /// Settings with their secret texts taken out, at any depth.
@@ -55,7 +53,7 @@ pub(super) fn settings(settings: &Map<String, Value>) -> Map<String, Value> {
 
 fn member(name: &str, value: &Value) -> Value {
     match value {
-        Value::String(text) if names_secret(name) && !text.is_empty() => REDACTED.into(),
+        Value::String(text) if is_secret(name, text) => REDACTED.into(),
         Value::Object(members) => Value::Object(settings(members)),
         Value::Array(items) => items.iter().map(|item| member(name, item)).collect(),
         other => other.clone(),
@@ -66,7 +64,7 @@ fn member(name: &str, value: &Value) -> Value {
 pub(super) fn compared(settings: &Map<String, Value>, other: Option<&Map<String, Value>>) -> Map<String, Value> {
     fn member(name: &str, value: &Value, other: Option<&Value>) -> Value {
         match value {
-            Value::String(text) if names_secret(name) && !text.is_empty() => {
+            Value::String(text) if is_secret(name, text) => {
                 let same =
                     other.and_then(Value::as_str).is_some_and(|other| text.as_bytes().ct_eq(other.as_bytes()).into());
                 if same { UNCHANGED.into() } else { CHANGED.into() }
@@ -87,7 +85,7 @@ pub(super) fn compared(settings: &Map<String, Value>, other: Option<&Map<String,
 pub(super) fn secret_within(settings: &Map<String, Value>) -> Option<String> {
     fn find(name: &str, value: &Value) -> Option<String> {
         match value {
-            Value::String(text) => (names_secret(name) && !text.is_empty()).then(String::new),
+            Value::String(text) => is_secret(name, text).then(String::new),
             Value::Object(members) => secret_within(members),
             Value::Array(items) => items
                 .iter()
@@ -172,6 +170,7 @@ mod tests {
         assert_eq!(find(json!({"webhook_secret": "x"})).as_deref(), Some("/webhook_secret"));
         assert_eq!(find(json!({"a": [{"b/c": {"API-KEY": "x"}}]})).as_deref(), Some("/a/0/b~1c/API-KEY"));
         assert_eq!(find(json!({"token": ["", "x"]})).as_deref(), Some("/token/1"));
+        assert_eq!(find(json!({"a": ["https://x", "https://u:p@x"]})).as_deref(), Some("/a/1"));
         assert_eq!(find(json!({"token_url": "https://x", "api_key": "", "tokens": 3})), None);
     }
 

@@ -142,6 +142,7 @@ struct HttpTransport {
     /// be HTTP/2, which has `:authority` instead, so there the client decides.
     fixed: Box<[(HeaderName, HeaderValue)]>,
     auth: Auth,
+    withheld: reply::Withheld,
     signer: Signer,
     timeout: Duration,
     connect_timeout: Duration,
@@ -149,7 +150,7 @@ struct HttpTransport {
 
 impl HttpTransport {
     fn new(client: HttpClient, places: Places, settings: HttpSettings, signer: Signer) -> Self {
-        let HttpSettings { uri, method, headers, auth, peer, timeout, connect_timeout } = settings;
+        let HttpSettings { uri, method, headers, auth, withheld, peer, timeout, connect_timeout } = settings;
         let mut fixed = vec![(USER_AGENT, HeaderValue::from_static(PRODUCT))];
         if uri.scheme_str() == Some("http") {
             if let Some(host) = uri.authority().and_then(|it| HeaderValue::from_str(it.as_str()).ok()) {
@@ -161,7 +162,7 @@ impl HttpTransport {
             }
         }
         fixed.extend(headers);
-        Self { client, places, method, uri, fixed: fixed.into(), auth, signer, timeout, connect_timeout }
+        Self { client, places, method, uri, fixed: fixed.into(), auth, withheld, signer, timeout, connect_timeout }
     }
 
     /// The request of one attempt. Its changing header values are slices of one buffer. Of the arrival's headers
@@ -238,7 +239,7 @@ impl Transport for HttpTransport {
                 timings.answered = Some(began.elapsed());
                 // Nothing was opened for it, so an idle connection was there from the beginning.
                 timings.connected.get_or_insert_default();
-                reply::judge(response, timings, deadline, now_ms).await
+                reply::judge(response, timings, deadline, now_ms, &self.withheld).await
             }
             Ok(Err(error)) => failure::report(&error, timings),
             Err(_) => report::timed_out(self.timeout, timings),

@@ -182,6 +182,11 @@ impl Credentials {
         Ok(Self { members, asked: Vec::new() })
     }
 
+    /// All that were given.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Secret> {
+        self.members.values()
+    }
+
     /// One of them, of `bytes` bytes.
     pub(super) fn take(
         &mut self,

@@ -6,6 +6,7 @@
 
 mod export;
 mod forget;
+mod many;
 mod prune;
 
 use std::{
@@ -35,7 +36,7 @@ use hookmill_actors::{
 use super::{
     LogPlace, StateView,
     changes::{Changes, CountChanges, Written, malformed},
-    jobs, keys, runs,
+    jobs, keys,
     search::Search,
     seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
@@ -159,6 +160,15 @@ impl StateStore for SledState {
         self.0.delivery(subscription, event)
     }
 
+    async fn deliveries(
+        &self,
+        subscription: SubscriptionId,
+        events: &[EventId],
+    ) -> Result<Vec<DeliveryState>, LogError> {
+        let events = events.to_vec();
+        self.scan(move |shared| many::deliveries(shared, subscription, &events)).await
+    }
+
     async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
         self.scan(move |shared| shared.lanes(subscription)).await
     }
@@ -188,6 +198,11 @@ impl StateStore for SledState {
         self.0.note(event)
     }
 
+    async fn notes(&self, events: &[EventId]) -> Result<Vec<Option<Note>>, LogError> {
+        let events = events.to_vec();
+        self.scan(move |shared| many::notes(shared, &events)).await
+    }
+
     async fn noted(
         &self,
         filter: &NoteFilter,
@@ -196,16 +211,10 @@ impl StateStore for SledState {
     ) -> Result<(Vec<EventId>, Option<EventId>), LogError> {
         let filter = filter.clone();
         self.scan(move |shared| {
-            let (mut events, next) = shared.search.candidates(&filter, span, limit)?;
-            let mut failure = None;
-            events.retain(|event| match shared.note(*event) {
-                Ok(note) => note.is_some_and(|note| filter.passes(&note)),
-                Err(error) => {
-                    failure = Some(error);
-                    false
-                }
-            });
-            failure.map_or(Ok((events, next)), Err)
+            let (events, next) = shared.search.candidates(&filter, span, limit)?;
+            let notes = many::notes(shared, &events)?;
+            let passing = notes.into_iter().flatten().filter(|note| filter.passes(note)).map(|note| note.event);
+            Ok((passing.collect(), next))
         })
         .await
     }
@@ -358,22 +367,8 @@ impl Shared {
     }
 
     fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError> {
-        let key = keys::owned(keys::RECORD, subscription.0, event);
-        if let Some(value) = self.get(&key)? {
-            return values::decode_record(&value).map(DeliveryState::Record).ok_or_else(|| malformed(&key));
-        }
-        // Runs may overlap: what was slow begins a run beside that of its later neighbours. None spans more than this.
-        let earliest = EventId::at_millis(event.millis().saturating_sub(runs::RUN_SPAN_MS));
-        let first = keys::owned(keys::RUN, subscription.0, earliest.min(event));
-        let last = keys::owned(keys::RUN, subscription.0, event);
-        for item in self.range(&first, &last).rev() {
-            let (key, value) = item?;
-            let run = runs::decode_run(&value).ok_or_else(|| malformed(&key))?;
-            if let Ok(at) = run.binary_search_by_key(&event, |it| it.event) {
-                return Ok(DeliveryState::Delivered { at_ms: run[at].at_ms });
-            }
-        }
-        Ok(DeliveryState::Unknown)
+        let found = many::deliveries(self, subscription, &[event])?;
+        Ok(found.into_iter().next().unwrap_or(DeliveryState::Unknown))
     }
 
     fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError> {
@@ -439,19 +434,7 @@ impl Shared {
     }
 
     fn note(&self, event: EventId) -> Result<Option<Note>, LogError> {
-        self.db.check()?;
-        let owner = event.integration().0;
-        let first = keys::owned(keys::NOTES, owner, event);
-        let last = keys::owned(keys::NOTES, owner, EventId::MAX);
-        let Some(item) = self.range(&first, &last).next() else { return Ok(None) };
-        let (key, value) = item?;
-        let notes = values::decode_notes(&value).ok_or_else(|| malformed(&key))?;
-        let Some(mut note) = notes.into_iter().find(|note| note.event == event) else { return Ok(None) };
-        let key = keys::owned(keys::MARK, owner, event);
-        if let Some(value) = self.get(&key)? {
-            note.mark = Some(values::decode_mark(&value).ok_or_else(|| malformed(&key))?);
-        }
-        Ok(Some(note))
+        Ok(many::notes(self, &[event])?.into_iter().next().flatten())
     }
 
     fn dead_letters(

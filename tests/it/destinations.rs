@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use crate::harness::{Hookmill, Sink, status, wait_for};
 
 /// A Redis on a free port, stopped when dropped.
-struct Redis(Child, u16);
+pub(crate) struct Redis(Child, pub(crate) u16);
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("redis-server")
             .args([

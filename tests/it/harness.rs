@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeSet,
     collections::HashMap,
-    io::{BufRead, BufReader},
+    fs::File,
+    io::{BufRead, BufReader, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -35,6 +36,16 @@ pub(crate) struct Hookmill {
     data: Arc<TempDir>,
     flags: Vec<String>,
     client: Client<HttpConnector, Full<Bytes>>,
+    record: Option<Record>,
+}
+
+/// Every exchange with a server, in order.
+pub(crate) type Record = Arc<Mutex<Vec<Exchange>>>;
+
+/// What was asked for, and the whole reply.
+pub(crate) struct Exchange {
+    pub(crate) asked: String,
+    pub(crate) reply: Vec<u8>,
 }
 
 pub(crate) struct Reply {
@@ -78,7 +89,7 @@ impl Hookmill {
     }
 
     fn start_at(data: Arc<TempDir>, data_dir: PathBuf, flags: Vec<String>) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(data.path().join("stderr.log")).unwrap();
+        let log = File::options().create(true).append(true).open(data.path().join("stderr.log")).unwrap();
         let mut child = command()
             .args(["serve", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
@@ -89,8 +100,11 @@ impl Hookmill {
             .spawn()
             .unwrap();
         let mut addresses = HashMap::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let mut said = File::options().create(true).append(true).open(data.path().join("stdout.log")).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in lines.by_ref() {
             let line = line.unwrap();
+            writeln!(said, "{line}").unwrap();
             for name in ["webhooks", "admin API"] {
                 if let Some(url) = line.trim().strip_prefix(name) {
                     let host = url.trim().trim_start_matches("http://").split('/').next().unwrap();
@@ -105,12 +119,19 @@ impl Hookmill {
             let log = std::fs::read_to_string(data.path().join("stderr.log")).unwrap_or_default();
             panic!("hookmill did not start: {log}");
         };
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| writeln!(said, "{line}")));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { child, ingress, admin, data, flags, client }
+        Self { child, ingress, admin, data, flags, client, record: None }
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.data.path().join("data")
+    }
+
+    /// Keeps every exchange from now on.
+    pub(crate) fn recorded(mut self, record: &Record) -> Self {
+        self.record = Some(record.clone());
+        self
     }
 
     /// What it wrote to its log so far.
@@ -135,9 +156,16 @@ impl Hookmill {
     }
 
     pub(crate) async fn request(&self, request: Request<Full<Bytes>>) -> Reply {
+        let asked = format!("{} {}", request.method(), request.uri().path());
         let response = self.client.request(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        Reply { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
+        let body = body.collect().await.unwrap().to_bytes();
+        if let Some(record) = &self.record {
+            let head = format!("{} {:?}\n", parts.status, parts.headers);
+            let reply = [head.as_bytes(), &body].concat();
+            record.lock().unwrap().push(Exchange { asked, reply });
+        }
+        Reply { status: parts.status, headers: parts.headers, body }
     }
 
     pub(crate) async fn admin(&self, method: Method, path: &str, body: Option<Value>) -> Reply {

@@ -221,6 +221,18 @@ pub trait StateStore: Send + Sync {
     async fn due(&self, subscription: SubscriptionId, until_ms: u64, limit: usize) -> Result<Vec<Due>, LogError>;
     /// What is known of a delivery.
     async fn delivery(&self, subscription: SubscriptionId, event: EventId) -> Result<DeliveryState, LogError>;
+    /// The same of many, in their order. What lies close together costs less so.
+    async fn deliveries(
+        &self,
+        subscription: SubscriptionId,
+        events: &[EventId],
+    ) -> Result<Vec<DeliveryState>, LogError> {
+        let mut found = Vec::with_capacity(events.len());
+        for event in events {
+            found.push(self.delivery(subscription, *event).await?);
+        }
+        Ok(found)
+    }
     /// Deliveries of a subscription whose record has a lane and is retrying, parked or dead, by lane and event.
     async fn lanes(&self, subscription: SubscriptionId) -> Result<Vec<InLane>, LogError>;
     /// The first subscription above `after` that has anything due, or a record that [`StateStore::lanes`] tells of.
@@ -238,6 +250,14 @@ pub trait StateStore: Send + Sync {
     async fn forget_seen(&self, remembered: Remembered) -> Result<Forgotten, LogError>;
     /// What intake noted of an event.
     async fn note(&self, event: EventId) -> Result<Option<Note>, LogError>;
+    /// The same of many, in their order. What lies close together costs less so.
+    async fn notes(&self, events: &[EventId]) -> Result<Vec<Option<Note>>, LogError> {
+        let mut found = Vec::with_capacity(events.len());
+        for event in events {
+            found.push(self.note(*event).await?);
+        }
+        Ok(found)
+    }
     /// Events whose note passes, from `first` on and before `before`, newest first, as many as `limit`, or fewer; and
     /// where the next look goes on, `None` at the end. Of events that intake has not come to nothing is known.
     async fn noted(

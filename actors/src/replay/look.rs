@@ -37,8 +37,8 @@ pub async fn look(
     look_at(state, subscription, start_after, &position, event, note).await
 }
 
-/// The same with a position that was read earlier, for whoever looks at many events.
-pub async fn look_at(
+/// The same with a position that was read earlier.
+pub(super) async fn look_at(
     state: &dyn StateStore,
     subscription: SubscriptionId,
     start_after: EventId,
@@ -46,11 +46,22 @@ pub async fn look_at(
     event: EventId,
     note: Option<&Note>,
 ) -> Result<Look, LogError> {
+    Ok(look_of(state.delivery(subscription, event).await?, start_after, position, event, note))
+}
+
+/// The same with what is known already, for whoever looks at many events: of the delivery, read after the position.
+pub fn look_of(
+    delivery: DeliveryState,
+    start_after: EventId,
+    position: &Position,
+    event: EventId,
+    note: Option<&Note>,
+) -> Look {
     let duplicate = note.is_some_and(|note| matches!(note.mark, Some(Mark::DuplicateOf(_))));
-    let (kept, record, first_try_at_ms) = match state.delivery(subscription, event).await? {
+    let (kept, record, first_try_at_ms) = match delivery {
         DeliveryState::Unknown => (Kept::Nothing, None, None),
         DeliveryState::Delivered { at_ms } => (Kept::Delivered, None, at_ms),
         DeliveryState::Record(record) => (Kept::Record(record.status), Some(record), None),
     };
-    Ok(Look { standing: standing(event, start_after, position, kept, duplicate), record, first_try_at_ms })
+    Look { standing: standing(event, start_after, position, kept, duplicate), record, first_try_at_ms }
 }

@@ -1,16 +1,16 @@
 //! What became of events, looked up for one after the other. No index says which stand at a wanted status.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use hookmill_actors::{
     domain::{
         config::{Configuration, Subscription},
         delivery::Position,
         ids::{EventId, IntegrationId},
-        standing::Processing,
+        standing::{Processing, Standing},
     },
     ports::{event_log::LogError, state_store::StateStore},
-    replay::look_at,
+    replay::look_of,
 };
 
 /// What an event's status is called.
@@ -39,27 +39,36 @@ impl<'a> Lookup<'a> {
         Self { state, configuration, known: HashMap::new() }
     }
 
-    /// The status that the event's own page tells.
-    pub(super) async fn status(&mut self, event: EventId) -> Result<Processing, LogError> {
-        let known = match self.known.entry(event.integration()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let known = known(self.state, self.configuration, event.integration()).await?;
-                place.insert(known)
-            }
-        };
-        let mut standings = Vec::new();
-        for (subscription, position) in &known.subscriptions {
-            let (id, start_after) = (subscription.id, subscription.start_after);
-            // Without its note a duplicate counts as left out by the selection: either way it is done with.
-            let look = look_at(self.state, id, start_after, position, event, None).await?;
-            standings.extend(look.standing);
+    /// The statuses that the events' own pages tell, in their order.
+    pub(super) async fn statuses(&mut self, events: &[EventId]) -> Result<Vec<Processing>, LogError> {
+        let mut standings: Vec<Vec<Standing>> = vec![Vec::new(); events.len()];
+        let mut of: BTreeMap<IntegrationId, Vec<usize>> = BTreeMap::new();
+        for (place, event) in events.iter().enumerate() {
+            of.entry(event.integration()).or_default().push(place);
         }
-        Ok(match standings.as_slice() {
-            [] if known.intake >= event => Processing::Success,
+        for (integration, places) in &of {
+            let known = match self.known.entry(*integration) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(known(self.state, self.configuration, *integration).await?),
+            };
+            let own: Vec<EventId> = places.iter().map(|place| events[*place]).collect();
+            for (subscription, position) in &known.subscriptions {
+                let deliveries = self.state.deliveries(subscription.id, &own).await?;
+                for (place, delivery) in places.iter().zip(deliveries) {
+                    // Without its note a duplicate counts as left out by the selection: either way it is done with.
+                    let look = look_of(delivery, subscription.start_after, position, events[*place], None);
+                    standings[*place].extend(look.standing);
+                }
+            }
+        }
+        let status = |(event, standings): (&EventId, Vec<Standing>)| match standings.as_slice() {
+            [] if self.known.get(&event.integration()).is_some_and(|known| known.intake >= *event) => {
+                Processing::Success
+            }
             [] => Processing::Pending,
             some => Processing::of_all(some.iter().map(|standing| standing.processing())),
-        })
+        };
+        Ok(events.iter().zip(standings).map(status).collect())
     }
 }
 

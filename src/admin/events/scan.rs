@@ -28,6 +28,9 @@ use crate::admin::Api;
 /// Ids read at once.
 const IDS_AT_ONCE: usize = 256;
 
+/// Ids whose statuses are looked up together.
+const LOOKED_UP_AT_ONCE: usize = 128;
+
 /// Which events; every member narrows.
 #[derive(Default)]
 pub(super) struct Criteria {
@@ -138,32 +141,38 @@ pub(super) async fn find(
             false => bounds.found,
         };
         let (ids, beyond) = candidates((log, state), criteria, before, asked).await?;
-        for id in ids {
-            before = id;
-            looked_at += 1;
-            if criteria.sees.as_ref().is_some_and(|Sees(api)| !api.sees(id.integration())) {
-                continue;
+        for ids in ids.chunks(LOOKED_UP_AT_ONCE) {
+            let seen = |id: &EventId| criteria.sees.as_ref().is_none_or(|Sees(api)| api.sees(id.integration()));
+            let visible: Vec<EventId> = ids.iter().copied().filter(seen).collect();
+            let mut statuses = match criteria.statuses {
+                Some(_) => lookup.statuses(&visible).await?,
+                None => Vec::new(),
             }
-            found.scanned.events += 1;
-            let status = match &criteria.statuses {
-                Some(wanted) => match lookup.status(id).await? {
-                    status if wanted.contains(&status) => Some(Some(status)),
-                    _ => None,
-                },
-                None => Some(None),
-            };
-            if let Some(status) = status
-                && passes((log, state), criteria, id, &mut found.scanned).await?
-            {
-                found.events.push((id, status));
-            }
-            let enough = found.events.len() == bounds.found || found.scanned.bytes >= bounds.bytes;
-            if enough || looks && began.elapsed() >= bounds.time {
-                found.next = Some(before);
-                return Ok(found);
+            .into_iter();
+            let mut visible = visible.into_iter().peekable();
+            for id in ids {
+                before = *id;
+                looked_at += 1;
+                if visible.next_if_eq(id).is_none() {
+                    continue;
+                }
+                found.scanned.events += 1;
+                let status = statuses.next();
+                let wanted = match (&criteria.statuses, status) {
+                    (Some(wanted), Some(status)) => wanted.contains(&status),
+                    _ => true,
+                };
+                if wanted && passes((log, state), criteria, *id, &mut found.scanned).await? {
+                    found.events.push((*id, status));
+                }
+                let enough = found.events.len() == bounds.found || found.scanned.bytes >= bounds.bytes;
+                if enough || looks && began.elapsed() >= bounds.time {
+                    found.next = Some(before);
+                    return Ok(found);
+                }
             }
             if looks {
-                // The store answers at once, so nobody else would have a turn.
+                // The store may answer at once, so nobody else would have a turn.
                 tokio::task::yield_now().await;
             }
         }

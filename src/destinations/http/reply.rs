@@ -4,7 +4,7 @@
 use std::{fmt::Write, time::Duration};
 
 use hookmill_actors::{
-    domain::limits::REPLY_EXCERPT_BYTES,
+    domain::{limits::REPLY_EXCERPT_BYTES, secret::Secret},
     ports::transport::{AttemptReport, Timings, Verdict},
 };
 use http_body_util::BodyExt;
@@ -14,6 +14,7 @@ use hyper::{
     header::{LOCATION, RETRY_AFTER},
 };
 use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
 
 use super::super::retry_after;
 
@@ -22,12 +23,48 @@ const REPLY_BYTES_MAX: u64 = 64 << 10;
 /// The verdict stands with the head, so a slow body may hold the delivery's place no longer than this.
 const REPLY_BODY_WAIT: Duration = Duration::from_secs(2);
 
+/// Stands in place of a reply that repeats a credential, as some services do with what they refuse.
+const REPEATS: &str = "(not kept: it repeats a credential of the destination)";
+/// Shorter texts occur by accident, and are no secrets.
+const WITHHELD_BYTES_MIN: usize = 4;
+
+/// What a destination is told, and must not be shown when it says it back.
+#[derive(Default)]
+pub(super) struct Withheld(Vec<Secret>);
+
+impl Withheld {
+    pub(super) fn new(secrets: impl Iterator<Item = Secret>) -> Self {
+        Self(secrets.filter(|secret| secret.expose().len() >= WITHHELD_BYTES_MIN).collect())
+    }
+
+    /// Such as the pair of `Basic`, as it is sent.
+    pub(super) fn add_last_word(&mut self, value: &[u8]) {
+        let word = value.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+        if word.len() >= WITHHELD_BYTES_MIN {
+            self.0.push(Secret::new(word.to_vec()));
+        }
+    }
+
+    /// Whether one of them is in it, as it is or escaped for JSON, or begins where it was cut off.
+    fn occurs_in(&self, told: &[u8]) -> bool {
+        let occurs = |secret: &[u8]| {
+            let cut = (WITHHELD_BYTES_MIN..secret.len()).any(|length| told.ends_with(&secret[..length]));
+            cut || told.windows(secret.len()).any(|window| window == secret)
+        };
+        self.0.iter().any(|secret| {
+            let text = secret.expose_str().and_then(|text| serde_json::to_string(text).ok()).map(Zeroizing::new);
+            occurs(secret.expose()) || text.is_some_and(|text| occurs(text[1..text.len() - 1].as_bytes()))
+        })
+    }
+}
+
 /// Judges by the status and reads the body until `deadline` at most. `now_ms` is for a `Retry-After` date.
 pub(super) async fn judge(
     response: Response<Incoming>,
     timings: Timings,
     deadline: Instant,
     now_ms: u64,
+    withheld: &Withheld,
 ) -> AttemptReport {
     let (head, body) = response.into_parts();
     let (verdict, error) = match head.status {
@@ -44,7 +81,11 @@ pub(super) async fn judge(
         verdict,
         status: Some(head.status.as_u16()),
         error,
-        reply: (!beginning.is_empty()).then(|| excerpt(&beginning)),
+        reply: match beginning.as_slice() {
+            [] => None,
+            told if withheld.occurs_in(told) => Some(REPEATS.to_owned()),
+            told => Some(excerpt(told)),
+        },
         timings,
     }
 }
@@ -116,6 +157,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_reply_that_repeats_a_credential_is_told_from_others() {
+        let mut withheld = Withheld::new(["hush-\"hush\"", "abc"].map(Secret::new).into_iter());
+        withheld.add_last_word(b"Basic dTpwbGFudGVk");
+        for told in ["x hush-\"hush\" y", r#"{"a":"hush-\"hush\""}"#, "got dTpwbGFudGVk", "cut off at hush-"] {
+            assert!(withheld.occurs_in(told.as_bytes()), "{told}");
+        }
+        for told in ["abc", "Basic", "hus", "hush hu", ""] {
+            assert!(!withheld.occurs_in(told.as_bytes()), "{told}");
+        }
+    }
 
     #[test]
     fn an_excerpt_escapes_control_characters() {

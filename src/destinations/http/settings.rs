@@ -12,17 +12,21 @@ use serde_json::{Map, Value};
 use super::{
     super::{
         header_rules,
-        members::{CA, Credentials, Members},
+        members::{CA, Credentials, Members, fault_of},
         url::{self, Scheme, Server},
     },
     auth::Auth,
     client::{PROXY_CREDENTIALS, Peer},
+    reply::Withheld,
 };
+use crate::secrets::names;
 
 /// The kind's name.
 pub(super) const NAME: &str = "http";
 
 const URL: &str = "url";
+const QUERY: &str = "query";
+const QUERY_BYTES: std::ops::RangeInclusive<usize> = 1..=1024;
 const PROXY: &str = "proxy";
 const HEADERS: &str = "headers";
 const MEMBERS: [&str; 8] = [URL, "method", HEADERS, "auth", CA, PROXY, "timeout_ms", "connect_timeout_ms"];
@@ -57,6 +61,8 @@ pub(super) struct HttpSettings {
     /// Sent with every request.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) auth: Auth,
+    /// What a reply must not repeat.
+    pub(super) withheld: Withheld,
     /// How the other side is reached, where that is special.
     pub(super) peer: Peer,
     pub(super) timeout: Duration,
@@ -71,19 +77,25 @@ impl HttpSettings {
         defaults: HttpDefaults,
     ) -> Result<Self, SettingsError> {
         let members = Members::new(NAME, settings, &MEMBERS)?;
+        let mut withheld = Withheld::new(credentials.all().cloned());
         let text =
             members.required(URL, 0..=usize::MAX, "the address to post to, such as https://example.com/hooks")?;
-        let uri = url::parse(URL, text, &SCHEMES)?;
+        let uri = with_query(url::parse(URL, text, &SCHEMES)?, &mut credentials)?;
         let method = match members.choice("method", &METHODS)? {
             None | Some(0) => Method::POST,
             Some(1) => Method::PUT,
             Some(2) => Method::PATCH,
             Some(_) => Method::DELETE,
         };
+        let auth = Auth::parse(&members, &mut credentials, &uri)?;
+        if let Auth::Fixed(_, value) = &auth {
+            withheld.add_last_word(value.as_bytes());
+        }
         let this = Self {
             method,
             headers: headers(&members)?,
-            auth: Auth::parse(&members, &mut credentials, &uri)?,
+            auth,
+            withheld,
             peer: peer(&members, &mut credentials, &uri)?,
             timeout: members.timeout("timeout_ms", defaults.timeout)?,
             connect_timeout: members.timeout("connect_timeout_ms", defaults.connect_timeout)?,
@@ -101,6 +113,21 @@ impl HttpSettings {
         let proxy = self.peer.proxy.as_ref().map(|proxy| (PROXY, Server::of(&proxy.uri, &PROXY_SCHEMES)));
         std::iter::once((URL, Server::of(&self.uri, &SCHEMES))).chain(proxy)
     }
+}
+
+/// The URL with what `credentials` have of its query: what stands in settings is shown.
+fn with_query(uri: Uri, credentials: &mut Credentials) -> Result<Uri, SettingsError> {
+    if uri.query().is_some_and(names::query_holds_secret) {
+        let problem = "has a query parameter that looks like a secret, which settings would show; give it as \
+                       `credentials.query`, such as `token=...`";
+        return Err(SettingsError::new(URL, problem));
+    }
+    let Some(query) = credentials.take(QUERY, QUERY_BYTES)? else { return Ok(uri) };
+    let fault = || fault_of(QUERY, "is no query of a URL, such as `token=...`; percent-encode what it may not hold");
+    let text = query.expose_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'));
+    let text = text.ok_or_else(fault)?;
+    let whole = zeroize::Zeroizing::new(format!("{uri}{}{text}", if uri.query().is_some() { '&' } else { '?' }));
+    whole.parse().map_err(|_| fault())
 }
 
 fn headers(members: &Members<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, SettingsError> {
@@ -148,9 +175,8 @@ fn peer(members: &Members<'_>, credentials: &mut Credentials, uri: &Uri) -> Resu
 
 /// A header's value that holds a secret: marked, so that nothing prints it.
 pub(super) fn secret_value(text: &[u8], member: &'static str) -> Result<HeaderValue, SettingsError> {
-    let mut value = HeaderValue::from_bytes(text).map_err(|_| {
-        super::super::members::fault_of(member, "holds a character that no header may hold, such as a line end")
-    })?;
+    let mut value = HeaderValue::from_bytes(text)
+        .map_err(|_| fault_of(member, "holds a character that no header may hold, such as a line end"))?;
     value.set_sensitive(true);
     Ok(value)
 }

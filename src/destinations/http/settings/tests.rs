@@ -23,7 +23,7 @@ fn refused(parsed: Result<HttpSettings, SettingsError>, what: &str) -> SettingsE
 fn takes_urls_and_fills_in_defaults() {
     for url in [
         "https://example.com",
-        "http://example.com:8080/hooks/a?token=b&c",
+        "http://example.com:8080/hooks/a?tenant=b&c",
         "https://[2606:4700::1111]:8443/x",
         "http://93.184.216.34/",
         "https://xn--bcher-kva.example./",
@@ -79,6 +79,25 @@ fn names_the_member_at_fault_and_what_would_be_right() {
         let error = refused(parse(settings.clone()), &settings.to_string());
         assert_eq!(error.field, field, "{settings}");
         assert!(error.problem.contains(problem), "{settings}: {error}");
+    }
+}
+
+#[test]
+fn a_secret_of_the_query_is_a_credential() {
+    let credentials = json!({"query": "token=hush&a=%20"});
+    for (url, whole) in [
+        ("https://a.example/b", "https://a.example/b?token=hush&a=%20"),
+        ("https://a.example/b?c=d", "https://a.example/b?c=d&token=hush&a=%20"),
+        ("https://a.example", "https://a.example/?token=hush&a=%20"),
+    ] {
+        let settings = with(json!({ "url": url }), &credentials).unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(settings.uri, whole);
+    }
+    let shown = refused(parse(json!({"url": "https://a.example/?token=hush"})), "it is shown");
+    assert!(shown.field == "url" && shown.problem.contains("`credentials.query`"), "{shown}");
+    for query in ["token=hush#a", "a b", "\u{e4}"] {
+        let wrong = refused(with(json!({"url": "https://a.example/"}), &json!({"query": query})), query);
+        assert!(wrong.field == "credentials.query" && !wrong.problem.contains("hush"), "{wrong}");
     }
 }
 
