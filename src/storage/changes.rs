@@ -16,7 +16,7 @@ use hookmill_actors::{
 
 use super::{
     jobs, keys,
-    runs::{self, FirstTry},
+    runs::{self, Success},
     search,
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
@@ -60,12 +60,15 @@ impl<'a> Changes<'a> {
                     self.put(&keys::position(*subscription, part), value);
                 }
             }
-            StateOp::Delivered { subscription, events, at_ms } => {
-                let mut tries: Vec<_> = events.iter().map(|event| FirstTry { event: *event, at_ms: *at_ms }).collect();
-                if !tries.is_sorted() {
-                    tries.sort_unstable();
+            StateOp::Delivered { subscription, events, at_ms, attempts } => {
+                let attempts = attempts.iter().copied().map(Some).chain(std::iter::repeat(None));
+                let successes = events.iter().zip(attempts);
+                let mut successes: Vec<_> =
+                    successes.map(|(event, attempt)| Success { event: *event, at_ms: *at_ms, attempt }).collect();
+                if !successes.is_sorted() {
+                    successes.sort_unstable();
                 }
-                self.add_run(*subscription, tries)?;
+                self.add_run(*subscription, successes)?;
             }
             StateOp::Delivery { subscription, event, record } => self.delivery(*subscription, *event, record)?,
             StateOp::Dead(letter) => self.dead(letter)?,
@@ -103,20 +106,24 @@ impl<'a> Changes<'a> {
     }
 
     /// Adds to a subscription's runs; a run that begins with the same id is merged with. Ascending ids.
-    pub(super) fn add_run(&mut self, subscription: SubscriptionId, mut tries: Vec<FirstTry>) -> Result<(), LogError> {
-        while let Some(first) = tries.first() {
+    pub(super) fn add_run(
+        &mut self,
+        subscription: SubscriptionId,
+        mut successes: Vec<Success>,
+    ) -> Result<(), LogError> {
+        while let Some(first) = successes.first() {
             let key = keys::owned(keys::RUN, subscription.0, first.event);
             if let Some(value) = self.get(&key)? {
-                let before = tries.len();
-                tries.extend(runs::decode_run(&value).ok_or_else(|| malformed(&key))?);
-                if tries.len() > before {
-                    tries.sort_unstable();
-                    tries.dedup_by_key(|it| it.event);
+                let before = successes.len();
+                successes.extend(runs::decode_run(&value).ok_or_else(|| malformed(&key))?);
+                if successes.len() > before {
+                    successes.sort_unstable();
+                    successes.dedup_by_key(|it| it.event);
                 }
             }
-            let (taken, value) = runs::encode_run(&tries);
+            let (taken, value) = runs::encode_run(&successes);
             self.put(&key, value);
-            tries.drain(..taken);
+            successes.drain(..taken);
         }
         Ok(())
     }

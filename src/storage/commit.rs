@@ -114,7 +114,7 @@ mod tests {
             delivery::{Attempt, DeadLetter, DeadReason, DeliveryRecord, DeliveryStatus, Position},
             ids::{IntegrationId, SubscriptionId},
         },
-        ports::state_store::Note,
+        ports::state_store::{FirstTry, Note},
     };
     use proptest::prelude::*;
 
@@ -174,7 +174,12 @@ mod tests {
             },
         ];
         let second = vec![
-            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![event], at_ms: Some(7) },
+            StateOp::Delivered {
+                subscription: SubscriptionId(1),
+                events: vec![event],
+                at_ms: Some(7),
+                attempts: vec![FirstTry { at_ms: 6, duration_ms: 1, status: None }],
+            },
             StateOp::Delivery { subscription: SubscriptionId(1), event, record },
             StateOp::Dead(dead),
         ];
@@ -195,6 +200,6 @@ mod tests {
         let bytes = rmp_serde::to_vec(&[Former::Delivered { subscription, events: events.clone() }]).unwrap();
         let mut ops = Vec::new();
         decode_state(&bytes, &mut ops).unwrap();
-        assert_eq!(ops, [StateOp::Delivered { subscription, events, at_ms: None }]);
+        assert_eq!(ops, [StateOp::Delivered { subscription, events, at_ms: None, attempts: Vec::new() }]);
     }
 }

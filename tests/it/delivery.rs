@@ -33,6 +33,12 @@ async fn a_signed_webhook_arrives_unaltered_and_signed() {
     assert_eq!(listed["items"][0]["id"], id.as_str());
     assert_eq!(hookmill.get("/events?status=failure,pending,processing").await["items"], json!([]));
 
+    let attempts = event["deliveries"][0]["latest_attempts"].as_array().unwrap();
+    assert_eq!(
+        (attempts.len(), &attempts[0]["status"]),
+        (1, &json!(200)),
+        "a success at the first try tells its attempt too"
+    );
     let moment = |name: &str| event[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let took_ms = moment("processed_at").as_millisecond() - moment("received_at").as_millisecond();
     assert!((0..10_000).contains(&took_ms), "processed {took_ms} ms after it came");

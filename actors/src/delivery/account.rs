@@ -14,7 +14,11 @@ use crate::{
         delivery::Position,
         ids::{EventId, SubscriptionId},
     },
-    ports::{clock::Clock, event_log::LogError, state_store::StateOp},
+    ports::{
+        clock::Clock,
+        event_log::LogError,
+        state_store::{FirstTry, StateOp},
+    },
     recorder::{Account, Standing},
     retry::RetryDesk,
     tree::mailbox::Post,
@@ -114,8 +118,8 @@ impl DeliveryAccount {
     }
 
     /// See [`Ledger::delivered`].
-    pub(super) fn delivered(&self, event: EventId) {
-        self.book().ledger.delivered(event);
+    pub(super) fn delivered(&self, event: EventId, attempt: FirstTry) {
+        self.book().ledger.delivered(event, attempt);
     }
 
     /// See [`Ledger::settled`].

@@ -8,7 +8,7 @@ use crate::{
         ids::{EventId, SubscriptionId},
         limits::{COMMIT_OUTCOMES, IN_FLIGHT_MAX, RUN_IDS_MAX, UNRECORDED_MAX},
     },
-    ports::state_store::StateOp,
+    ports::state_store::{FirstTry, StateOp},
 };
 
 /// Every event up to `read_upto` is settled, due, or in `open`. What is settled but not yet part of a commit waits
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Ledger {
     read_upto: EventId,
     open: BTreeSet<EventId>,
-    delivered: Vec<EventId>,
+    delivered: Vec<(EventId, FirstTry)>,
     ops: Vec<StateOp>,
     /// Of those that were due, and stand in the due queue until `ops` are stored.
     retried: Vec<EventId>,
@@ -93,9 +93,9 @@ impl Ledger {
     }
 
     /// An event succeeded at its first try.
-    pub(crate) fn delivered(&mut self, event: EventId) {
+    pub(crate) fn delivered(&mut self, event: EventId, attempt: FirstTry) {
         self.open.remove(&event);
-        self.delivered.push(event);
+        self.delivered.push((event, attempt));
         self.count();
     }
 
@@ -152,7 +152,8 @@ impl Ledger {
         let mut ops = std::mem::take(&mut self.ops);
         self.delivered.sort_unstable();
         for run in self.delivered.chunks(RUN_IDS_MAX) {
-            ops.push(StateOp::Delivered { subscription, events: run.to_vec(), at_ms: Some(at_ms) });
+            let (events, attempts) = run.iter().copied().unzip();
+            ops.push(StateOp::Delivered { subscription, events, at_ms: Some(at_ms), attempts });
         }
         self.delivered.clear();
         ops.push(StateOp::Position { subscription, position: self.position() });
@@ -186,11 +187,16 @@ mod tests {
         EventId::from_parts(u128::from(n) + 1, IntegrationId(1), 0)
     }
 
+    fn attempt(event: EventId) -> FirstTry {
+        FirstTry { at_ms: event.millis(), duration_ms: 3, status: Some(200) }
+    }
+
     /// What a store would hold after the given commits.
     fn settled_in(ops: &[StateOp]) -> BTreeSet<EventId> {
         let mut settled = BTreeSet::new();
         for op in ops {
-            if let StateOp::Delivered { events, .. } = op {
+            if let StateOp::Delivered { events, attempts, .. } = op {
+                assert!(events.iter().map(|event| attempt(*event)).eq(attempts.iter().copied()));
                 settled.extend(events);
             }
         }
@@ -215,7 +221,7 @@ mod tests {
                     }
                     1 if !unsettled.is_empty() => {
                         let event = unsettled.swap_remove(index.index(unsettled.len()));
-                        ledger.delivered(event);
+                        ledger.delivered(event, attempt(event));
                     }
                     2 if ledger.dirty() => {
                         let Commit { ops, outcomes, .. } = ledger.take_commit(SubscriptionId(1), 0);
@@ -241,7 +247,7 @@ mod tests {
         let mut ledger = Ledger::new(Position::default());
         for n in 0..u32::try_from(UNRECORDED_MAX).unwrap() {
             ledger.read(id(n));
-            ledger.delivered(id(n));
+            ledger.delivered(id(n), attempt(id(n)));
         }
         assert_eq!(ledger.room(), 0);
         assert!(ledger.commit_due());

@@ -17,7 +17,7 @@ use crate::{
     },
     ports::{
         program::RenderFault,
-        state_store::StateOp,
+        state_store::{FirstTry, StateOp},
         transport::{AttemptReport, Verdict},
     },
 };
@@ -45,16 +45,16 @@ impl DeliveryState {
             self.ledger.retried(event.id);
         }
         match attempted {
-            Attempted::Made(AttemptReport { verdict: Verdict::Delivered, .. }) if record.is_none() => {
+            Attempted::Made(AttemptReport { verdict: Verdict::Delivered, status, .. }) if record.is_none() => {
                 Self::count(&self.wires.counters.delivered);
-                self.ledger.delivered(event.id);
+                self.ledger.delivered(event.id, FirstTry { at_ms, duration_ms: millis(took), status });
                 self.free_lane(lane);
             }
             Attempted::Made(report) => {
                 let mut record = record.unwrap_or_else(|| DeliveryRecord::new(self.plan.version()));
                 record.push(Attempt {
                     at_ms,
-                    duration_ms: u32::try_from(took.as_millis()).unwrap_or(u32::MAX),
+                    duration_ms: millis(took),
                     status: report.status,
                     error: report.error.clone(),
                     reply: report.reply.clone(),
@@ -232,4 +232,8 @@ impl DeliveryState {
         let lane = self.lanes.held_by(event);
         self.free_lane(lane);
     }
+}
+
+fn millis(took: Duration) -> u32 {
+    u32::try_from(took.as_millis()).unwrap_or(u32::MAX)
 }

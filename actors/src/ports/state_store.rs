@@ -137,6 +137,9 @@ pub enum StateOp {
         /// When this was handed in, milliseconds since 1970; `None` in logs of a time when it was not kept.
         #[serde(default)]
         at_ms: Option<u64>,
+        /// The attempt of each, in their order; empty in logs of a time when it was not kept.
+        #[serde(default)]
+        attempts: Vec<FirstTry>,
     },
     /// Where a delivery stands that did not succeed at its first try. The store keeps the due queue and the dead
     /// letter in step: an entry under the record's former due time goes, one under its new time comes; the dead
@@ -158,6 +161,17 @@ pub enum StateOp {
         /// Which.
         id: ReplayId,
     },
+}
+
+/// The attempt of a delivery that succeeded at its first try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FirstTry {
+    /// When it began, milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long it took, milliseconds.
+    pub duration_ms: u32,
+    /// The destination's status, where its kind has one.
+    pub status: Option<u16>,
 }
 
 /// A due retry.
@@ -189,6 +203,8 @@ pub enum DeliveryState {
         /// ([`COMMIT_WAIT_MS`](crate::domain::limits::COMMIT_WAIT_MS)), or less; later only while the commits of
         /// thousands wait for each other. `None` where it was not kept.
         at_ms: Option<u64>,
+        /// The attempt; `None` where it was not kept.
+        attempt: Option<FirstTry>,
     },
     /// Anything else.
     Record(DeliveryRecord),

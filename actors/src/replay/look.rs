@@ -8,7 +8,7 @@ use crate::{
     },
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState, Mark, Note, StateStore},
+        state_store::{DeliveryState, FirstTry, Mark, Note, StateStore},
     },
 };
 
@@ -22,6 +22,8 @@ pub struct Look {
     /// When it was recorded that the first try succeeded, milliseconds since 1970; `None` where it did not, and where
     /// the time was not kept.
     pub first_try_at_ms: Option<u64>,
+    /// That try; `None` where there was another, and where it was not kept.
+    pub first_try: Option<FirstTry>,
 }
 
 /// Where an event stands with a subscription. `note` is what intake noted of the event.
@@ -58,10 +60,13 @@ pub fn look_of(
     note: Option<&Note>,
 ) -> Look {
     let duplicate = note.is_some_and(|note| matches!(note.mark, Some(Mark::DuplicateOf(_))));
-    let (kept, record, first_try_at_ms) = match delivery {
-        DeliveryState::Unknown => (Kept::Nothing, None, None),
-        DeliveryState::Delivered { at_ms } => (Kept::Delivered, None, at_ms),
-        DeliveryState::Record(record) => (Kept::Record(record.status), Some(record), None),
+    let look = |kept, record, first_try_at_ms, first_try| {
+        let standing = standing(event, start_after, position, kept, duplicate);
+        Look { standing, record, first_try_at_ms, first_try }
     };
-    Look { standing: standing(event, start_after, position, kept, duplicate), record, first_try_at_ms }
+    match delivery {
+        DeliveryState::Unknown => look(Kept::Nothing, None, None, None),
+        DeliveryState::Delivered { at_ms, attempt } => look(Kept::Delivered, None, at_ms, attempt),
+        DeliveryState::Record(record) => look(Kept::Record(record.status), Some(record), None, None),
+    }
 }

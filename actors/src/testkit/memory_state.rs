@@ -20,8 +20,8 @@ use crate::{
     ports::{
         event_log::LogError,
         state_store::{
-            DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts, StateOp,
-            StateStore,
+            DedupKey, DeliveryState, Due, FirstTry, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts,
+            StateOp, StateStore,
         },
     },
 };
@@ -36,7 +36,7 @@ struct Maps {
     notes: BTreeMap<EventId, Note>,
     seen: BTreeSet<(EventId, DedupKey)>,
     positions: BTreeMap<SubscriptionId, Position>,
-    delivered: BTreeMap<(SubscriptionId, EventId), Option<u64>>,
+    delivered: BTreeMap<(SubscriptionId, EventId), (Option<u64>, Option<FirstTry>)>,
     records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
     dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
     jobs: BTreeMap<ReplayId, ReplayJob>,
@@ -84,8 +84,10 @@ impl Maps {
             StateOp::Position { subscription, position } => {
                 self.positions.insert(subscription, position);
             }
-            StateOp::Delivered { subscription, events, at_ms } => {
-                self.delivered.extend(events.into_iter().map(|event| ((subscription, event), at_ms)));
+            StateOp::Delivered { subscription, events, at_ms, attempts } => {
+                let attempts = attempts.into_iter().map(Some).chain(std::iter::repeat(None));
+                let successes = events.into_iter().zip(attempts);
+                self.delivered.extend(successes.map(|(event, attempt)| ((subscription, event), (at_ms, attempt))));
             }
             StateOp::Delivery { subscription, event, record } => {
                 if record.status != DeliveryStatus::Dead {
@@ -146,7 +148,7 @@ impl StateStore for MemoryState {
         Ok(match maps.records.get(&(subscription, event)) {
             Some(record) => DeliveryState::Record(record.clone()),
             None => match maps.delivered.get(&(subscription, event)) {
-                Some(at_ms) => DeliveryState::Delivered { at_ms: *at_ms },
+                Some((at_ms, attempt)) => DeliveryState::Delivered { at_ms: *at_ms, attempt: *attempt },
                 None => DeliveryState::Unknown,
             },
         })

@@ -57,7 +57,11 @@ async fn a_first_try_has_the_time_at_which_it_succeeded() {
     for (event, took_ms) in took {
         world.until(subscription, &[event], DeliveryStatus::Delivered).await;
         let known = world.state.delivery(subscription, event).await.unwrap();
-        let DeliveryState::Delivered { at_ms: Some(at_ms) } = known else { panic!("{known:?}") };
+        let DeliveryState::Delivered { at_ms: Some(at_ms), attempt: Some(attempt) } = known else {
+            panic!("{known:?}")
+        };
+        let tried = (attempt.at_ms - began_ms, u64::from(attempt.duration_ms), attempt.status);
+        assert!(tried.0 <= 100 && (took_ms..took_ms + 100).contains(&tried.1) && tried.2 == Some(200), "{tried:?}");
         let late_ms = at_ms - began_ms - took_ms;
         assert!(late_ms <= 100, "recorded {late_ms} ms after it succeeded");
     }

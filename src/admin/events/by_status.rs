@@ -183,7 +183,12 @@ mod tests {
             0 => return None,
             1 => {
                 let subscription = SubscriptionId(number);
-                return Some(StateOp::Delivered { subscription, events: vec![event], at_ms: None });
+                return Some(StateOp::Delivered {
+                    subscription,
+                    events: vec![event],
+                    at_ms: None,
+                    attempts: Vec::new(),
+                });
             }
             2 => DeliveryStatus::Retrying,
             3 => DeliveryStatus::Dead,

@@ -10,7 +10,7 @@ use hookmill_actors::{
     },
     ports::{
         event_log::LogError,
-        state_store::{Note, StateStore},
+        state_store::{FirstTry, Note, StateStore},
     },
     replay::{Look, look},
 };
@@ -60,7 +60,7 @@ pub(super) struct DeliveryView {
     processing_status: Processing,
     /// Attempts since it was accepted, or last replayed.
     attempts: u32,
-    /// Oldest first; empty where the first attempt succeeded.
+    /// Oldest first.
     latest_attempts: Vec<AttemptView>,
     #[schema(format = DateTime)]
     next_attempt_at: Option<String>,
@@ -70,8 +70,7 @@ pub(super) struct DeliveryView {
     reason: Option<String>,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
-    /// When it was done; `null` while it is not. Of a first try that succeeded, when that was recorded: within about
-    /// 50 ms after it.
+    /// When it was done; `null` while it is not.
     #[schema(format = DateTime)]
     processed_at: Option<String>,
     #[serde(skip)]
@@ -138,7 +137,7 @@ fn told(of_none: Processing, deliveries: Vec<DeliveryView>) -> Story {
 fn delivery(
     subscription: &Subscription,
     standing: Standing,
-    Look { record, first_try_at_ms, .. }: Look,
+    Look { record, first_try_at_ms, first_try, .. }: Look,
     letter: Option<&DeadLetter>,
 ) -> DeliveryView {
     let attempts = match (&record, standing) {
@@ -148,7 +147,7 @@ fn delivery(
     };
     let (reason, replay, due_ms) =
         record.as_ref().map_or((None, false, None), |it| (it.reason.clone(), it.replay, it.due_ms));
-    let latest = record.map(|record| record.latest).unwrap_or_default();
+    let latest = record.map_or_else(|| first_try.map(succeeded).into_iter().collect(), |record| record.latest);
     let error_message = match standing {
         Standing::Dead => letter.map(|it| it.error.clone()).or_else(|| last_error(&latest)),
         Standing::Discarded => Some(format!("discarded: {}", reason.as_deref().unwrap_or("no reason was given"))),
@@ -192,6 +191,10 @@ const BEHIND: &str = "an earlier event of its order is not settled yet";
 
 fn last_error(attempts: &[Attempt]) -> Option<String> {
     attempts.last().and_then(|attempt| attempt.error.clone())
+}
+
+fn succeeded(FirstTry { at_ms, duration_ms, status }: FirstTry) -> Attempt {
+    Attempt { at_ms, duration_ms, status, error: None, reply: None }
 }
 
 fn attempt(attempt: Attempt) -> AttemptView {
@@ -266,7 +269,12 @@ mod tests {
             DeliveryRecord { reason: Some("a test order".to_owned()), ..record(DeliveryStatus::Discarded, Some("x")) };
         let ops = [
             taken_in(Note { event: id(50), event_type: Some("a".into()), ..Note::default() }),
-            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)], at_ms: None },
+            StateOp::Delivered {
+                subscription: SubscriptionId(1),
+                events: vec![id(50)],
+                at_ms: None,
+                attempts: Vec::new(),
+            },
             op(2, retrying),
             read_upto(3, 40),
             read_upto(4, 50),
@@ -323,8 +331,14 @@ mod tests {
         assert_eq!((done.status, done.processed_at.as_deref()), (Processing::Success, Some("1970-01-01T00:00:01.5Z")));
         let first_try = |number, at_ms| {
             let subscription = SubscriptionId(number);
-            StateOp::Delivered { subscription, events: vec![id(50)], at_ms }
+            StateOp::Delivered { subscription, events: vec![id(50)], at_ms, attempts: Vec::new() }
         };
+        let attempts = vec![FirstTry { at_ms: 900, duration_ms: 70, status: Some(202) }];
+        let kept =
+            StateOp::Delivered { subscription: SubscriptionId(1), events: vec![id(50)], at_ms: Some(1_000), attempts };
+        let told = story(&[(1, 0)], &[note(), kept]).await;
+        let shown: Vec<_> = told.deliveries[0].latest_attempts.iter().map(|it| (it.duration_ms, it.status)).collect();
+        assert_eq!((shown, told.processed_at.as_deref()), (vec![(70, Some(202))], Some("1970-01-01T00:00:00.97Z")));
         let timed = [note(), first_try(1, Some(2_000)), first_try(2, Some(3_000))];
         let told = story(&[(1, 0), (2, 0)], &timed).await;
         assert_eq!(told.deliveries[0].processed_at.as_deref(), Some("1970-01-01T00:00:02Z"));

@@ -51,7 +51,7 @@ pub(super) fn deliveries(
             }
             for settled in runs::decode_run(&value).ok_or_else(|| malformed(&key))? {
                 for place in rest.remove(&settled.event).unwrap_or_default() {
-                    found[place] = DeliveryState::Delivered { at_ms: settled.at_ms };
+                    found[place] = DeliveryState::Delivered { at_ms: settled.at_ms, attempt: settled.attempt };
                 }
             }
         }

@@ -16,7 +16,7 @@ use hookmill_actors::{
 use super::{Shared, malformed};
 use crate::storage::{
     keys,
-    runs::{self, FirstTry},
+    runs::{self, Success},
     values,
 };
 
@@ -30,7 +30,7 @@ enum Fate {
     /// Notes of which these are still needed, under the last one's key.
     Notes(EventId, Vec<u8>),
     /// What of a run is still needed.
-    Run(Vec<FirstTry>),
+    Run(Vec<Success>),
 }
 
 pub(super) fn prune(shared: &Shared, upto: EventId) -> Result<u64, LogError> {
@@ -90,9 +90,9 @@ fn prune_step(
                     changes.remove(&key);
                     changes.put(&keys::owned(letter, owner, last), value);
                 }
-                Fate::Run(tries) => {
+                Fate::Run(successes) => {
                     changes.remove(&key);
-                    changes.add_run(SubscriptionId(owner), tries)?;
+                    changes.add_run(SubscriptionId(owner), successes)?;
                 }
             }
         }
@@ -114,17 +114,17 @@ fn fate_of_notes(shared: &Shared, value: &[u8]) -> Result<Option<Fate>, LogError
 }
 
 fn fate_of_run(shared: &Shared, value: &[u8], upto: EventId) -> Result<Option<Fate>, LogError> {
-    let Some(mut tries) = runs::decode_run(value) else { return Ok(None) };
-    if tries.last().is_some_and(|last| last.event > upto) {
+    let Some(mut successes) = runs::decode_run(value) else { return Ok(None) };
+    if successes.last().is_some_and(|last| last.event > upto) {
         return Ok(Some(Fate::Stays));
     }
-    let needed = needed_among(shared, tries.iter().map(|it| it.event))?;
-    let before = tries.len();
-    tries.retain(|it| needed.contains(&it.event));
-    Ok(Some(match tries.len() {
+    let needed = needed_among(shared, successes.iter().map(|it| it.event))?;
+    let before = successes.len();
+    successes.retain(|it| needed.contains(&it.event));
+    Ok(Some(match successes.len() {
         0 => Fate::Goes,
         kept if kept == before => Fate::Stays,
-        _ => Fate::Run(tries),
+        _ => Fate::Run(successes),
     }))
 }
 

@@ -7,6 +7,7 @@ use hookmill_actors::{
         delivery::{Attempt, DeadReason, DeliveryRecord, DeliveryStatus},
         limits::{ATTEMPTS_KEPT, IDENTITY_BYTES_MAX, IN_FLIGHT_MAX, RUN_IDS_MAX},
     },
+    ports::state_store::FirstTry,
     testkit::memory_state::MemoryState,
 };
 use proptest::prelude::*;
@@ -91,7 +92,10 @@ fn commit() -> impl Strategy<Value = Vec<StateOp>> {
         // Each event has one time, whenever it comes again: which of several stands is nobody's business.
         3 => (subscription.clone(), events, 0..3u64).prop_map(|(subscription, mut events, class)| {
             events.retain(|event| event.sequence() % 3 == u128::from(class));
-            StateOp::Delivered { subscription, events, at_ms: class.checked_sub(1).map(|n| n + 1_700_000_000_000) }
+            let at_ms = class.checked_sub(1).map(|n| n + 1_700_000_000_000);
+            let attempt = |event: &EventId| FirstTry { at_ms: event.millis(), duration_ms: 7, status: Some(200) };
+            let attempts = if class == 2 { events.iter().map(attempt).collect() } else { Vec::new() };
+            StateOp::Delivered { subscription, events, at_ms, attempts }
         }),
         6 => (subscription.clone(), few.clone(), status, 0u64..50, 0u64..6).prop_map(
             |(subscription, event, (status, has_due), due, lane)| {
@@ -299,7 +303,12 @@ fn pruning_everything_leaves_only_what_is_needed() {
         event: event(6),
         record: record(DeliveryStatus::Retrying, Some(9)),
     };
-    let delivered = StateOp::Delivered { subscription, events: (0..EVENTS).map(event).collect(), at_ms: None };
+    let delivered = StateOp::Delivered {
+        subscription,
+        events: (0..EVENTS).map(event).collect(),
+        at_ms: None,
+        attempts: Vec::new(),
+    };
     state.apply(&with_intake(vec![due, delivered], 0, 1), place(1)).unwrap();
     assert!(state.prune(EventId::MAX).unwrap() > 0);
     let kept: Vec<(u8, EventId)> = state
@@ -321,14 +330,14 @@ fn a_slow_delivery_hides_nobody_in_its_run() {
     let subscription = SubscriptionId(1);
     let delivered = |numbers: &[u64], at_ms| {
         let events = numbers.iter().copied().map(event).collect();
-        StateOp::Delivered { subscription, events, at_ms: Some(at_ms) }
+        StateOp::Delivered { subscription, events, at_ms: Some(at_ms), attempts: Vec::new() }
     };
     state.apply(&[delivered(&[10, 11, 12, 14], 70)], place(1)).unwrap();
     // Far behind the others, and then the same first id again.
     state.apply(&[delivered(&[0, 1, 13, 300], 80), delivered(&[0, 5], 90)], place(2)).unwrap();
     let found = |state: &SledState| -> Vec<(u64, u64)> {
         let time = |n| match runtime.block_on(state.delivery(subscription, event(n))).unwrap() {
-            DeliveryState::Delivered { at_ms } => Some((n, at_ms.unwrap())),
+            DeliveryState::Delivered { at_ms, .. } => Some((n, at_ms.unwrap())),
             _ => None,
         };
         (0..EVENTS).filter_map(time).collect()
@@ -391,6 +400,7 @@ fn the_largest_values_written_over_and_removed_make_no_blob() {
                 subscription: SubscriptionId(2),
                 events: wide[..RUN_IDS_MAX].to_vec(),
                 at_ms: Some(u64::MAX),
+                attempts: Vec::new(),
             });
             state.apply(&ops, place(round)).unwrap();
         }
@@ -439,7 +449,7 @@ fn a_kill_leaves_whole_commits_only_and_all_that_were_synced() {
         let first = n * 2;
         let ops = with_intake(
             vec![
-                StateOp::Delivered { subscription, events: vec![event(first)], at_ms: Some(n) },
+                StateOp::Delivered { subscription, events: vec![event(first)], at_ms: Some(n), attempts: Vec::new() },
                 StateOp::Delivery {
                     subscription,
                     event: event(first + 1),
@@ -485,6 +495,7 @@ fn what_a_commit_costs() {
             subscription: SubscriptionId(1),
             events: part.to_vec(),
             at_ms: Some(1_700_000_000_000 + round),
+            attempts: Vec::new(),
         };
         vec![run(&ids[..256]), run(&ids[256..]), StateOp::Position { subscription: SubscriptionId(1), position }]
     };
