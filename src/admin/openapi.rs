@@ -28,7 +28,7 @@ use utoipa::{
 };
 
 pub(super) use self::{
-    doc::{Describe, Doc, EVENT, part_of, sealed_members},
+    doc::{Describe, Doc, EVENT, part_of, sealed_members, with},
     page::{PREFIX as DOCS_PREFIX, asset, describe_asset, describe_page, page},
 };
 use super::routes;

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Listed, Queued, View};
 use crate::admin::{
-    openapi::{Doc, EVENT},
+    openapi::{Doc, EVENT, with},
     paging::{LimitParam, SinceUntil},
     problem::Code,
     verification::Verification,
@@ -27,15 +27,7 @@ fn item() -> Value {
 }
 
 fn example() -> Value {
-    json!({
-        "id": EVENT,
-        "integration_id": 1,
-        "endpoint_id": 1,
-        "received_at": "2026-01-31T08:00:00Z",
-        "event_type": "payment.succeeded",
-        "provider_id": "evt_1",
-        "duplicate_of": null,
-        "size": 17,
+    let more = json!({
         "accepted_version": 6,
         "peer": "203.0.113.7",
         "hops": 0,
@@ -72,7 +64,8 @@ fn example() -> Value {
             "error_message": null,
             "processed_at": "2026-01-31T08:00:05Z",
         }],
-    })
+    });
+    with(item(), more)
 }
 
 /// A signature that was checked.

@@ -271,6 +271,14 @@ impl Doc {
     }
 }
 
+/// An example with further members: of the one of many, what a list leaves out.
+pub(in crate::admin) fn with(mut example: Value, more: Value) -> Value {
+    if let (Value::Object(members), Value::Object(more)) = (&mut example, more) {
+        members.extend(more);
+    }
+    example
+}
+
 /// What a request holds within another: the members of `T` but for some. A part's name may be left out.
 pub(in crate::admin) fn part_of<T: PartialSchema>(without: &[&str]) -> Object {
     let RefOr::T(Schema::Object(mut object)) = T::schema() else { return Object::default() };

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Accepted, AcceptedMany, Item, View};
 use crate::admin::{
     events::doc::verification,
-    openapi::{Doc, EVENT},
+    openapi::{Doc, EVENT, with},
     paging::{LimitParam, SinceUntil, Slice},
     problem::Code,
     verification::Verification,
@@ -31,17 +31,7 @@ fn item() -> Value {
 }
 
 fn example() -> Value {
-    json!({
-        "id": ID,
-        "at": "2026-01-31T08:00:00Z",
-        "integration_id": 1,
-        "endpoint_id": 1,
-        "cause": "invalid_signature",
-        "reason": "the signature does not match the body",
-        "peer": "203.0.113.7",
-        "size": 17,
-        "body_complete": true,
-        "event_id": null,
+    let more = json!({
         "accepted_at": null,
         "method": "POST",
         "path": "/webhooks/receive/payments/events",
@@ -49,7 +39,8 @@ fn example() -> Value {
         "headers": [{"name": "content-type", "value": "application/json"}],
         "body": "{\"amount\": 100}\n",
         "body_base64": null,
-    })
+    });
+    with(item(), more)
 }
 
 /// What its sender was told.
