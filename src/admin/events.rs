@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 pub(super) use self::stream::stream as follow;
 use self::{
-    by_status::STATUSES,
+    by_status::{Lookup, STATUSES},
     scan::{Bounds, Criteria, Scanned, Where},
     story::Story,
 };
@@ -71,7 +71,7 @@ struct Item {
     /// The event that this one repeats.
     duplicate_of: Option<EventId>,
     size: Option<usize>,
-    /// Of all its deliveries, where the list was asked for by it.
+    /// Of all its deliveries. Not in a stream, nor in a list for events beyond the first 10,000 deliveries of its page.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Processing>,
     /// Why no more is told.
@@ -148,8 +148,12 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let snapshot = api.tree.config().current();
     let found = scan::find((log, state), &snapshot.configuration, &criteria, before, Bounds::of_page(limit)).await?;
     let ids: Vec<EventId> = found.events.iter().map(|(id, _)| *id).collect();
+    let statuses = match criteria.statuses {
+        Some(_) => found.events.iter().map(|(_, status)| *status).collect(),
+        None => Lookup::new(state, &snapshot.configuration).statuses_of_page(&ids).await?,
+    };
     let known = state.notes(&ids).await?;
-    let items = streams::iter(found.events.into_iter().zip(known))
+    let items = streams::iter(ids.into_iter().zip(statuses).zip(known))
         .map(async |((id, status), note)| Ok(item(log, id, note).await?.map(|item| Item { status, ..item })))
         .buffered(READS_AT_ONCE)
         .try_filter_map(async |item| Ok::<_, LogError>(item))

@@ -1,6 +1,6 @@
 //! What became of events, looked up for one after the other. No index says which stand at a wanted status.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap};
 
 use hookmill_actors::{
     domain::{
@@ -21,6 +21,9 @@ pub(super) const STATUSES: [(&str, Processing); 4] = [
     ("failure", Processing::Failure),
 ];
 
+/// Deliveries that are looked up for the items of one page: a hundred subscriptions of each of a hundred events.
+const DELIVERIES_MAX: usize = 10_000;
+
 /// Looks up one event after the other. Positions are read once, and before any outcome: what they say is settled has
 /// its outcome stored.
 pub(super) struct Lookup<'a> {
@@ -39,6 +42,26 @@ impl<'a> Lookup<'a> {
         Self { state, configuration, known: HashMap::new() }
     }
 
+    /// The same as [`Lookup::statuses`], for the first of these events that have at most [`DELIVERIES_MAX`] deliveries
+    /// together; `None` for the rest.
+    pub(super) async fn statuses_of_page(&mut self, events: &[EventId]) -> Result<Vec<Option<Processing>>, LogError> {
+        let mut counts: HashMap<IntegrationId, usize> = events.iter().map(|event| (event.integration(), 0)).collect();
+        for subscription in self.configuration.subscriptions.values() {
+            if let Some(count) = counts.get_mut(&subscription.integration_id) {
+                *count += 1;
+            }
+        }
+        let mut deliveries = 0;
+        let has_room = |event: &&EventId| {
+            deliveries += counts[&event.integration()];
+            deliveries <= DELIVERIES_MAX
+        };
+        let first = events.iter().take_while(has_room).count();
+        let statuses = self.statuses(&events[..first]).await?;
+        let rest = events[first..].iter().map(|_| None);
+        Ok(statuses.into_iter().map(Some).chain(rest).collect())
+    }
+
     /// The statuses that the events' own pages tell, in their order.
     pub(super) async fn statuses(&mut self, events: &[EventId]) -> Result<Vec<Processing>, LogError> {
         let mut standings: Vec<Vec<Standing>> = vec![Vec::new(); events.len()];
@@ -46,11 +69,9 @@ impl<'a> Lookup<'a> {
         for (place, event) in events.iter().enumerate() {
             of.entry(event.integration()).or_default().push(place);
         }
+        self.learn(of.keys()).await?;
         for (integration, places) in &of {
-            let known = match self.known.entry(*integration) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(place) => place.insert(known(self.state, self.configuration, *integration).await?),
-            };
+            let Some(known) = self.known.get(integration) else { continue };
             let own: Vec<EventId> = places.iter().map(|place| events[*place]).collect();
             for (subscription, position) in &known.subscriptions {
                 let deliveries = self.state.deliveries(subscription.id, &own).await?;
@@ -70,22 +91,26 @@ impl<'a> Lookup<'a> {
         };
         Ok(events.iter().zip(standings).map(status).collect())
     }
-}
 
-async fn known<'a>(
-    state: &dyn StateStore,
-    configuration: &'a Configuration,
-    integration: IntegrationId,
-) -> Result<Known<'a>, LogError> {
-    let intake = state.intake(integration).await?;
-    let mut subscriptions = Vec::new();
-    for subscription in configuration.subscriptions.values() {
-        if subscription.integration_id == integration {
-            let position = state.position(subscription.id).await?.unwrap_or_default();
-            subscriptions.push((&**subscription, position));
+    /// Reads what is not known yet of these integrations, in one walk over all subscriptions.
+    async fn learn(&mut self, integrations: impl Iterator<Item = &IntegrationId>) -> Result<(), LogError> {
+        let mut learned = HashMap::new();
+        for integration in integrations.filter(|id| !self.known.contains_key(id)) {
+            let intake = self.state.intake(*integration).await?;
+            learned.insert(*integration, Known { intake, subscriptions: Vec::new() });
         }
+        if learned.is_empty() {
+            return Ok(());
+        }
+        for subscription in self.configuration.subscriptions.values() {
+            if let Some(known) = learned.get_mut(&subscription.integration_id) {
+                let position = self.state.position(subscription.id).await?.unwrap_or_default();
+                known.subscriptions.push((&**subscription, position));
+            }
+        }
+        self.known.extend(learned);
+        Ok(())
     }
-    Ok(Known { intake, subscriptions })
 }
 
 #[cfg(test)]
@@ -251,6 +276,22 @@ mod tests {
                 Ok(())
             })?;
         }
+    }
+
+    #[tokio::test]
+    async fn a_page_with_too_many_deliveries_tells_the_first_statuses() {
+        let state = MemoryState::default();
+        let (_, ids) = log(&state, [1, 1, 2].into_iter()).await;
+        let mut configuration = Configuration::default();
+        let count = u32::try_from(DELIVERIES_MAX / 2 + 1).unwrap();
+        for number in 1..=count {
+            let made = subscription(number, 1, EventId::ZERO);
+            configuration.subscriptions.insert_mut(SubscriptionId(number), made.into());
+        }
+        state.apply(&[position(count, ids[1], vec![ids[1]])]);
+        let page = [ids[2], ids[1], ids[0]];
+        let told = Lookup::new(&state, &configuration).statuses_of_page(&page).await.unwrap();
+        assert_eq!(told, [Some(Processing::Pending), Some(Processing::Processing), None]);
     }
 
     #[tokio::test]

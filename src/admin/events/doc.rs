@@ -23,6 +23,7 @@ fn item() -> Value {
         "provider_id": "evt_1",
         "duplicate_of": null,
         "size": 17,
+        "status": "success",
     })
 }
 
@@ -40,7 +41,6 @@ fn example() -> Value {
         "body": "{\"amount\": 100}\n",
         "body_base64": null,
         "body_url": "/api/v1/events/019ab3f0-0000-7000-8000-000000010000/body",
-        "status": "success",
         "processing_attempts": 2,
         "error_message": null,
         "processed_at": "2026-01-31T08:00:05Z",

@@ -25,6 +25,10 @@ async fn events_are_found_by_time_and_by_what_they_hold() {
     let within = found("since=1970-01-01T00:00:00.002Z&until=1970-01-01T00:00:00.004Z").await;
     assert_eq!(ids(&within), [event_id(3, 13).to_string(), event_id(2, 2).to_string()]);
     assert!(within["next"].is_null() && within.get("scanned").is_none());
+    for item in within["items"].as_array().expect("a list").iter().filter(|item| item.get("problem").is_none()) {
+        let whole = run.get(&format!("/api/v1/events/{}", item["id"].as_str().expect("an id"))).await;
+        assert!(item["status"].is_string() && item["status"] == whole.body["status"], "{item}");
+    }
     let page = found("since=1970-01-01T00:00:00.002Z&limit=2").await;
     let rest =
         found(&format!("since=1970-01-01T00:00:00.002Z&limit=2&before={}", page["next"].as_str().expect("more"))).await;
