@@ -273,6 +273,7 @@ fn tree_options(settings: &Settings) -> TreeOptions {
         tasks: TaskOptions {
             test_all_active_integrations: settings.tasks.test_all_active_integrations.clone(),
             process_pending_webhook_events: settings.tasks.process_pending_webhook_events.clone(),
+            collect_integration_metrics: settings.tasks.collect_integration_metrics.clone(),
             put_off_max: settings.tasks.put_off_max,
             tests_concurrent_max: settings.connection_tests.concurrent_max,
             tests_deadline: settings.tasks.tests_deadline,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use self::{
     book::Order,
     connection_round::{test_all, test_one},
+    counts::counted,
     pending::{Pending, one_event, sweep},
 };
 pub use self::{
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) mod book;
 pub(crate) mod clock_watch;
 mod connection_round;
+mod counts;
 mod details;
 mod error;
 mod handle;
@@ -44,6 +46,8 @@ pub struct TaskOptions {
     pub test_all_active_integrations: Schedule,
     /// When events that wait are looked for.
     pub process_pending_webhook_events: Schedule,
+    /// When the counts of [`Task::CollectIntegrationMetrics`] are made.
+    pub collect_integration_metrics: Schedule,
     /// A run by schedule is put off by up to this, at random.
     pub put_off_max: Duration,
     /// Connections tested at once.
@@ -60,6 +64,7 @@ impl Default for TaskOptions {
         Self {
             test_all_active_integrations: schedule("0 */6 * * *"),
             process_pending_webhook_events: schedule("*/5 * * * *"),
+            collect_integration_metrics: schedule("*/15 * * * *"),
             put_off_max: Duration::from_secs(30),
             tests_concurrent_max: 64,
             tests_deadline: Duration::from_mins(30),
@@ -70,10 +75,11 @@ impl Default for TaskOptions {
 
 impl TaskOptions {
     /// The tasks that have a schedule.
-    fn scheduled(&self) -> [(Task, &Schedule); 2] {
+    fn scheduled(&self) -> [(Task, &Schedule); SCHEDULED] {
         [
             (Task::TestAllActiveIntegrations, &self.test_all_active_integrations),
             (Task::ProcessPendingWebhookEvents, &self.process_pending_webhook_events),
+            (Task::CollectIntegrationMetrics, &self.collect_integration_metrics),
         ]
     }
 }
@@ -86,6 +92,8 @@ const MAINTENANCE: [(Task, Duration); 4] = [
     (Task::ForgetActivities, Duration::from_secs(15 * 60)),
 ];
 
+/// How many tasks have a schedule.
+const SCHEDULED: usize = 3;
 /// What is due by schedule is looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// All backlogs that may have changed are measured so often, for people.
@@ -121,7 +129,7 @@ pub(crate) struct SchedulerState {
     retention: Retention,
     options: TaskOptions,
     /// When each task with a schedule runs next, milliseconds since 1970.
-    next_ms: [Option<u64>; 2],
+    next_ms: [Option<u64>; SCHEDULED],
     looked_at_ms: u64,
     all_backlogs_at: Instant,
     outdated_keys_at: Instant,
@@ -154,7 +162,7 @@ impl Actor for SchedulerActor {
             wires,
             retention,
             options,
-            next_ms: [None; 2],
+            next_ms: [None; SCHEDULED],
             looked_at_ms: now_ms,
             all_backlogs_at: now,
             outdated_keys_at: now,
@@ -297,6 +305,7 @@ impl Work {
             Task::TestIntegrationConnection => return test_one(ports, wires, integration.ok_or(NOT_GIVEN)?).await,
             Task::ProcessPendingWebhookEvents => sweep(&Pending::new(ports, wires), limit).await,
             Task::ProcessWebhookEvent => one_event(&Pending::new(ports, wires), event.ok_or(NOT_GIVEN)?).await,
+            Task::CollectIntegrationMetrics => counted(ports, wires).await,
             Task::TrimEventLog => self.trim().await,
             Task::MeasureBacklogs => self.measure_backlogs().await,
             Task::ForgetDedupKeys => self.forget_keys().await,

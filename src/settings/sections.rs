@@ -345,6 +345,8 @@ pub struct TaskSettings {
     pub test_all_active_integrations: Schedule,
     /// When events that wait are looked for.
     pub process_pending_webhook_events: Schedule,
+    /// When integrations, webhooks and events are counted.
+    pub collect_integration_metrics: Schedule,
     /// A run by schedule is put off by up to this, at random.
     #[serde(with = "humantime_serde")]
     pub put_off_max: Duration,
@@ -360,6 +362,7 @@ impl Default for TaskSettings {
         let TaskOptions {
             test_all_active_integrations,
             process_pending_webhook_events,
+            collect_integration_metrics,
             put_off_max,
             tests_deadline,
             pending_limit,
@@ -368,6 +371,7 @@ impl Default for TaskSettings {
         Self {
             test_all_active_integrations,
             process_pending_webhook_events,
+            collect_integration_metrics,
             put_off_max,
             tests_deadline,
             pending_limit,

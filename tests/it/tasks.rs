@@ -48,7 +48,7 @@ async fn tasks_run_when_asked_and_what_they_found_survives_a_restart() {
     let none = server.integration("generic_hmac", "shop").await;
 
     let listed = server.get("/tasks").await;
-    assert_eq!(listed["total"], 8);
+    assert_eq!(listed["total"], 9);
     let task = server.get(&format!("/tasks/{ROUND}")).await;
     assert_eq!((&task["schedule"], &task["name"]), (&json!("0 */6 * * *"), &json!(ROUND)));
     assert!(task["next_run_at"].is_string());
@@ -73,6 +73,11 @@ async fn tasks_run_when_asked_and_what_they_found_survives_a_restart() {
     .await;
     assert_eq!(waits["result"]["events"][0]["event_id"], event.as_str());
     assert_eq!(waits["arguments"]["limit"], 10);
+
+    run(&server, "collect_integration_metrics", json!({})).await;
+    let counted = &server.get("/metrics").await["integration_management"];
+    let counts = ["total_webhooks", "total_webhook_events", "processed_webhook_events", "pending_webhook_events"];
+    assert_eq!(counts.map(|name| counted[name].as_u64()), [Some(1), Some(1), Some(0), Some(1)], "{counted}");
 
     let server = server.terminate().start();
     let path = waits["url"].as_str().unwrap().strip_prefix("/api/v1").unwrap();

@@ -15,6 +15,8 @@ pub enum Task {
     TestAllActiveIntegrations,
     /// Wakes what should have been processed and is not.
     ProcessPendingWebhookEvents,
+    /// Counts what is configured and what came.
+    CollectIntegrationMetrics,
     /// Tests one integration.
     TestIntegrationConnection,
     /// Wakes the deliveries of one event.
@@ -44,9 +46,10 @@ pub enum Takes {
 
 impl Task {
     /// All there are, in the order that they are shown in.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TestAllActiveIntegrations,
         Self::ProcessPendingWebhookEvents,
+        Self::CollectIntegrationMetrics,
         Self::TestIntegrationConnection,
         Self::ProcessWebhookEvent,
         Self::TrimEventLog,
@@ -60,6 +63,7 @@ impl Task {
         match self {
             Self::TestAllActiveIntegrations => "integration_management.test_all_active_integrations",
             Self::ProcessPendingWebhookEvents => "integration_management.process_pending_webhook_events",
+            Self::CollectIntegrationMetrics => "integration_management.collect_integration_metrics",
             Self::TestIntegrationConnection => "integration_management.test_integration_connection",
             Self::ProcessWebhookEvent => "integration_management.process_webhook_event",
             Self::TrimEventLog => "maintenance.trim_event_log",
@@ -81,6 +85,7 @@ impl Task {
             Self::ProcessPendingWebhookEvents => {
                 "Looks for events that are neither done nor under way, wakes what can go on, and says what waits for what"
             }
+            Self::CollectIntegrationMetrics => "Counts integrations, webhooks and events, for `GET /api/v1/metrics`",
             Self::TestIntegrationConnection => "Tests the connection of one integration",
             Self::ProcessWebhookEvent => {
                 "Looks where one event stands, and wakes those of its deliveries that can go on"

@@ -1,4 +1,4 @@
-//! Lists within what a run says it did: as long as there is room for.
+//! What a run says it did: lists as long as there is room for, and names as replies have them.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -23,6 +23,11 @@ pub(super) fn that_fit<T: Serialize>(items: impl IntoIterator<Item = T>) -> (Vec
         }
     }
     (fitting, left_out)
+}
+
+/// A name as replies have it.
+pub(super) fn name_of(value: impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::details::that_fit;
+use super::details::{name_of, that_fit};
 use crate::{
     delivery::DeliveryMsg,
     domain::{
@@ -142,7 +142,7 @@ impl Sweep {
                 None
             }
             Stand::Waits(what) => {
-                *self.waiting.entry(name(what)).or_default() += 1;
+                *self.waiting.entry(name_of(what)).or_default() += 1;
                 Some(what)
             }
         };
@@ -159,10 +159,6 @@ impl Sweep {
         }
         stand == Stand::Idle
     }
-}
-
-fn name(what: Waits) -> String {
-    serde_json::to_value(what).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Looks at `limit` unfinished events of each subscription, oldest first, and wakes each integration and subscription that

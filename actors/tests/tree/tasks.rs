@@ -224,3 +224,57 @@ async fn maintenance_is_shown_and_remembered_only_where_somebody_asked() {
     world.run(Task::ForgetDedupKeys, TaskArguments::default()).await;
     assert_eq!(world.handle().task_runs(Task::ForgetDedupKeys).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_configured_and_what_came_is_counted_under_the_original_s_names() {
+    let world = world_with(|_| {}).await;
+    world.transports.set_script(|_, consignment| match &consignment.event.arrival.body[..] {
+        b"payment.failed" => Step::Answer(Verdict::Retry { after: None }, Duration::from_millis(1)),
+        _ => Step::Answer(Verdict::Delivered, Duration::from_millis(1)),
+    });
+    let (one, other) = (world.integration().await, world.integration().await);
+    world.switch(other, IntegrationStatus::Inactive).await;
+    let subscription = world.subscription(one, quick_retries(&[2 * 24 * 3600])).await;
+    let old = world.post_many(one, 3).await;
+    world.until(subscription, &old, DeliveryStatus::Delivered).await;
+    sleep(Duration::from_hours(25)).await;
+    let new = world.post(one, "payment.succeeded").await;
+    let failed = world.post(one, "payment.failed").await;
+    world.until(subscription, &[new], DeliveryStatus::Delivered).await;
+    world.until(subscription, &[failed], DeliveryStatus::Retrying).await;
+    sleep(SOON).await;
+    let counted = world.found(Task::CollectIntegrationMetrics, TaskArguments::default()).await;
+    assert_eq!(
+        counted,
+        json!({
+            "integrations_by_status": {"active": 1, "inactive": 1},
+            "integrations_by_type": {"custom": 2},
+            "total_webhooks": 2,
+            "active_webhooks": 1,
+            "total_webhook_events": 5,
+            "processed_webhook_events": 4,
+            "pending_webhook_events": 1,
+            "webhook_events_last_24h": 2,
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_nobody_was_woken_for_is_found_and_goes_on() {
+    let world = World::start_deaf(delivering()).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    sleep(SOON).await;
+    let events = world.post_many(integration, 2).await;
+    sleep(SOON).await;
+    assert_eq!(world.delivered(subscription), [], "nobody has heard of them");
+    let found = world.found(SWEEP, TaskArguments::default()).await;
+    assert_eq!((&found["looked_at"], &found["woken"]), (&json!(2), &json!(2)), "{found}");
+    assert_eq!(found["events"][0]["waiting_for"], Value::Null);
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    let third = world.post(integration, "payment.succeeded").await;
+    sleep(SOON).await;
+    let one = world.found(Task::ProcessWebhookEvent, of(third)).await;
+    assert_eq!((&one["status"], &one["woken"]), (&json!("pending"), &json!(1)), "{one}");
+    world.until(subscription, &[third], DeliveryStatus::Delivered).await;
+}

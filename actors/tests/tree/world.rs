@@ -64,6 +64,14 @@ impl World {
         Self::on(log, state, MemoryConfig::default(), clock, transports, board, options).await
     }
 
+    /// On a log whose commits nobody hears of.
+    pub(crate) async fn start_deaf(transports: ScriptedTransports) -> Self {
+        let (clock, state) = (Arc::new(TestClock::default()), MemoryState::default());
+        let log = Arc::new(MemoryLog::new(state.clone(), Arc::new(CommitBoard::default()), clock.clone()));
+        let (config, board, options) = (MemoryConfig::default(), Arc::default(), TreeOptions::default());
+        Self::on(log, state, config, clock, transports, board, options).await
+    }
+
     async fn on(
         log: Arc<MemoryLog>,
         state: MemoryState,
