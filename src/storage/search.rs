@@ -111,7 +111,7 @@ impl Search {
         limit: usize,
     ) -> Result<Found, LogError> {
         let probe = Probe::new(filter, first, before);
-        let (mut found, mut blocks) = {
+        let (recent, mut blocks) = {
             let mut parts = self.inner.parts();
             while !parts.is_loaded && parts.failure.is_none() {
                 parts = self.inner.turn.wait(parts).unwrap_or_else(PoisonError::into_inner);
@@ -119,11 +119,12 @@ impl Search {
             if let Some(failure) = &parts.failure {
                 return Err(LogError::Failed(failure.clone()));
             }
+            // The log's writer waits for this lock, so nothing is sorted under it.
             let sealing = parts.sealing.iter().flat_map(|rows| rows.iter());
-            let found: BTreeSet<EventId> =
-                parts.recent.iter().chain(sealing).filter(|row| probe.passes(row)).map(|row| row.event).collect();
-            (found, parts.blocks.clone())
+            let passing = parts.recent.iter().chain(sealing).filter(|row| probe.passes(row));
+            (passing.map(|row| row.event).collect::<Vec<_>>(), parts.blocks.clone())
         };
+        let mut found = BTreeSet::from_iter(recent);
         while let Some(block) = blocks.pop() {
             // All that is left lies at or before the last event of this one.
             if found.range(block.last..).count() > limit {

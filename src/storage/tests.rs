@@ -20,7 +20,7 @@ use hookmill_actors::{
     },
     ports::{
         clock::Clock,
-        event_log::{CommitListener, EventLog, LogError, ReadBounds},
+        event_log::{CommitListener, EventLog, Head, LogError, ReadBounds},
         state_store::StateOp,
     },
 };
@@ -105,6 +105,20 @@ impl StateView for TestState {
     fn prune(&self, upto: EventId) -> Result<u64, LogError> {
         self.live.lock().unwrap().pruned = upto;
         Ok(0)
+    }
+}
+
+/// In whatever order they are asked for, heads tell what the events themselves do.
+async fn heads_tell_the_same(log: &SegmentLog, ids: &[EventId]) {
+    let mut ids = ids.to_vec();
+    fastrand::Rng::with_seed(ids.len() as u64).shuffle(&mut ids);
+    let heads = log.heads(&ids).await.unwrap();
+    assert_eq!(heads.len(), ids.len());
+    for (id, head) in ids.iter().zip(heads) {
+        match log.get(*id).await {
+            Ok(event) => assert_eq!(head, event.map(|event| Ok(Head::of(&event)))),
+            Err(error) => assert_eq!((head, error), (Some(Err(*id)), LogError::Corrupt(*id))),
+        }
     }
 }
 

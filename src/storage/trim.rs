@@ -110,12 +110,10 @@ impl Trim<'_> {
             let needed = state.needed(after, sealed.summary.last, NEEDED_PAGE)?;
             let Some(last) = needed.last() else { break };
             after = *last;
-            for id in &needed {
-                let (segment, entry) = look_into(&self.shared.catalog, sealed, |index| index.find(*id))?;
-                if let Some(entry) = entry {
-                    kept += 1;
-                    self.copy(&segment, &entry, &mut records, &mut bytes)?;
-                }
+            let (segment, entries) = look_into(&self.shared.catalog, sealed, |index| index.find_all(&needed))?;
+            for entry in entries {
+                kept += 1;
+                self.copy(&segment, &entry, &mut records, &mut bytes)?;
             }
         }
         self.hand_over(records, Some(sealed.summary.number + 1))?;
