@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod document;
 mod export;
+mod heap;
 mod jq_worker;
 mod keys;
 mod listen;

@@ -6,7 +6,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::{StreamExt, TryStreamExt, stream as streams};
 use hookmill_actors::{
     domain::{
         config::{Endpoint, Subscription},
@@ -17,7 +16,7 @@ use hookmill_actors::{
         standing::Processing,
     },
     ports::{
-        event_log::{EventLog, LogError},
+        event_log::{Head, LogError},
         state_store::{Mark, Note, NoteFilter},
     },
     tree::ReplayError,
@@ -54,8 +53,6 @@ mod stream;
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 /// Types that one request asks for.
 const TYPES_MAX: usize = 16;
-/// Events read at once for a list. Each may hold a whole body for a moment.
-const READS_AT_ONCE: usize = 4;
 
 /// An event in a list.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -152,13 +149,11 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
         Some(_) => found.events.iter().map(|(_, status)| *status).collect(),
         None => Lookup::new(state, &snapshot.configuration).statuses_of_page(&ids).await?,
     };
-    let known = state.notes(&ids).await?;
-    let items = streams::iter(ids.into_iter().zip(statuses).zip(known))
-        .map(async |((id, status), note)| Ok(item(log, id, note).await?.map(|item| Item { status, ..item })))
-        .buffered(READS_AT_ONCE)
-        .try_filter_map(async |item| Ok::<_, LogError>(item))
-        .try_collect()
-        .await?;
+    let heads = log.heads(&ids).await?;
+    let known = ids.iter().zip(statuses).zip(heads.into_iter().zip(state.notes(&ids).await?));
+    // What was trimmed meanwhile has no head.
+    let told = |((id, status), (head, note)): ((&EventId, _), _)| Some(Item { status, ..item(*id, head?, note) });
+    let items = known.filter_map(told).collect();
     let slice = Slice::<Item> { items, limit, next: found.next.map(|id| api.place_of(id).to_string()) };
     Ok(json(StatusCode::OK, &Listed { slice, scanned: looks.then_some(found.scanned) }))
 }
@@ -282,23 +277,21 @@ fn download(id: EventId, body: Bytes) -> Response {
     response
 }
 
-/// A damaged event stays in the list, with its damage; one that was trimmed meanwhile does not.
-async fn item(log: &dyn EventLog, id: EventId, note: Option<Note>) -> Result<Option<Item>, LogError> {
-    match log.get(id).await {
-        Ok(Some(event)) => Ok(Some(whole_item(&event, note))),
-        Ok(None) => Ok(None),
-        Err(error @ LogError::Corrupt(_)) => Ok(Some(Item { problem: Some(error.to_string()), ..noted(id, note) })),
-        Err(error) => Err(error),
+/// A damaged event stays in the list, with its damage.
+fn item(id: EventId, head: Result<Head, EventId>, note: Option<Note>) -> Item {
+    match head {
+        Ok(head) => Item {
+            endpoint_id: Some(head.endpoint.0),
+            received_at: time(head.received_at_ms),
+            size: Some(head.body_bytes),
+            ..noted(id, note)
+        },
+        Err(damaged) => Item { problem: Some(LogError::Corrupt(damaged).to_string()), ..noted(id, note) },
     }
 }
 
 fn whole_item(event: &Event, note: Option<Note>) -> Item {
-    Item {
-        endpoint_id: Some(event.arrival.endpoint.0),
-        received_at: time(event.arrival.received_at_ms),
-        size: Some(event.arrival.body.len()),
-        ..noted(event.id, note)
-    }
+    item(event.id, Ok(Head::of(event)), note)
 }
 
 /// What is known without the event itself.

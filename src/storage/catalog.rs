@@ -320,10 +320,11 @@ impl IndexView {
         }
     }
 
-    pub(crate) fn find(&self, id: EventId) -> io::Result<Option<Entry>> {
+    /// The records of those events that are here; the events are ascending.
+    pub(crate) fn find_all(&self, ids: &[EventId]) -> io::Result<Vec<Entry>> {
         match self {
-            Self::Memory(index) => Ok(index.find(id)),
-            Self::Sidecar(sidecar) => sidecar.find(id),
+            Self::Memory(index) => Ok(ids.iter().filter_map(|id| index.find(*id)).collect()),
+            Self::Sidecar(sidecar) => sidecar.find_all(ids),
         }
     }
 

@@ -4,6 +4,8 @@
 //! may be trimmed while it is read, and its file used again: whatever does not read is held against the catalog
 //! first, and read again from a new snapshot when its segment is gone.
 
+mod by_id;
+
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use super::{
     recovery::rebuild_index,
     tail::TailRecord,
 };
+
+pub(crate) use self::by_id::{get, heads};
 
 /// Records closer together than this are read at once.
 const GAP_BYTES_MAX: u64 = 4096;
@@ -118,6 +122,24 @@ fn read_entries(
     batch: &mut Batch,
 ) -> Result<(), Miss> {
     let entries = batch.cut(entries);
+    read_runs(catalog, segment, entries, |entry, record| {
+        let stored = decode(record, segment.salt, entry.id());
+        if stored.is_none() {
+            damaged(catalog, segment, entry)?;
+        }
+        *after = entry.id();
+        batch.events.push(stored.map(Arc::new).ok_or(entry.id()));
+        Ok(())
+    })
+}
+
+/// Reads records, ascending by offset, those that lie close together at once, and hands each to `take`.
+fn read_runs(
+    catalog: &Catalog,
+    segment: &OpenSegment,
+    entries: &[Entry],
+    mut take: impl FnMut(&Entry, &[u8]) -> Result<(), Miss>,
+) -> Result<(), Miss> {
     let mut rest = entries;
     let mut buffer = Vec::new();
     while let Some(first) = rest.first() {
@@ -137,12 +159,7 @@ fn read_entries(
         segment.file.read_exact_at(&mut buffer, start).map_err(|error| unreadable(catalog, segment, &error))?;
         for entry in run {
             let place = (entry.offset - first.offset) as usize;
-            let stored = decode(&buffer[place..place + entry.bytes as usize], segment.salt, entry.id());
-            if stored.is_none() {
-                damaged(catalog, segment, entry)?;
-            }
-            *after = entry.id();
-            batch.events.push(stored.map(Arc::new).ok_or(entry.id()));
+            take(entry, &buffer[place..place + entry.bytes as usize])?;
         }
         rest = later;
     }
@@ -179,49 +196,6 @@ fn bytes_after_in_snapshot(
     *bytes += entries.iter().map(|entry| u64::from(entry.bytes)).sum::<u64>();
     *after = entries.last().map_or(*after, Entry::id);
     Ok(entries.len() < COUNT_PAGE)
-}
-
-/// Reads one event by its id.
-pub(crate) fn get(catalog: &Catalog, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
-    loop {
-        match find(catalog, id).and_then(|found| match found {
-            Some((segment, entry)) => read_event(catalog, &segment, &entry).map(Some),
-            None => Ok(None),
-        }) {
-            Ok(event) => return Ok(event.map(Arc::new)),
-            Err(Miss::Gone) => {}
-            Err(Miss::Failed(error)) => return Err(error),
-        }
-    }
-}
-
-fn find(catalog: &Catalog, id: EventId) -> Result<Option<(Arc<OpenSegment>, Entry)>, Miss> {
-    let (sealed, active, entry) = catalog.look(|index| index.find(id).or_else(|| index.find_kept(id)));
-    if let Some(entry) = entry {
-        return Ok(Some((active, entry)));
-    }
-    let own = sealed.partition_point(|sealed| sealed.summary.last < id);
-    if let Some(sealed) = sealed.get(own).filter(|sealed| id > sealed.summary.prev_last) {
-        let (segment, entry) = with_index(catalog, sealed, |index| index.find(id))?;
-        if let Some(entry) = entry {
-            return Ok(Some((segment, entry)));
-        }
-    }
-    for sealed in sealed.iter().rev().filter(|sealed| sealed.summary.kept > 0) {
-        let (segment, entry) = with_index(catalog, sealed, |index| index.find_kept(id))?;
-        if let Some(entry) = entry {
-            return Ok(Some((segment, entry)));
-        }
-    }
-    Ok(None)
-}
-
-fn read_event(catalog: &Catalog, segment: &OpenSegment, entry: &Entry) -> Result<Event, Miss> {
-    let bytes = read_bytes(catalog, segment, entry)?;
-    match decode(&bytes, segment.salt, entry.id()) {
-        Some(event) => Ok(event),
-        None => damaged(catalog, segment, entry).and(Err(Miss::Failed(LogError::Corrupt(entry.id())))),
-    }
 }
 
 /// The newest events before `before`, newest first.

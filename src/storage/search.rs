@@ -111,7 +111,7 @@ impl Search {
         limit: usize,
     ) -> Result<Found, LogError> {
         let probe = Probe::new(filter, first, before);
-        let (mut found, mut blocks) = {
+        let (recent, mut blocks) = {
             let mut parts = self.inner.parts();
             while !parts.is_loaded && parts.failure.is_none() {
                 parts = self.inner.turn.wait(parts).unwrap_or_else(PoisonError::into_inner);
@@ -119,11 +119,12 @@ impl Search {
             if let Some(failure) = &parts.failure {
                 return Err(LogError::Failed(failure.clone()));
             }
+            // The log's writer waits for this lock, so nothing is sorted under it.
             let sealing = parts.sealing.iter().flat_map(|rows| rows.iter());
-            let found: BTreeSet<EventId> =
-                parts.recent.iter().chain(sealing).filter(|row| probe.passes(row)).map(|row| row.event).collect();
-            (found, parts.blocks.clone())
+            let passing = parts.recent.iter().chain(sealing).filter(|row| probe.passes(row));
+            (passing.map(|row| row.event).collect::<Vec<_>>(), parts.blocks.clone())
         };
+        let mut found = BTreeSet::from_iter(recent);
         while let Some(block) = blocks.pop() {
             // All that is left lies at or before the last event of this one.
             if found.range(block.last..).count() > limit {
@@ -189,7 +190,8 @@ impl Inner {
         }
     }
 
-    /// Writes rows as a file, and enters it together with how far each integration has come.
+    /// Writes rows as a file, enters it, and then how far each integration has come: rows that a crash in between leaves
+    /// behind come into another file once more, and a search tells each event once.
     fn seal(&self, rows: &[Row]) -> Result<Arc<Block>, LogError> {
         let last = self.db.guard(self.tree.scan_prefix([FILE]).keys().next_back().transpose())?;
         let number = last.and_then(|key| parse_file_key(&key)).unwrap_or(0) + 1;
@@ -199,12 +201,11 @@ impl Inner {
             let furthest = upto.entry(row.event.integration()).or_default();
             *furthest = row.event.max(*furthest);
         }
-        let mut batch = sled::Batch::default();
-        batch.insert(&file_key(number), &[]);
+        self.db.guard(self.tree.insert(file_key(number), &[]))?;
+        // Everybody else's writes and reads wait for a batch of sled's, and all pages that it replaces stay in memory.
         for (integration, event) in upto {
-            batch.insert(&upto_key(integration), &event.to_bytes());
+            self.db.guard(self.tree.insert(upto_key(integration), &event.to_bytes()))?;
         }
-        self.db.guard(self.tree.apply_batch(batch))?;
         Ok(Arc::new(block))
     }
 

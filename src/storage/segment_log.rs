@@ -23,7 +23,7 @@ use hookmill_actors::{
     },
     ports::{
         clock::Clock,
-        event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        event_log::{CommitListener, Committing, EventLog, Head, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
         state_store::StateOp,
     },
 };
@@ -45,6 +45,10 @@ use super::{
     trim::Trim,
     writer::{EventRequest, Request, StateRequest, Writer, sync_state},
 };
+
+/// Events whose heads are read in one go: more would hold a reader's place, and the index of the segment being written,
+/// for long.
+const HEADS_AT_ONCE: usize = 128;
 
 /// The event log in segment files.
 pub struct SegmentLog {
@@ -301,6 +305,15 @@ impl EventLog for SegmentLog {
 
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         self.reading(move |catalog| reader::get(catalog, id)).await
+    }
+
+    async fn heads(&self, ids: &[EventId]) -> Result<Vec<Option<Result<Head, EventId>>>, LogError> {
+        let mut heads = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(HEADS_AT_ONCE) {
+            let ids = ids.to_vec();
+            heads.extend(self.reading(move |catalog| reader::heads(catalog, &ids)).await?);
+        }
+        Ok(heads)
     }
 
     async fn latest(

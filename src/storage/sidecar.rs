@@ -10,7 +10,7 @@
 //! Each page ends with a checksum that begins with the segment's salt and the page's number. A page that fails it
 //! makes the whole file worthless, never an answer: it is made again from its segment.
 
-use std::{io, path::Path, sync::Arc};
+use std::{collections::HashMap, io, path::Path, sync::Arc};
 
 use bytes::{Buf, BufMut};
 use hookmill_actors::domain::ids::{EventId, IntegrationId};
@@ -278,10 +278,28 @@ impl Sidecar {
         (run.first..end).rev().take(limit).map(|place| entries.entry(place).map(|entry| entry.id())).collect()
     }
 
-    /// The record of an event.
-    pub(crate) fn find(&self, id: EventId) -> io::Result<Option<Entry>> {
-        let Some(run) = self.run(id.integration()) else { return Ok(None) };
-        self.cursor(self.entries_page, ENTRY_BYTES).find(run.first, run.events, id)
+    /// The records of those events that are here; the events are ascending. Each is looked for from the one before it of
+    /// its integration on: what people list together lies close together.
+    pub(crate) fn find_all(&self, ids: &[EventId]) -> io::Result<Vec<Entry>> {
+        let mut cursors = HashMap::new();
+        let mut found = Vec::new();
+        for id in ids {
+            let Some(run) = self.run(id.integration()) else { continue };
+            let (cursor, first) = cursors
+                .entry(id.integration())
+                .or_insert_with(|| (self.cursor(self.entries_page, ENTRY_BYTES), run.first));
+            let end = run.first + run.events;
+            let mut ahead = 1;
+            while *first + ahead < end && cursor.entry(*first + ahead)?.id() < *id {
+                *first += ahead;
+                ahead *= 2;
+            }
+            *first = cursor.partition_point(*first, ahead.min(end - *first), |entry| entry.id() < *id)?;
+            if *first < end {
+                found.extend(Some(cursor.entry(*first)?).filter(|entry| entry.id() == *id));
+            }
+        }
+        Ok(found)
     }
 
     /// The kept copy of an event.
@@ -415,7 +433,10 @@ mod tests {
             prop_assert_eq!(sidecar.summary(), &summary(&index));
             let places: Vec<_> = index.events().iter().map(Entry::id).chain([EventId::ZERO, EventId::MAX]).collect();
             let id = places[at.index(places.len())];
-            prop_assert_eq!(sidecar.find(id).unwrap(), index.find(id));
+            let mut wanted: Vec<_> = places.iter().copied().skip(at.index(places.len())).step_by(1 + limit % 5).collect();
+            wanted.sort_unstable();
+            let found: Vec<_> = wanted.iter().filter_map(|id| index.find(*id)).collect();
+            prop_assert_eq!(sidecar.find_all(&wanted).unwrap(), found);
             prop_assert_eq!(sidecar.find_kept(id).unwrap(), index.find_kept(id));
             prop_assert_eq!(sidecar.kept().unwrap(), index.kept().collect::<Vec<_>>());
             prop_assert_eq!(sidecar.before(None, id, limit).unwrap(), index.before(None, id, limit));

@@ -42,7 +42,7 @@ impl Trim<'_> {
         let mut trimmed = Trimmed::default();
         let Some(oldest) = self.oldest(request) else { return Ok(trimmed) };
         let synced =
-            self.shared.state.sync().map_err(|error| self.shared.fail(&format!("syncing the state: {error}")))?;
+            self.shared.state.sync_all().map_err(|error| self.shared.fail(&format!("syncing the state: {error}")))?;
         let mut next = Some(oldest);
         let mut upto = None;
         while let Some(sealed) = next.filter(|sealed| sealed.summary.number < synced.segment) {
@@ -110,12 +110,10 @@ impl Trim<'_> {
             let needed = state.needed(after, sealed.summary.last, NEEDED_PAGE)?;
             let Some(last) = needed.last() else { break };
             after = *last;
-            for id in &needed {
-                let (segment, entry) = look_into(&self.shared.catalog, sealed, |index| index.find(*id))?;
-                if let Some(entry) = entry {
-                    kept += 1;
-                    self.copy(&segment, &entry, &mut records, &mut bytes)?;
-                }
+            let (segment, entries) = look_into(&self.shared.catalog, sealed, |index| index.find_all(&needed))?;
+            for entry in entries {
+                kept += 1;
+                self.copy(&segment, &entry, &mut records, &mut bytes)?;
             }
         }
         self.hand_over(records, Some(sealed.summary.number + 1))?;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::state_store::StateOp;
 use crate::domain::{
     event::{Event, NewEvent},
-    ids::{EventId, IntegrationId},
+    ids::{EndpointId, EventId, IntegrationId},
 };
 
 /// Why the log did not do what was asked.
@@ -98,6 +98,25 @@ pub struct Trimmed {
 /// A stored event as read: whole, or known to be damaged.
 pub type Stored = Result<Arc<Event>, EventId>;
 
+/// What lists tell of a stored event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Where it arrived.
+    pub endpoint: EndpointId,
+    /// When, milliseconds since 1970.
+    pub received_at_ms: u64,
+    /// Of its body.
+    pub body_bytes: usize,
+}
+
+impl Head {
+    /// The head of an event.
+    pub fn of(event: &Event) -> Self {
+        let arrival = &event.arrival;
+        Self { endpoint: arrival.endpoint, received_at_ms: arrival.received_at_ms, body_bytes: arrival.body.len() }
+    }
+}
+
 /// The id of a stored event, damaged or not.
 pub fn id_of(stored: &Stored) -> EventId {
     match stored {
@@ -145,6 +164,20 @@ pub trait EventLog: Send + Sync {
 
     /// One event by its id.
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError>;
+
+    /// What lists tell of events, in their order, each named once: `None` where there is no such event, its id where it
+    /// is damaged.
+    async fn heads(&self, ids: &[EventId]) -> Result<Vec<Option<Result<Head, EventId>>>, LogError> {
+        let mut heads = Vec::with_capacity(ids.len());
+        for id in ids {
+            heads.push(match self.get(*id).await {
+                Ok(event) => event.map(|event| Ok(Head::of(&event))),
+                Err(LogError::Corrupt(id)) => Some(Err(id)),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(heads)
+    }
 
     /// The newest events before `before`, newest first, of one integration or of all: for people.
     async fn latest(

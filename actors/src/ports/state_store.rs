@@ -128,7 +128,8 @@ pub enum StateOp {
         /// How far it has come.
         position: Position,
     },
-    /// Deliveries that succeeded at their first try, ascending, at most `RUN_IDS_MAX`.
+    /// Deliveries that succeeded at their first try, ascending, at most `RUN_IDS_MAX`. Comes with the `Position` that passes
+    /// them: what a stored position does not pass, or has as open, is not looked for among them.
     Delivered {
         /// Whose.
         subscription: SubscriptionId,

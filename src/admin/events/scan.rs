@@ -25,11 +25,10 @@ use utoipa::ToSchema;
 use super::by_status::Lookup;
 use crate::admin::Api;
 
-/// Ids read at once.
-const IDS_AT_ONCE: usize = 256;
-
-/// Ids whose statuses are looked up together.
-const LOOKED_UP_AT_ONCE: usize = 128;
+/// Ids that are read, and whose statuses are looked up, in the first step, and in one step at most. What is frequent is
+/// found in the first; what is rare costs the less, the more are looked up together.
+const IDS_AT_FIRST: usize = 64;
+const IDS_AT_ONCE: usize = 1_024;
 
 /// Which events; every member narrows.
 #[derive(Default)]
@@ -132,49 +131,52 @@ pub(super) async fn find(
     let mut lookup = Lookup::new(state, configuration);
     let (mut found, mut looked_at) = (Found::default(), 0);
     let looks = criteria.statuses.is_some() || criteria.filter.is_some() || criteria.sees.is_some();
+    let mut at_once = bounds.found.clamp(IDS_AT_FIRST, IDS_AT_ONCE);
     loop {
         let asked = match looks {
-            true => IDS_AT_ONCE.min(bounds.looked_at - looked_at),
+            true => at_once.min(bounds.looked_at - looked_at),
             // Patterns are looked at below, in notes.
             false if criteria.noted.has_open_types() => IDS_AT_ONCE.max(bounds.found),
             // What is not looked at is found as it is.
             false => bounds.found,
         };
+        // Where events have many deliveries, a step that is larger still would end long after its time.
+        if began.elapsed() < bounds.time / 8 {
+            at_once = (2 * at_once).min(IDS_AT_ONCE);
+        }
         let (ids, beyond) = candidates((log, state), criteria, before, asked).await?;
-        for ids in ids.chunks(LOOKED_UP_AT_ONCE) {
-            let seen = |id: &EventId| criteria.sees.as_ref().is_none_or(|Sees(api)| api.sees(id.integration()));
-            let visible: Vec<EventId> = ids.iter().copied().filter(seen).collect();
-            let mut statuses = match criteria.statuses {
-                Some(_) => lookup.statuses(&visible).await?,
-                None => Vec::new(),
+        let seen = |id: &EventId| criteria.sees.as_ref().is_none_or(|Sees(api)| api.sees(id.integration()));
+        let visible: Vec<EventId> = ids.iter().copied().filter(seen).collect();
+        let mut statuses = match criteria.statuses {
+            Some(_) => lookup.statuses(&visible).await?,
+            None => Vec::new(),
+        }
+        .into_iter();
+        let mut visible = visible.into_iter().peekable();
+        for id in ids {
+            before = id;
+            looked_at += 1;
+            if visible.next_if_eq(&id).is_none() {
+                continue;
             }
-            .into_iter();
-            let mut visible = visible.into_iter().peekable();
-            for id in ids {
-                before = *id;
-                looked_at += 1;
-                if visible.next_if_eq(id).is_none() {
-                    continue;
-                }
-                found.scanned.events += 1;
-                let status = statuses.next();
-                let wanted = match (&criteria.statuses, status) {
-                    (Some(wanted), Some(status)) => wanted.contains(&status),
-                    _ => true,
-                };
-                if wanted && passes((log, state), criteria, *id, &mut found.scanned).await? {
-                    found.events.push((*id, status));
-                }
-                let enough = found.events.len() == bounds.found || found.scanned.bytes >= bounds.bytes;
-                if enough || looks && began.elapsed() >= bounds.time {
-                    found.next = Some(before);
-                    return Ok(found);
-                }
+            found.scanned.events += 1;
+            let status = statuses.next();
+            let wanted = match (&criteria.statuses, status) {
+                (Some(wanted), Some(status)) => wanted.contains(&status),
+                _ => true,
+            };
+            if wanted && passes((log, state), criteria, id, &mut found.scanned).await? {
+                found.events.push((id, status));
             }
-            if looks {
-                // The store may answer at once, so nobody else would have a turn.
-                tokio::task::yield_now().await;
+            let enough = found.events.len() == bounds.found || found.scanned.bytes >= bounds.bytes;
+            if enough || looks && began.elapsed() >= bounds.time {
+                found.next = Some(before);
+                return Ok(found);
             }
+        }
+        if looks {
+            // The store may answer at once, so nobody else would have a turn.
+            tokio::task::yield_now().await;
         }
         match beyond {
             None => return Ok(found),

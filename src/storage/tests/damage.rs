@@ -52,6 +52,7 @@ impl Store {
 async fn damaged_events(log: &SegmentLog, ids: &[EventId]) -> usize {
     let read = log.read(IntegrationId(1), EventId::ZERO, ALL).await.unwrap();
     assert_eq!(read.len(), ids.len(), "every event is accounted for");
+    heads_tell_the_same(log, ids).await;
     let mut damaged = 0;
     for (n, (stored, id)) in read.into_iter().zip(ids).enumerate() {
         match stored {

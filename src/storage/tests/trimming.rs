@@ -33,6 +33,7 @@ async fn by_size_the_oldest_go_and_needed_payloads_move_along() {
     assert_eq!(read.len() as u64, 500 - trimmed.events - trimmed.kept);
     assert_eq!(read.last().unwrap().as_ref().unwrap().id, ids[499]);
     assert_eq!(log.get(ids[4]).await.unwrap(), None);
+    heads_tell_the_same(&log, &ids).await;
     assert!(state.live().pruned >= ids[200]);
     let check = async |log: &SegmentLog| {
         for (id, n) in needed.iter().zip([3, 40, 41, 499]) {
