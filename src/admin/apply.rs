@@ -10,6 +10,7 @@
 mod diff;
 pub(super) mod doc;
 mod document;
+mod names;
 mod plan;
 
 use axum::{http::StatusCode, response::Response};
@@ -117,10 +118,11 @@ fn deletes_integration(write: &Write) -> bool {
     write.resource.is_none() && matches!(write.key, ResourceKey::Integration(_))
 }
 
-/// `GET /api/v1/export`
+/// `GET /api/v1/export`; refused where an apply could not tell things apart.
 pub(super) async fn export(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let snapshot = api.tree.config().current();
+    names::check_distinct(&snapshot.configuration)?;
     Ok(json(StatusCode::OK, &Whole::of(&snapshot.configuration, &api.tools)))
 }
 

@@ -315,7 +315,8 @@ pub(super) mod tests {
             assert!(!format!("{:?}", refused.as_ref().err()).contains("cGxhbnRl"));
             assert_eq!(pointers(refused), [pointer], "{name}: {value}");
         }
-        assert_eq!(pointers(draft(json!({}))), ["/name", "/settings"]);
+        assert_eq!(pointers(draft(json!({}))), ["/name"]);
+        assert_eq!(pointers(draft(json!({"name": "ledger"}))), ["/settings/url"], "what the type needs is named");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! dies, or is killed at the deadline, costs the event it was working on.
 
 mod engine;
+mod fault;
 mod pool;
 mod process;
 mod wire;

@@ -256,6 +256,28 @@ async fn pruning_takes_what_was_applied_and_leaves_what_was_made_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_refused_where_a_name_stands_for_two_things() {
+    let server = Hookmill::start();
+    let user = User::new();
+    // A `store` has no settings to give.
+    let kept = user.write("kept.yaml", "destinations:\n- {name: kept, type: store}\n");
+    assert_eq!(run(&user, &server, &["apply", "-f", &kept]).code, 0);
+    let shop = json!({"name": "Shop", "type": "custom", "environment": "staging"});
+    for _ in 0..2 {
+        server.create("/integrations", shop.clone()).await;
+    }
+    let refused = run(&user, &server, &["export"]);
+    assert_eq!((refused.code, &*refused.out), (5, ""));
+    assert!(refused.err.contains("`Shop` is the name of the integrations 1, 2"), "{}", refused.err);
+    server.create("/webhooks", json!({"integration_id": 1, "name": "w"})).await;
+    assert_eq!(user.on(&server, &["integrations", "update", "2", "--name", "Shop 2"]).code, 0);
+    assert_eq!(run(&user, &server, &["export"]).code, 0);
+    server.create("/webhooks", json!({"integration_id": 1, "name": "w"})).await;
+    let refused = run(&user, &server, &["export"]);
+    assert!(refused.err.contains("`w` is the name of the webhooks of integration 1 "), "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_else_is_applied_than_what_was_shown() {
     let server = Hookmill::start();
     let body = |name: &str| json!({"destinations": [{"name": name, "settings": {"url": "http://127.0.0.1:9/"}}]});

@@ -73,5 +73,8 @@ pub(in crate::admin) fn apply() -> Doc {
 }
 
 pub(in crate::admin) fn export() -> Doc {
-    Doc::new("export", "All that is configured, as documents").reply::<Whole>(StatusCode::OK, documents())
+    Doc::new("export", "All that is configured, as documents")
+        .about("Refused where two things have one name, because documents know them by their names.")
+        .reply::<Whole>(StatusCode::OK, documents())
+        .refused(&[Code::Conflict])
 }

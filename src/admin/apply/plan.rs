@@ -25,11 +25,11 @@ use super::{
     Wanted, WantedIntegration,
     diff::{self, Difference},
     document::Documented,
+    names::{by_name, name, one, twice},
 };
 use crate::admin::{
     Api,
-    problem::{Code, Fault, Problem},
-    redact,
+    problem::{Fault, Problem},
 };
 
 /// What is done with a resource.
@@ -411,46 +411,9 @@ impl<'a> Planner<'a> {
     }
 }
 
-fn by_name<Name: Ord, Id>(all: impl Iterator<Item = (Name, Id)>) -> BTreeMap<Name, Vec<Id>> {
-    let mut found = BTreeMap::<Name, Vec<Id>>::new();
-    for (name, id) in all {
-        found.entry(name).or_default().push(id);
-    }
-    found
-}
-
 impl Place {
     fn pointer(self) -> String {
         format!("/integrations/{}/{}/{}", self.integration, self.collection, self.index)
-    }
-}
-
-/// The name of a document that holds what it must.
-fn name(members: &Map<String, Value>) -> Result<String, Problem> {
-    if let Some(place) = redact::redacted_within(members) {
-        let detail = "is `***`, which an export shows in place of a secret; give the secret itself, or leave it out";
-        return Err(Problem::member(place, detail));
-    }
-    match members.get("name") {
-        Some(Value::String(name)) => Ok(name.clone()),
-        _ => Err(Problem::member("/name", "is missing or no string; it says which one is meant")),
-    }
-}
-
-fn twice(kind: &str) -> Problem {
-    Problem::member("/name", format!("is that of another {kind} of the documents; names tell them apart"))
-}
-
-/// The only one of that name.
-fn one<Id: Copy>(found: Option<&Vec<Id>>, what: &str, name: &str) -> Result<Option<Id>, Problem> {
-    match found.map(Vec::as_slice) {
-        None | Some([]) => Ok(None),
-        Some([id]) => Ok(Some(*id)),
-        Some(several) => {
-            let name = crate::admin::json::quoted(name);
-            let detail = format!("`{name}` is the name of {} {what}; give them different names first", several.len());
-            Err(Problem::new(Code::Conflict, detail))
-        }
     }
 }
 

@@ -76,8 +76,8 @@ pub(in crate::admin) struct NewDestination {
     r#type: String,
     #[schema(required = false)]
     status: DestinationStatus,
-    /// As its type wants them; what `http` wants is its `url`.
-    #[schema(value_type = Object)]
+    /// As its type wants them; what `http` wants is its `url`, and `store` wants none.
+    #[schema(value_type = Object, required = false)]
     settings: Map<String, Value>,
     /// What it needs to sign in: sealed, and never shown again.
     #[schema(schema_with = sealed_members, required = false)]

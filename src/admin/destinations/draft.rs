@@ -47,13 +47,13 @@ impl Draft {
         let name = form.required(&["name"], line(1..=NAME_CHARS_MAX));
         let kind = form.optional(&["type"], string).map_or_else(|| KIND_DEFAULT.to_owned(), |kind| kind.to_lowercase());
         let status = form.optional(&["status"], one_of(&STATUSES)).unwrap_or(DestinationStatus::Active);
-        let settings = form.required(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX));
+        // What its type needs, the registry says.
+        let settings = form.optional(&["settings"], object(SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX)).unwrap_or_default();
         let credentials = form.clearable(&["credentials"], credentials).into_option();
         let limits = LimitsPatch::read(&mut form);
         let signing_secret = form.optional(&["signing_secret"], signing_secret);
-        let draft = form.finish(|| {
-            Some(Self { name: name?, kind, status, settings: settings?, credentials, limits, signing_secret })
-        })?;
+        let draft =
+            form.finish(|| Some(Self { name: name?, kind, status, settings, credentials, limits, signing_secret }))?;
         tools.destinations.validate(&draft.kind, &draft.settings, draft.credentials.as_ref()).map_err(refused)?;
         Ok(draft)
     }

@@ -12,6 +12,7 @@ use jaq_core::{
 use jaq_json::{Val, read, write};
 use serde::de::IgnoredAny;
 
+use super::fault;
 use crate::programs::{body, excerpt};
 
 type Data = data::JustLut<Val>;
@@ -24,20 +25,26 @@ const CACHED_MAX: usize = 64;
 /// What a program may not call: it tells of the process.
 const REFUSED: [&str; 1] = ["env"];
 
+/// A compiled program.
+pub(super) struct Program {
+    text: String,
+    filter: Filter,
+}
+
 /// Compiled programs by their text.
 #[derive(Default)]
-pub(super) struct Cache(HashMap<Vec<u8>, Filter>);
+pub(super) struct Cache(HashMap<Vec<u8>, Program>);
 
 impl Cache {
     /// The program, compiled now or before.
-    pub(super) fn get(&mut self, program: &[u8]) -> Result<&Filter, String> {
+    pub(super) fn get(&mut self, program: &[u8]) -> Result<&Program, String> {
         if !self.0.contains_key(program) {
             let text = std::str::from_utf8(program).map_err(|_| "is not UTF-8".to_owned())?;
             let filter = compile(text)?;
             if self.0.len() == CACHED_MAX {
                 self.0.clear();
             }
-            self.0.insert(program.to_vec(), filter);
+            self.0.insert(program.to_vec(), Program { text: text.to_owned(), filter });
         }
         self.0.get(program).ok_or_else(|| "is not there".to_owned())
     }
@@ -96,7 +103,8 @@ fn place(text: &str, part: &str) -> String {
 }
 
 /// Runs a compiled program: exactly one value must come out, as JSON of at most `bytes_max`.
-pub(super) fn run(filter: &Filter, input: &[u8], variables: &[u8], bytes_max: usize) -> Result<Vec<u8>, String> {
+pub(super) fn run(program: &Program, input: &[u8], variables: &[u8], bytes_max: usize) -> Result<Vec<u8>, String> {
+    let Program { text, filter } = program;
     let input = read::parse_single(input).map_err(|_| "the body is not JSON".to_owned())?;
     let values = match variables {
         [] => Val::Null,
@@ -108,7 +116,7 @@ pub(super) fn run(filter: &Filter, input: &[u8], variables: &[u8], bytes_max: us
     let mut next = || {
         outputs.next().map(|output| {
             output.map_err(|exception| match exception.get_err() {
-                Ok(error) => format!("the program failed: {}", excerpt(&without_values(&error.to_string()))),
+                Ok(error) => fault::told(&error, text),
                 Err(_) => "the program halts; it must yield one value".to_owned(),
             })
         })
@@ -137,32 +145,6 @@ fn member(values: &Val, name: &str) -> Val {
         Val::Obj(members) => members.get(&Val::from(name.to_owned())).cloned().unwrap_or_default(),
         _ => Val::Null,
     }
-}
-
-/// Leaves out what is quoted or bracketed: jaq's words repeat values of the body.
-fn without_values(text: &str) -> String {
-    let mut kept = String::new();
-    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
-    for char in text.chars() {
-        if quoted {
-            (quoted, escaped) = (escaped || char != '"', !escaped && char == '\\');
-            continue;
-        }
-        match char {
-            '"' => quoted = true,
-            '{' | '[' => depth += 1,
-            '}' | ']' => depth = depth.saturating_sub(1),
-            char if depth == 0 => {
-                kept.push(char);
-                continue;
-            }
-            _ => continue,
-        }
-        if depth <= 1 && !kept.ends_with('…') && char != '}' && char != ']' {
-            kept.push('…');
-        }
-    }
-    kept
 }
 
 struct Bounded {
@@ -234,22 +216,18 @@ mod tests {
             ("nan", "JSON has no form"),
             ("halt", "halts"),
             ("reduce range(70) as $i (0; [.])", "levels deep"),
-            (".secret | .x", "the program failed"),
+            (".secret | .x", "the program failed: cannot index … with …"),
+            ("error(\"no amount\")", "the program failed: no amount"),
+            ("if .a then . else error(\"plan \\(.secret) is\\nunknown\") end", "the program failed: plan … is…unknown"),
+            ("{code: \"E7\", of: .secret} | error", "E7"),
+            ("error(.secret)", "the program failed: …"),
+            ("error", "the program failed: …"),
+            ("error(\"x\" * 5000)", "the program failed: …"),
+            ("error(\"again \" * 5000)", "the program failed: again again"),
         ] {
             let fault = made(program, r#"{"secret":"planted-4711"}"#).expect_err(program);
             assert!(fault.contains(words), "{program}: {fault}");
             assert!(!fault.contains("planted"), "{program}: {fault}");
-        }
-    }
-
-    #[test]
-    fn words_without_values() {
-        for (text, want) in [
-            (r#"cannot index {"a":["}"]} with "b\"c" here"#, "cannot index … with … here"),
-            ("no order", "no order"),
-            ("cannot use [1,[2]] as number", "cannot use … as number"),
-        ] {
-            assert_eq!(without_values(text), want);
         }
     }
 }

@@ -79,7 +79,7 @@ fn answer(limits: Limits, cache: &mut engine::Cache, request: &Request) -> Answe
     let made = match request {
         Request::Check { program } => cache.get(program).map(|_| Vec::new()),
         Request::Run { program, input, variables } => {
-            cache.get(program).and_then(|filter| engine::run(filter, input, variables, limits.output_bytes))
+            cache.get(program).and_then(|program| engine::run(program, input, variables, limits.output_bytes))
         }
     };
     made.map_or_else(Answer::Fault, Answer::Done)
