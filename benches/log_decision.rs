@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
-use hookmill::storage::{LogOptions, LogPlace, SegmentLog, StateView, StoreDir};
+use hookmill::storage::{Applied, LogOptions, LogPlace, SegmentLog, StateView, StoreDir};
 use hookmill_actors::{
     domain::{
         event::{Arrival, NewEvent},
@@ -167,8 +167,8 @@ impl NoState {
 }
 
 impl StateView for NoState {
-    fn applied(&self) -> Result<LogPlace, LogError> {
-        Ok(*self.upto.lock().expect("no panic"))
+    fn applied(&self) -> Result<Applied, LogError> {
+        Ok(Applied::whole(*self.upto.lock().expect("no panic")))
     }
 
     fn apply(&self, _: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
@@ -177,7 +177,7 @@ impl StateView for NoState {
     }
 
     fn sync(&self) -> Result<LogPlace, LogError> {
-        let upto = self.applied()?;
+        let upto = self.applied()?.all;
         let beside = self.file.with_extension("new");
         let text = serde_json::to_string(&upto).expect("two numbers");
         std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, &self.file)).expect("it writes");

@@ -1,6 +1,7 @@
 //! Settings in, a running hookmill out: store, tree, admin API and ingress, started in that order and stopped in
 //! reverse. Owns nothing itself; what it starts says what its crash costs.
 
+mod address;
 mod backup;
 mod clock;
 mod connections;
@@ -41,8 +42,8 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::clock::SystemClock;
-use self::{backup::BackupService, keys::KeyService, store::Store};
+use self::{address::Published, backup::BackupService, keys::KeyService, store::Store};
+pub use self::{address::published as published_address, clock::SystemClock};
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
@@ -120,6 +121,8 @@ pub struct App {
     tests: AbortOnDropHandle<()>,
     draining: Arc<AtomicBool>,
     addresses: Addresses,
+    /// While it can be asked.
+    published: Published,
 }
 
 impl App {
@@ -181,6 +184,7 @@ impl App {
         let ingress = start_ingress(settings, &tree, &store, clock, readiness, refused)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
+        let published = Published::write(&data_dir, addresses.admin);
         let (admin_stop, mut stopped) = watch::channel(false);
         let admin = tokio::spawn(admin.serve(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -188,7 +192,21 @@ impl App {
         let uses = tokens::store_uses_now_and_then(tokens.clone());
         let tests = tokio::spawn(connections.run(tree.handle().config().clone(), store.config.clone()));
         let tests = AbortOnDropHandle::new(tests);
-        Ok(Self { store, tree, keys, deliveries, ingress, admin, admin_stop, tokens, uses, tests, draining, addresses })
+        Ok(Self {
+            store,
+            tree,
+            keys,
+            deliveries,
+            ingress,
+            admin,
+            admin_stop,
+            tokens,
+            uses,
+            tests,
+            draining,
+            addresses,
+            published,
+        })
     }
 
     /// Where it is reached.
@@ -231,6 +249,7 @@ impl App {
         let stopped = self.deliveries.spawn(async move { tree.stop(STOP_WAIT_MAX).await });
         self.ingress.drain().await;
         let _ = stopped.await;
+        drop(self.published);
         self.admin_stop.send_replace(true);
         let _ = self.admin.await;
         self.keys.stop().await;
@@ -320,6 +339,7 @@ async fn bind_admin(
             state: store.state.clone(),
             config: store.config.clone(),
             keys: store.keys.clone(),
+            rejections: settings.rejections_dir(),
             clock: tree.handle().ports().clock.clone(),
             session: Arc::default(),
         }),

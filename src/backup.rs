@@ -54,12 +54,33 @@ pub enum BackupError {
     /// It is not that far.
     #[error("ask for the backup's end first")]
     NoEnd,
+    /// It has no such part.
+    #[error("the backup has no such segment, or the segment has no index")]
+    NoSegment,
+    /// A file of the log, or a refused request, cannot be read.
+    #[error("cannot read what is to be copied: {0}")]
+    File(#[from] std::io::Error),
     /// The log or the state failed.
     #[error(transparent)]
     Log(#[from] hookmill_actors::ports::event_log::LogError),
     /// The configuration's store failed.
     #[error(transparent)]
     Config(#[from] hookmill_actors::ports::config_store::ConfigStoreError),
+}
+
+/// What a backup consists of, and is streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The state at one commit.
+    State,
+    /// The configuration as it was fixed with the end.
+    Configuration,
+    /// The requests that were refused until then.
+    Rejections,
+    /// The segment of this number, up to the end.
+    Segment(u64),
+    /// The index of the segment of this number.
+    Index(u64),
 }
 
 /// A backup that a running server has begun to hold segments for.

@@ -13,6 +13,7 @@ mod demo;
 mod doctor;
 mod document;
 mod export;
+mod heap;
 mod jq_worker;
 mod keys;
 mod listen;
@@ -178,8 +179,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&args),
         Command::Send(args) => one_thread()?.block_on(send::run(&args, &mut io::stdout().lock())),
         Command::Verify(args) => verify::run(&args, &mut io::stdout().lock()),
-        Command::Keys(args) => keys::run(args),
-        Command::Backup(args) => backup::run(args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Restore(args) => backup::run_restore(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Config(args) => config::run(args),

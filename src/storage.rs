@@ -103,22 +103,47 @@ impl fmt::Display for LogPlace {
     }
 }
 
+/// The ends of the last commits that a view has applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Of the last whose positions it has, or a commit before that one. Never beyond `all`.
+    pub positions: LogPlace,
+    /// Of the last whose other operations it has.
+    pub all: LogPlace,
+}
+
+impl Applied {
+    /// Nothing is kept behind.
+    pub fn whole(upto: LogPlace) -> Self {
+        Self { positions: upto, all: upto }
+    }
+}
+
 /// State as the log's writer sees it: a view that the log's own commits rebuild.
 ///
 /// # Contract
 /// The state operations of a commit are first synced as part of the log, then applied here in the same order, in
 /// one atomic batch that also stores the commit's end. So the view may be behind the log by a crash, never ahead
 /// of it, and the log's writer replays what is missing when it opens.
+///
+/// Positions, of which each replaces the one before, may be kept behind the rest: then they alone are applied again
+/// from commits whose other operations stand already.
 pub trait StateView: Send + Sync + 'static {
-    /// The end of the last commit that was applied.
-    fn applied(&self) -> Result<LogPlace, LogError>;
+    /// How far it has come.
+    fn applied(&self) -> Result<Applied, LogError>;
 
-    /// Applies a commit's operations in order, atomically together with `upto`. Visible to readers when it
-    /// returns; durable only after [`StateView::sync`].
+    /// Applies a commit's operations in order, atomically together with `upto`; of a commit that is no news, its
+    /// positions. Visible to readers when it returns; durable only after [`StateView::sync`].
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError>;
 
-    /// Makes everything applied so far survive a power cut. Segments before the returned place may be removed.
+    /// Makes what was applied so far survive a power cut, save for positions that are kept behind. Segments before the
+    /// returned place may be removed.
     fn sync(&self) -> Result<LogPlace, LogError>;
+
+    /// As [`StateView::sync`], with all positions.
+    fn sync_all(&self) -> Result<LogPlace, LogError> {
+        self.sync()
+    }
 
     /// Events after `after` and up to `upto`, ascending and at most `limit`, that a dead letter, a due retry or a parked delivery
     /// needs.

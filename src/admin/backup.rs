@@ -1,6 +1,6 @@
 //! What `hookmill backup` asks of a running server: `/api/v1/backup`. It keeps every segment of the log where it is,
-//! tells how far the log has come, and streams state and configuration. The segments are copied from the data
-//! directory.
+//! tells how far the log has come, and streams what a backup consists of. On the server's machine, segments and refused
+//! requests are copied from the data directory instead.
 
 pub(super) mod doc;
 
@@ -22,7 +22,7 @@ use super::{
     problem::{Code, Problem},
     resource::{Segments, json},
 };
-use crate::backup::{BackupError, Begun, EndMark};
+use crate::backup::{BackupError, Begun, EndMark, Part};
 
 /// A stream of bytes, or why it broke off.
 pub type Chunks = mpsc::Receiver<Result<Vec<u8>, String>>;
@@ -34,12 +34,10 @@ pub trait BackupAdmin: Send + Sync {
     async fn begin(&self, author: &str) -> Result<Begun, BackupError>;
     /// Goes on holding.
     async fn renew(&self, id: &str) -> Result<Begun, BackupError>;
-    /// The state at one commit.
-    async fn state(&self, id: &str) -> Result<Chunks, BackupError>;
     /// How far the log has come; and the configuration is fixed.
     async fn end(&self, id: &str) -> Result<EndMark, BackupError>;
-    /// The configuration as it was fixed.
-    async fn configuration(&self, id: &str) -> Result<Chunks, BackupError>;
+    /// A part; all but the state lie before the end, which is asked for first.
+    async fn stream(&self, id: &str, part: Part) -> Result<Chunks, BackupError>;
     /// Segments may go again.
     async fn release(&self, author: &str, id: &str) -> Result<(), BackupError>;
 }
@@ -62,22 +60,46 @@ pub(super) async fn command(
     }
 }
 
-/// `GET /api/v1/backup/{id}/state`, `configuration`
+/// `GET /api/v1/backup/{id}/state`, `configuration`, `rejections`
 pub(super) async fn stream(
     State(api): State<Api>,
     Segments((id, part)): Segments<(String, String)>,
 ) -> Result<Response, Problem> {
-    let chunks = match part.as_str() {
-        "state" => api.backup.state(&id).await?,
-        "configuration" => api.backup.configuration(&id).await?,
-        _ => return Err(Problem::new(Code::NotFound, "the path must end with `state` or `configuration`")),
+    let part = match part.as_str() {
+        "state" => Part::State,
+        "configuration" => Part::Configuration,
+        "rejections" => Part::Rejections,
+        _ => {
+            let detail = "the path must end with `state`, `configuration`, `rejections` or `segments/{number}`";
+            return Err(Problem::new(Code::NotFound, detail));
+        }
     };
+    Ok(streamed(api.backup.stream(&id, part).await?))
+}
+
+/// `GET /api/v1/backup/{id}/segments/{number}`
+pub(super) async fn segment(
+    State(api): State<Api>,
+    Segments((id, number)): Segments<(String, u64)>,
+) -> Result<Response, Problem> {
+    Ok(streamed(api.backup.stream(&id, Part::Segment(number)).await?))
+}
+
+/// `GET /api/v1/backup/{id}/segments/{number}/index`
+pub(super) async fn index(
+    State(api): State<Api>,
+    Segments((id, number)): Segments<(String, u64)>,
+) -> Result<Response, Problem> {
+    Ok(streamed(api.backup.stream(&id, Part::Index(number)).await?))
+}
+
+fn streamed(chunks: Chunks) -> Response {
     let next = async |mut chunks: Chunks| {
         let chunk = chunks.recv().await?;
         Some((chunk.map(Bytes::from).map_err(std::io::Error::other), chunks))
     };
     let body = Body::from_stream(stream::unfold(chunks, next));
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+    ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
 }
 
 /// `DELETE /api/v1/backup/{id}`
@@ -94,6 +116,8 @@ impl From<BackupError> for Problem {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::Busy | BackupError::Over | BackupError::NoEnd => Self::new(Code::Conflict, error.to_string()),
+            BackupError::NoSegment => Self::new(Code::NotFound, error.to_string()),
+            BackupError::File(error) => Self::internal(&error),
             BackupError::Log(error) => error.into(),
             BackupError::Config(error) => ConfigError::Store(error).into(),
         }

@@ -168,6 +168,8 @@ fn operation() -> Vec<Route> {
             "/api/v1/backup/{id}/{part}",
             get(Admin, backup::stream, backup::doc::stream).post(Admin, backup::command, backup::doc::command),
         ),
+        ("/api/v1/backup/{id}/segments/{number}", get(Admin, backup::segment, backup::doc::segment)),
+        ("/api/v1/backup/{id}/segments/{number}/index", get(Admin, backup::index, backup::doc::index)),
         ("/api/v1/keys", get(Admin, keys::list, keys::doc::list).post(Admin, keys::add, keys::doc::add)),
         ("/api/v1/keys/reload", post(Admin, keys::reload, keys::doc::reload)),
         ("/api/v1/keys/rotate", post(Admin, keys::rotate, keys::doc::rotate)),

@@ -42,7 +42,7 @@ use super::{
 };
 use crate::connections::{Ask, ConnectionOptions, ConnectionPorts, Connections, Records, Request};
 use crate::{
-    backup::{BackupError, Begun, EndMark},
+    backup::{BackupError, Begun, EndMark, Part},
     keys::{Holdings, KeysError, Retired, Rotation, Tally},
     replies::{ReplyStore, StoredReply},
     secrets::{KeyId, RingChangeError, TokenHash},
@@ -527,20 +527,21 @@ impl BackupAdmin for NoBackup {
         Err(BackupError::Over)
     }
 
-    async fn state(&self, _id: &str) -> Result<Chunks, BackupError> {
+    async fn end(&self, _id: &str) -> Result<EndMark, BackupError> {
+        Err(BackupError::Over)
+    }
+
+    async fn stream(&self, _id: &str, part: Part) -> Result<Chunks, BackupError> {
+        match part {
+            Part::State => {}
+            Part::Segment(_) | Part::Index(_) => return Err(BackupError::NoSegment),
+            Part::Configuration | Part::Rejections => return Err(BackupError::NoEnd),
+        }
         let (send, chunks) = tokio::sync::mpsc::channel(2);
         for chunk in ["one ", "two"] {
             send.try_send(Ok(chunk.into())).expect("there is room");
         }
         Ok(chunks)
-    }
-
-    async fn end(&self, _id: &str) -> Result<EndMark, BackupError> {
-        Err(BackupError::Over)
-    }
-
-    async fn configuration(&self, _id: &str) -> Result<Chunks, BackupError> {
-        Err(BackupError::NoEnd)
     }
 
     async fn release(&self, _author: &str, _id: &str) -> Result<(), BackupError> {

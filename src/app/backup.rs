@@ -1,6 +1,9 @@
 //! Backups of a running server: segments stay where they are, state and configuration go out as streams.
 
 use std::{
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,19 +14,24 @@ use std::{
 use async_trait::async_trait;
 use hookmill_actors::{
     activity,
-    domain::activity::{Activity, ActivityResult},
+    domain::{
+        activity::{Activity, ActivityResult},
+        ids::EventId,
+    },
     ports::{clock::Clock, config_store::ConfigStore, event_log::LogError},
 };
 use tokio::sync::{Mutex, mpsc};
 
 use crate::{
     admin::{BackupAdmin, Chunks},
-    backup::{BackupError, Begun, EndMark},
+    backup::{BackupError, Begun, EndMark, Part},
     keys::KeyKeeper,
+    rejections::Pack,
     storage::{
-        SegmentLog,
+        SegmentExtent, SegmentLog,
         sled_config::{ConfigExport, SledConfig},
         sled_state::SledState,
+        store_files,
     },
 };
 
@@ -31,6 +39,8 @@ use crate::{
 const LEASE: Duration = Duration::from_secs(60);
 /// Chunks that wait for a slow client.
 const CHUNKS_AHEAD: usize = 4;
+/// As large as the chunks of the other streams.
+const FILE_CHUNK_BYTES: usize = 256 << 10;
 
 /// See the module. Clones share everything.
 #[derive(Clone)]
@@ -39,6 +49,8 @@ pub(super) struct BackupService {
     pub(super) state: Arc<SledState>,
     pub(super) config: Arc<SledConfig>,
     pub(super) keys: Arc<KeyKeeper>,
+    /// The folder of refused requests.
+    pub(super) rejections: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) session: Arc<Mutex<Option<Session>>>,
 }
@@ -46,10 +58,17 @@ pub(super) struct BackupService {
 /// The backup under way.
 pub(super) struct Session {
     id: String,
-    /// Made with the end mark; then it is streamed.
-    configuration: Option<ConfigExport>,
+    end: Option<End>,
     /// Set when it is over: a stream must not go on holding segments.
     over: Arc<AtomicBool>,
+}
+
+/// What lies before the end of a backup.
+struct End {
+    segments: Vec<SegmentExtent>,
+    last_event: EventId,
+    /// Until it is streamed.
+    configuration: Option<ConfigExport>,
 }
 
 impl Drop for Session {
@@ -77,7 +96,7 @@ impl BackupService {
     }
 
     /// Hands chunks over as they are taken, on a thread that may block.
-    fn stream<E: std::fmt::Display>(
+    fn chunks<E: std::fmt::Display>(
         &self,
         over: Arc<AtomicBool>,
         mut next: impl FnMut() -> Result<Option<Vec<u8>>, E> + Send + 'static,
@@ -102,6 +121,21 @@ impl BackupService {
             }
         });
         chunks
+    }
+
+    /// The first bytes of a file of the log.
+    async fn file(&self, over: Arc<AtomicBool>, name: String, bytes: u64) -> Result<Chunks, BackupError> {
+        let path = self.log.store().log_path().join(name);
+        let file = match blocking(move || File::open(path)).await? {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(BackupError::NoSegment),
+            file => file?,
+        };
+        let mut rest = file.take(bytes);
+        Ok(self.chunks(over, move || {
+            let mut chunk = Vec::with_capacity(FILE_CHUNK_BYTES);
+            let read = rest.by_ref().take(FILE_CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+            Ok::<_, io::Error>((read > 0).then_some(chunk))
+        }))
     }
 
     async fn note(&self, actor: &str, action: &str, id: &str) {
@@ -133,7 +167,7 @@ impl BackupAdmin for BackupService {
         let log = self.log.clone();
         blocking(move || log.hold(Instant::now() + LEASE)).await?;
         let id = format!("{:016x}", fastrand::u64(..));
-        *session = Some(Session { id: id.clone(), configuration: None, over: Arc::default() });
+        *session = Some(Session { id: id.clone(), end: None, over: Arc::default() });
         drop(session);
         self.note(author, "backup.begun", &id).await;
         Ok(Begun { id, lease_s: LEASE.as_secs() })
@@ -143,15 +177,6 @@ impl BackupAdmin for BackupService {
         let mut session = self.session.lock().await;
         self.held(&mut session, id).await?;
         Ok(Begun { id: id.to_owned(), lease_s: LEASE.as_secs() })
-    }
-
-    async fn state(&self, id: &str) -> Result<Chunks, BackupError> {
-        let mut session = self.session.lock().await;
-        self.held(&mut session, id).await?;
-        let over = session.as_ref().map(|session| session.over.clone()).unwrap_or_default();
-        let state = self.state.clone();
-        let mut export = blocking(move || state.export()).await??;
-        Ok(self.stream(over, move || export.next_chunk()))
     }
 
     async fn end(&self, id: &str) -> Result<EndMark, BackupError> {
@@ -165,18 +190,47 @@ impl BackupAdmin for BackupService {
             blocking(move || config.export().and_then(|export| Ok((export, keys.in_use()?)))).await??;
         let configuration_version = export.version();
         if let Some(session) = session.as_mut() {
-            session.configuration = Some(export);
+            session.end =
+                Some(End { segments: segments.clone(), last_event: last_event_id, configuration: Some(export) });
         }
         let keys = keys.iter().map(ToString::to_string).collect();
         Ok(EndMark { segments, last_event_id, at_ms, configuration_version, keys })
     }
 
-    async fn configuration(&self, id: &str) -> Result<Chunks, BackupError> {
+    async fn stream(&self, id: &str, part: Part) -> Result<Chunks, BackupError> {
         let mut session = self.session.lock().await;
         self.held(&mut session, id).await?;
         let Some(session) = session.as_mut() else { return Err(BackupError::Over) };
-        let mut export = session.configuration.take().ok_or(BackupError::NoEnd)?;
-        Ok(self.stream(session.over.clone(), move || export.next_chunk()))
+        let over = session.over.clone();
+        let end = session.end.as_mut().ok_or(BackupError::NoEnd);
+        match part {
+            Part::State => {
+                let state = self.state.clone();
+                let mut export = blocking(move || state.export()).await??;
+                Ok(self.chunks(over, move || export.next_chunk()))
+            }
+            Part::Configuration => {
+                let mut export = end?.configuration.take().ok_or(BackupError::NoEnd)?;
+                Ok(self.chunks(over, move || export.next_chunk()))
+            }
+            Part::Rejections => {
+                let (dir, last_event) = (self.rejections.clone(), end?.last_event);
+                let mut pack = blocking(move || Pack::new(&dir, last_event)).await??;
+                Ok(self.chunks(over, move || pack.next_chunk()))
+            }
+            Part::Segment(number) => {
+                let extent = end?.segments.iter().find(|extent| extent.number == number);
+                let bytes = extent.ok_or(BackupError::NoSegment)?.end;
+                self.file(over, store_files::segment(number), bytes).await
+            }
+            Part::Index(number) => {
+                let is_sealed = end?.segments.iter().any(|extent| extent.number == number && extent.sealed);
+                if !is_sealed {
+                    return Err(BackupError::NoSegment);
+                }
+                self.file(over, store_files::index(number), u64::MAX).await
+            }
+        }
     }
 
     async fn release(&self, author: &str, id: &str) -> Result<(), BackupError> {

@@ -9,14 +9,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use hookmill_actors::domain::ids::EventId;
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{
-    SettingsArgs,
-    local::{DataDir, LocalServer},
-    one_thread, print,
+    client::{Call, is_not_found},
+    local::{Place, RunningServer, StoreArgs},
+    print,
     verify::now_ms,
 };
 use crate::{
@@ -35,16 +36,18 @@ const BACKUP_EXAMPLES: &str = "\
 Examples:
   hookmill backup --to /backups/hookmill
   hookmill backup --to /backups/hookmill --data-dir /var/lib/hookmill --json
+  hookmill backup --to /backups/hookmill --context prod
 
-Works while the server runs, on the same machine, as the same user. Repeated into the same folder, it copies what is
-new; interrupted, it goes on. The keys are not in it: keep a copy of the key ring somewhere else.";
+Works while the server runs: the one that a flag, the environment or a context names, over its admin API, or that of the
+data folder, whose files are then copied as the same user. Repeated into the same folder, it copies what is new;
+interrupted, it goes on. The keys are not in it: keep a copy of the key ring somewhere else.";
 
 /// Where to.
 #[derive(Debug, Args)]
 #[command(after_help = BACKUP_EXAMPLES)]
 pub(super) struct BackupArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    store: StoreArgs,
     /// The backup's folder: absent, empty, or with an earlier backup
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
@@ -76,16 +79,16 @@ pub(super) struct RestoreArgs {
 }
 
 /// Makes a backup.
-pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings.load()?.settings;
-    let source = match DataDir::look(&settings)? {
-        DataDir::Empty => bail!("there is no store in `{}`", settings.data_dir.display()),
-        DataDir::Served(server) => Source::Served(Box::new(Served::begin(*server)?)),
-        DataDir::Stopped(dir) => Source::Stopped(Box::new(Stopped::open(&settings, dir)?)),
+pub(super) fn run(args: &BackupArgs) -> anyhow::Result<ExitCode> {
+    let source = match args.store.place()? {
+        Place::Empty(settings) => bail!("there is no store in `{}`", settings.data_dir.display()),
+        Place::Served(server, settings) => {
+            Source::Served(Box::new(Served::begin(*server, settings.as_ref().map(Files::of))?))
+        }
+        Place::Stopped(settings, dir) => Source::Stopped(Box::new(Stopped::open(&settings, dir)?)),
     };
     let folder = BackupFolder::open(&args.to)?;
-    let (log, rejections) = (settings.store_dir().join(store_files::LOG), settings.rejections_dir());
-    let manifest = Maker { source, folder, log, rejections, bar: bar() }.make()?;
+    let manifest = Maker { source, folder, bar: bar() }.make()?;
     if args.json {
         print(format_args!("{:#}\n", json!(manifest)))?;
     } else {
@@ -162,25 +165,76 @@ enum Source {
     Stopped(Box<Stopped>),
 }
 
+/// The files of a data directory on this machine.
+struct Files {
+    log: PathBuf,
+    rejections: PathBuf,
+}
+
+/// What is copied of a segment.
+#[derive(Clone, Copy)]
+enum Part {
+    Events,
+    Index,
+}
+
+impl Files {
+    fn of(settings: &Settings) -> Self {
+        Self { log: settings.store_dir().join(store_files::LOG), rejections: settings.rejections_dir() }
+    }
+
+    fn rejections(&self, last_event: EventId) -> anyhow::Result<Box<dyn Read>> {
+        let mut pack = Pack::new(&self.rejections, last_event).context("cannot read the refused requests")?;
+        Ok(Box::new(Chunked::new(move || pack.next_chunk())))
+    }
+
+    /// `None`: it is not there.
+    fn segment(&self, number: u64, part: Part) -> anyhow::Result<Option<Box<dyn Read>>> {
+        let path = self.log.join(match part {
+            Part::Events => store_files::segment(number),
+            Part::Index => store_files::index(number),
+        });
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot open {}", path.display())),
+        }
+    }
+}
+
 /// A running server, which holds its segments.
 struct Served {
-    server: LocalServer,
+    server: RunningServer,
     id: String,
+    /// Its files, where they are here; else it sends them.
+    files: Option<Files>,
 }
 
 impl Served {
-    fn begin(server: LocalServer) -> anyhow::Result<Self> {
-        let begun = one_thread()?.block_on(server.json(Method::POST, "/backup", None))?;
+    fn begin(server: RunningServer, files: Option<Files>) -> anyhow::Result<Self> {
+        let begun = server.json(Call::new(Method::POST, "/backup"))?;
         let begun: Begun = serde_json::from_value(begun).context("the server's reply is not understood")?;
-        Ok(Self { server, id: begun.id })
+        Ok(Self { server, id: begun.id, files })
     }
 
     fn ask(&self, method: Method, what: &str) -> anyhow::Result<serde_json::Value> {
-        one_thread()?.block_on(self.server.json(method, &format!("/backup/{}{what}", self.id), None))
+        self.server.json(Call::new(method, format!("/backup/{}{what}", self.id)))
     }
 
     fn stream(&self, part: &str) -> anyhow::Result<Box<dyn Read + '_>> {
         Ok(Box::new(self.server.read(&format!("/backup/{}/{part}", self.id))?))
+    }
+
+    /// `None`: it is not there.
+    fn segment(&self, number: u64, part: Part) -> anyhow::Result<Option<Box<dyn Read + '_>>> {
+        let path = match part {
+            Part::Events => format!("segments/{number}"),
+            Part::Index => format!("segments/{number}/index"),
+        };
+        match self.stream(&path) {
+            Err(error) if error.downcast_ref().is_some_and(is_not_found) => Ok(None),
+            stream => stream.map(Some),
+        }
     }
 }
 
@@ -196,12 +250,13 @@ struct Stopped {
     state: SledState,
     config: SledConfig,
     dir: StoreDir,
+    files: Files,
 }
 
 impl Stopped {
     fn open(settings: &Settings, dir: StoreDir) -> anyhow::Result<Self> {
         let db = StateDb::open(&dir.state_path(), settings.log.state_cache_bytes)?;
-        Ok(Self { state: SledState::open(db.clone())?, config: SledConfig::open(db)?, dir })
+        Ok(Self { state: SledState::open(db.clone())?, config: SledConfig::open(db)?, dir, files: Files::of(settings) })
     }
 }
 
@@ -238,6 +293,27 @@ impl Source {
                 let mut export = stopped.config.export()?;
                 Ok(Box::new(Chunked::new(move || export.next_chunk().map_err(io::Error::other))))
             }
+        }
+    }
+
+    fn rejections(&self, last_event: EventId) -> anyhow::Result<Box<dyn Read + '_>> {
+        match self {
+            Self::Served(served) => match &served.files {
+                Some(files) => files.rejections(last_event),
+                None => served.stream("rejections"),
+            },
+            Self::Stopped(stopped) => stopped.files.rejections(last_event),
+        }
+    }
+
+    /// A part of a segment; `None`: it is not there.
+    fn segment(&self, number: u64, part: Part) -> anyhow::Result<Option<Box<dyn Read + '_>>> {
+        match self {
+            Self::Served(served) => match &served.files {
+                Some(files) => files.segment(number, part),
+                None => served.segment(number, part),
+            },
+            Self::Stopped(stopped) => stopped.files.segment(number, part),
         }
     }
 
@@ -281,8 +357,6 @@ impl<F: FnMut() -> io::Result<Option<Vec<u8>>>> Read for Chunked<F> {
 struct Maker {
     source: Source,
     folder: BackupFolder,
-    log: PathBuf,
-    rejections: PathBuf,
     bar: ProgressBar,
 }
 
@@ -301,10 +375,9 @@ impl Maker {
             |bytes| self.bar.inc(bytes),
         )?;
         // After the end: it says which of them became events that are in the backup.
-        let mut pack = Pack::new(&self.rejections, end.last_event_id).context("cannot read the refused requests")?;
         let rejections = self.folder.write(
             &format!("rejections-{begun_at_ms}.pack"),
-            &mut Chunked::new(move || pack.next_chunk()),
+            &mut self.source.rejections(end.last_event_id)?,
             |bytes| self.bar.inc(bytes),
         )?;
         let bytes: u64 = end.segments.iter().map(|segment| segment.end).sum();
@@ -337,40 +410,31 @@ impl Maker {
 
     fn segment(&mut self, extent: &SegmentExtent) -> anyhow::Result<SegmentCopy> {
         let SegmentExtent { number, salt, end, .. } = *extent;
-        let data = self.file(
-            &self.log.join(store_files::segment(number)),
-            &format!("{number:016x}-{salt:016x}-{end:x}.seg"),
-            Some(end),
-        )?;
+        let data = self.file(number, Part::Events, &format!("{number:016x}-{salt:016x}-{end:x}.seg"), Some(end))?;
         let data = data.with_context(|| format!("segment {number:016x} is missing"))?;
         // The index of a segment that was just sealed is not written yet; a restored store makes it again.
         let index = match extent.sealed {
-            true => {
-                self.file(&self.log.join(store_files::index(number)), &format!("{number:016x}-{salt:016x}.idx"), None)?
-            }
+            true => self.file(number, Part::Index, &format!("{number:016x}-{salt:016x}.idx"), None)?,
             false => None,
         };
         Ok(SegmentCopy { extent: *extent, data, index })
     }
 
-    /// Copies the first bytes of a file, or all of it, unless it was copied before. `None`: it is not there.
-    fn file(&mut self, path: &Path, name: &str, bytes: Option<u64>) -> anyhow::Result<Option<FileCopy>> {
+    /// Copies the first bytes of a part of a segment, or all of it, unless it was copied before. `None`: it is not there.
+    fn file(&mut self, number: u64, part: Part, name: &str, bytes: Option<u64>) -> anyhow::Result<Option<FileCopy>> {
         if let Some(copy) = self.folder.has(name) {
             self.bar.inc(if bytes.is_some() { copy.bytes } else { 0 });
             return Ok(Some(copy.clone()));
         }
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.with_context(|| format!("cannot open {}", path.display()))?,
-        };
+        let Some(stream) = self.source.segment(number, part)? else { return Ok(None) };
         let told = |passed| {
             if bytes.is_some() {
                 self.bar.inc(passed);
             }
         };
-        let copy = self.folder.write(name, &mut file.take(bytes.unwrap_or(u64::MAX)), told)?;
+        let copy = self.folder.write(name, &mut stream.take(bytes.unwrap_or(u64::MAX)), told)?;
         if bytes.is_some_and(|bytes| bytes != copy.bytes) {
-            bail!("{} is shorter than its commits", path.display());
+            bail!("segment {number:016x} is shorter than its commits");
         }
         // Only now is it known that the file was what it was the whole time.
         self.source.renew()?;

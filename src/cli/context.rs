@@ -7,6 +7,7 @@ mod store;
 
 use std::{
     env,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -26,6 +27,7 @@ use super::{
     verify::read_secret,
 };
 use crate::{
+    app::published_address,
     secrets::{AdminToken, admin_token_file},
     settings::{Overrides, Settings, SettingsSources, process_environment},
 };
@@ -66,49 +68,62 @@ pub(super) struct ServerArgs {
 impl ServerArgs {
     /// A client of the server that is meant.
     pub(super) fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.server()?, Duration::from_secs(self.timeout))
+        self.client_of(self.server()?)
     }
 
-    /// The first that is given of: `--data-dir`, `--url`, `--context`, `HOOKMILL_URL`, `HOOKMILL_CONTEXT`, the context
-    /// in use, the server whose data folder this is.
-    pub(super) fn server(&self) -> anyhow::Result<Server> {
-        let mut server = self.found()?;
+    /// A client of that server, with what the flags say of it.
+    pub(super) fn client_of(&self, mut server: Server) -> anyhow::Result<Client> {
         if let Some(file) = &self.token_file {
             server.token = read_secret(file)?;
         }
         if let Some(file) = &self.ca {
             server.authorities = Some(read_authorities(file)?);
         }
-        Ok(server)
+        Client::new(&server, self.wait_max())
     }
 
-    fn found(&self) -> anyhow::Result<Server> {
-        if self.data_dir.is_some() {
-            return self.local()?.ok_or_else(|| {
-                UsageError::new("the data folder holds no admin token; give one with `--token-file`, or HOOKMILL_TOKEN")
-            });
+    /// How long a reply is waited for.
+    pub(super) fn wait_max(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// The first that is given of: `--data-dir`, `--url`, `--context`, `HOOKMILL_URL`, `HOOKMILL_CONTEXT`, the context
+    /// in use, the server whose data folder this is.
+    fn server(&self) -> anyhow::Result<Server> {
+        if self.data_dir.is_none()
+            && let Some(server) = self.named()?
+        {
+            return Ok(server);
         }
+        let overrides = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
+        let environment = process_environment()?;
+        let settings = Settings::load(SettingsSources { config_file: None, environment, overrides })?;
+        let problem = match self.data_dir {
+            Some(_) => "the data folder holds no admin token; give one with `--token-file`, or HOOKMILL_TOKEN",
+            None => {
+                "no server is known; name one with `hookmill context add NAME --url URL`, with HOOKMILL_URL and \
+                 HOOKMILL_TOKEN_FILE, or run this where a server keeps its data (`--data-dir`)"
+            }
+        };
+        self.local(&settings, None)?.ok_or_else(|| UsageError::new(problem))
+    }
+
+    /// The server that flags, environment or the user's contexts name; `None` where it is left to the data folder.
+    pub(super) fn named(&self) -> anyhow::Result<Option<Server>> {
         if let Some(url) = &self.url {
-            return self.addressed(url);
+            return self.addressed(url).map(Some);
         }
         if let Some(name) = &self.context {
-            return Self::known(name);
+            return Self::known(name).map(Some);
         }
         if let Some(url) = variable(URL_VARIABLE)? {
-            return self.addressed(&url);
+            return self.addressed(&url).map(Some);
         }
-        if let Some(name) = variable(CONTEXT_VARIABLE)? {
-            return Self::known(&name);
-        }
-        if let Some(name) = Contexts::load()?.current {
-            return Self::known(&name);
-        }
-        self.local()?.ok_or_else(|| {
-            UsageError::new(
-                "no server is known; name one with `hookmill context add NAME --url URL`, with HOOKMILL_URL and \
-                 HOOKMILL_TOKEN_FILE, or run this where a server keeps its data (`--data-dir`)",
-            )
-        })
+        let current = match variable(CONTEXT_VARIABLE)? {
+            Some(name) => Some(name),
+            None => Contexts::load()?.current,
+        };
+        current.map(|name| Self::known(&name)).transpose()
     }
 
     fn addressed(&self, url: &str) -> anyhow::Result<Server> {
@@ -138,11 +153,9 @@ impl ServerArgs {
         Ok(Server { url: stored.url, token: Secret::new(stored.token.as_str()), authorities })
     }
 
-    /// The server on this machine, by its data folder; nothing where that holds no token.
-    fn local(&self) -> anyhow::Result<Option<Server>> {
-        let overrides = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
-        let environment = process_environment()?;
-        let settings = Settings::load(SettingsSources { config_file: None, environment, overrides })?;
+    /// The server on this machine, by its data folder: at `admin` where that is given, else where it says that it
+    /// listens, else where the settings say. Nothing where there is no token for it.
+    pub(super) fn local(&self, settings: &Settings, admin: Option<SocketAddr>) -> anyhow::Result<Option<Server>> {
         let file = admin_token_file(&settings.data_dir);
         let token = match (given_token()?, AdminToken::preset_from_environment()) {
             (Some(token), _) | (None, Some(token)) => token,
@@ -150,11 +163,9 @@ impl ServerArgs {
             (None, None) if file.exists() => read_secret(&file)?,
             (None, None) => return Ok(None),
         };
-        let mut address = settings.admin.address;
+        let mut address = admin.or_else(|| published_address(&settings.data_dir)).unwrap_or(settings.admin.address);
         if address.ip().is_unspecified() {
-            let loopback: std::net::IpAddr =
-                if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-            address.set_ip(loopback);
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
         let url = format!("http://{address}");
         Ok(Some(Server { url, token, authorities: None }))

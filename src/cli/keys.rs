@@ -1,4 +1,4 @@
-//! `hookmill keys`: the key ring of a data directory, whether a server works in it or not. No key is ever shown.
+//! `hookmill keys`: the key ring of a server, or of a data directory in which none works. No key is ever shown.
 
 use std::{
     fmt::Write,
@@ -15,9 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
-    SettingsArgs,
-    local::{DataDir, LocalServer},
-    one_thread, print,
+    UsageError,
+    client::Call,
+    local::{Place, RunningServer, StoreArgs},
+    print,
     verify::now_ms,
 };
 use crate::{
@@ -47,8 +48,10 @@ Examples:
   hookmill keys list --sealed            the keys, and what is sealed with each
   hookmill keys rotate                   a new key; everything is sealed again with it
   hookmill keys retire 5f0c21aa          forget a key that nothing is sealed with
+  hookmill keys list --context prod      of a server on another machine
 
-Works on the data directory; where a server runs in it, the server does it, and goes on serving meanwhile.";
+A server does it, and goes on serving meanwhile: the one that a flag, the environment or a context names, or that of
+the data folder. Where none runs in the data folder, the command works on its files.";
 
 #[derive(Debug, Subcommand)]
 enum KeysCommand {
@@ -66,7 +69,7 @@ enum KeysCommand {
 #[command(after_help = "Examples:\n  hookmill keys list\n  hookmill keys list --sealed --json")]
 struct ListArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    store: StoreArgs,
     /// Count what is sealed with each key; looks at everything that is configured, old versions too
     #[arg(long)]
     sealed: bool,
@@ -85,7 +88,7 @@ Examples:
 #[command(after_help = ADD_EXAMPLES)]
 struct AddArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    store: StoreArgs,
     /// Add the keys of this ring (mode 0600) instead of a new one
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
@@ -106,7 +109,7 @@ again. Then copy the ring, and `retire` the old key.";
 #[command(after_help = ROTATE_EXAMPLES)]
 struct RotateArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    store: StoreArgs,
     /// A key of the ring in place of a new one
     #[arg(long, value_name = "ID")]
     to: Option<KeyId>,
@@ -122,17 +125,17 @@ struct RotateArgs {
 #[command(after_help = "Examples:\n  hookmill keys retire 5f0c21aa")]
 struct RetireArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
+    store: StoreArgs,
     /// The key
     #[arg(value_name = "ID")]
     id: KeyId,
 }
 
-pub(super) fn run(args: KeysArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &KeysArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = forbid_core_dumps() {
         tracing::warn!(%error, "core dumps could not be switched off; one would hold keys");
     }
-    match args.command {
+    match &args.command {
         KeysCommand::List(args) => list(args)?,
         KeysCommand::Add(args) => add(args)?,
         KeysCommand::Rotate(args) => return rotate(args),
@@ -141,17 +144,16 @@ pub(super) fn run(args: KeysArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(args: ListArgs) -> anyhow::Result<()> {
-    let settings = args.settings.load()?.settings;
-    let ring = match DataDir::look(&settings)? {
-        DataDir::Served(server) => ask(&server, Method::GET, &format!("/keys?sealed={}", args.sealed), None)?,
-        DataDir::Stopped(dir) => {
+fn list(args: &ListArgs) -> anyhow::Result<()> {
+    let ring = match args.store.place()? {
+        Place::Served(server, _) => server.json(Call::get("/keys").with("sealed", args.sealed.to_string()))?,
+        Place::Stopped(settings, dir) => {
             let keeper = keeper(&settings, &dir)?;
             let rotation = keeper.rotation().zip(keeper.rotation_state());
             let source = keeper.ring().source().to_string();
             KeysView { source, keys: keeper.list(args.sealed)?, rotation }.into_json()
         }
-        DataDir::Empty => {
+        Place::Empty(settings) => {
             let source = source(&settings)?;
             let ring = source.read()?.with_context(|| {
                 format!(
@@ -167,19 +169,24 @@ fn list(args: ListArgs) -> anyhow::Result<()> {
     if args.json { print(format_args!("{ring:#}\n")) } else { print(table(&ring)) }
 }
 
-fn add(args: AddArgs) -> anyhow::Result<()> {
-    let settings = args.settings.load()?.settings;
-    if let Some(output) = args.output {
-        return write_next(&source(&settings)?, &output);
+fn add(args: &AddArgs) -> anyhow::Result<()> {
+    if let Some(output) = &args.output {
+        return write_next(&source(&args.store.settings()?)?, output);
     }
-    let place = DataDir::look(&settings)?;
-    if let Some(from) = args.from {
-        let source = source(&settings)?;
+    let place = args.store.place()?;
+    if let Some(from) = &args.from {
+        let source = source(place.settings().ok_or_else(|| {
+            UsageError::new(
+                "the keys of `--from` go into the ring's file, which is beside the server: type it there, with \
+                 `--data-dir`",
+            )
+        })?)?;
         let other = KeySource::File(from.clone()).read()?.with_context(|| format!("{} is absent", from.display()))?;
         let added = source.update(|ring| Ok::<_, Change>(ring.with_keys_of(&other)?)).map_err(Change::into_error)?;
         let added = added.with_context(|| format!("the ring comes from {source}, which hookmill cannot write"))?;
-        if let DataDir::Served(server) = place {
-            ask(&server, Method::POST, "/keys/reload", None)
+        if let Place::Served(server, _) = place {
+            server
+                .json(Call::new(Method::POST, "/keys/reload"))
                 .context("the keys are in the file, but the server did not take them")?;
         }
         let ids: Vec<String> = added.iter().map(KeyId::to_string).collect();
@@ -187,9 +194,11 @@ fn add(args: AddArgs) -> anyhow::Result<()> {
         return print(format_args!("added {ids}\n"));
     }
     let id = match place {
-        DataDir::Served(server) => ask(&server, Method::POST, "/keys", None)?["id"].as_str().unwrap_or("?").to_owned(),
-        DataDir::Stopped(dir) => keeper(&settings, &dir)?.add(now_ms())?.to_string(),
-        DataDir::Empty => bail!("there is no store yet; the first start makes one with a key of its own"),
+        Place::Served(server, _) => {
+            server.json(Call::new(Method::POST, "/keys"))?["id"].as_str().unwrap_or("?").to_owned()
+        }
+        Place::Stopped(settings, dir) => keeper(&settings, &dir)?.add(now_ms())?.to_string(),
+        Place::Empty(_) => bail!("there is no store yet; the first start makes one with a key of its own"),
     };
     print(format_args!("added {id}; it seals once `hookmill keys rotate --to {id}` was typed\n"))
 }
@@ -211,15 +220,14 @@ fn write_next(source: &KeySource, output: &Path) -> anyhow::Result<()> {
     ))
 }
 
-fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings.load()?.settings;
-    let rotation = match DataDir::look(&settings)? {
-        DataDir::Served(server) => {
+fn rotate(args: &RotateArgs) -> anyhow::Result<ExitCode> {
+    let rotation = match args.store.place()? {
+        Place::Served(server, _) => {
             let body = args.to.map_or_else(|| json!({}), |to| json!({ "to": to }));
-            let begun = ask(&server, Method::POST, "/keys/rotate", Some(body))?;
+            let begun = server.json(Call::post("/keys/rotate", body))?;
             if args.no_wait { begun } else { watched(&server)? }
         }
-        DataDir::Stopped(dir) => {
+        Place::Stopped(settings, dir) => {
             let keeper = keeper(&settings, &dir)?;
             keeper.begin_rotation(args.to, AUTHOR, now_ms())?;
             let bar = bar();
@@ -228,7 +236,7 @@ fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
             bar.finish_and_clear();
             rotation_json(keeper.rotation().context("the rotation is not there")?, state)
         }
-        DataDir::Empty => bail!("there is no store yet; the first start makes one with a key of its own"),
+        Place::Empty(_) => bail!("there is no store yet; the first start makes one with a key of its own"),
     };
     if args.json {
         print(format_args!("{rotation:#}\n"))?;
@@ -240,11 +248,10 @@ fn rotate(args: RotateArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Asks a running server until it is done; an interruption of this command stops nothing there.
-fn watched(server: &LocalServer) -> anyhow::Result<Value> {
+fn watched(server: &RunningServer) -> anyhow::Result<Value> {
     let bar = bar();
-    let runtime = one_thread()?;
     loop {
-        let rotation = runtime.block_on(server.json(Method::GET, "/keys", None))?["rotation"].clone();
+        let rotation = server.json(Call::get("/keys"))?["rotation"].clone();
         show(&bar, number(&rotation["changes_done"]), number(&rotation["changes_total"]));
         if rotation["state"] != json!(RotationState::Running) {
             bar.finish_and_clear();
@@ -254,15 +261,14 @@ fn watched(server: &LocalServer) -> anyhow::Result<Value> {
     }
 }
 
-fn retire(args: RetireArgs) -> anyhow::Result<()> {
-    let settings = args.settings.load()?.settings;
-    let note = match DataDir::look(&settings)? {
-        DataDir::Served(server) => {
-            let retired = ask(&server, Method::POST, &format!("/keys/{}/retire", args.id), None)?;
+fn retire(args: &RetireArgs) -> anyhow::Result<()> {
+    let note = match args.store.place()? {
+        Place::Served(server, _) => {
+            let retired = server.json(Call::new(Method::POST, format!("/keys/{}/retire", args.id)))?;
             retired["note"].as_str().map(str::to_owned)
         }
-        DataDir::Stopped(dir) => keeper(&settings, &dir)?.retire(args.id, now_ms())?.note,
-        DataDir::Empty => bail!("there is no store yet"),
+        Place::Stopped(settings, dir) => keeper(&settings, &dir)?.retire(args.id, now_ms())?.note,
+        Place::Empty(_) => bail!("there is no store yet"),
     };
     match note {
         Some(note) => print(format_args!("{note}\n")),
@@ -281,10 +287,6 @@ fn keeper(settings: &Settings, dir: &StoreDir) -> anyhow::Result<KeyKeeper> {
     let db = StateDb::open(&dir.state_path(), settings.log.state_cache_bytes)?;
     let config = SledConfig::open(db)?;
     Ok(KeyKeeper::open(LiveRing::new(ring, source).into(), config.into())?)
-}
-
-fn ask(server: &LocalServer, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-    one_thread()?.block_on(server.json(method, path, body))
 }
 
 /// Why a ring's file did not change.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::SettingsArgs;
+use super::{SettingsArgs, heap};
 use crate::{app, secrets};
 
 /// How to serve.
@@ -34,9 +34,13 @@ pub struct ServeOptions {
 }
 
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let tuned = heap::tune();
     let options = ServeOptions { start_empty: args.start_empty, dev: args.settings.dev };
     let settings = args.settings.load()?.settings;
     super::init_tracing(&settings.telemetry);
+    if let Err(error) = tuned {
+        tracing::warn!(%error, "the heap is kept as it is by default, which costs memory and speed");
+    }
     if let Err(error) = secrets::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps could not be switched off; one would hold keys");
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use hookmill_actors::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, DeliveryStatus},
-        ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
+        ids::{EndpointId, EventId, SubscriptionId},
     },
     ports::{
         event_log::LogError,
@@ -52,14 +52,12 @@ impl<'a> Changes<'a> {
         Self { db, tree, overlay: BTreeMap::new(), written: Written::default() }
     }
 
+    /// Adds an operation, save for the position in it.
     pub(super) fn add(&mut self, op: &StateOp) -> Result<(), LogError> {
         match op {
-            StateOp::Intake { integration, upto, notes } => self.intake(*integration, *upto, notes),
-            StateOp::Position { subscription, position } => {
-                for (part, value) in (0..).zip(values::encode_position(position)) {
-                    self.put(&keys::position(*subscription, part), value);
-                }
-            }
+            StateOp::Intake { notes, .. } => self.notes(notes),
+            // Positions are written later, many at once.
+            StateOp::Position { .. } => {}
             StateOp::Delivered { subscription, events, at_ms, attempts } => {
                 let attempts = attempts.iter().copied().map(Some).chain(std::iter::repeat(None));
                 let successes = events.iter().zip(attempts);
@@ -128,8 +126,7 @@ impl<'a> Changes<'a> {
         Ok(())
     }
 
-    fn intake(&mut self, integration: IntegrationId, upto: EventId, notes: &[Note]) {
-        self.put(&keys::intake(integration), upto.to_bytes().to_vec());
+    fn notes(&mut self, notes: &[Note]) {
         for (last, value) in values::encode_notes(notes) {
             self.put(&keys::owned(keys::NOTES, last.integration().0, last), value);
         }

@@ -2,7 +2,8 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `a` | the place in the log that was applied |
+//! | `a` | the place in the log that was applied, save for positions |
+//! | `b` | the place in the log up to which positions were written |
 //! | `d` subscription, event | a delivery's record |
 //! | `e` event, subscription | nothing: the event is due, dead or parked for that subscription |
 //! | `i` integration | its intake position |
@@ -22,6 +23,7 @@ use hookmill_actors::{
 };
 
 pub(super) const APPLIED: [u8; 1] = [b'a'];
+pub(super) const POSITIONS: [u8; 1] = [b'b'];
 pub(super) const RECORD: u8 = b'd';
 pub(super) const NEEDED: u8 = b'e';
 pub(super) const SEEN: u8 = b'k';

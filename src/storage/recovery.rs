@@ -14,7 +14,7 @@ use hookmill_actors::domain::ids::EventId;
 use tracing::{info, warn};
 
 use super::{
-    LogPlace, StateView,
+    Applied, LogPlace, StateView,
     catalog::{Active, Catalog, OpenSegment, Sealed, SegmentExtent},
     disk::{Disk, DiskFile},
     index::MemoryIndex,
@@ -291,14 +291,16 @@ pub(crate) fn rebuild_index(catalog: &Catalog, sealed: &Sealed) -> Result<Memory
     rebuild(&Found { path, file, header }, sealed.summary.end).map(|(_, index)| index)
 }
 
-/// Applies to the state what the log has beyond it.
+/// Applies to the state what the log has beyond it. Commits that it has but for their positions come by themselves, never
+/// together with later ones.
 fn bring_up(state: &dyn StateView, before: &[Found], last: &Found, end: u64) -> Result<(), OpenError> {
-    let mut applied = state.applied().map_err(OpenError::State)?;
+    let Applied { positions, all } = state.applied().map_err(OpenError::State)?;
     let log_end = LogPlace { segment: last.header.number, offset: end };
     let oldest = before.first().unwrap_or(last).header.number;
-    if applied > log_end {
-        return Err(OpenError::StateAhead { applied, end: log_end });
+    if all > log_end {
+        return Err(OpenError::StateAhead { applied: all, end: log_end });
     }
+    let mut applied = positions;
     if applied == LogPlace::default() && oldest == 1 {
         applied = LogPlace { segment: 1, offset: DATA_START };
     }
@@ -316,17 +318,21 @@ fn bring_up(state: &dyn StateView, before: &[Found], last: &Found, end: u64) -> 
             return Err(OpenError::StateForeign { applied, oldest });
         }
         replay(&found.file, &found.path, found.header.salt, from, segment_end, |more, offset| {
-            ops.extend(more);
-            upto = LogPlace { segment: number, offset };
-            if ops.len() >= REPLAY_OPS {
+            let commit = LogPlace { segment: number, offset };
+            if !ops.is_empty() && (ops.len() >= REPLAY_OPS || (upto <= all && commit > all)) {
                 state.apply(&ops, upto).map_err(OpenError::State)?;
                 ops.clear();
             }
+            ops.extend(more);
+            upto = commit;
             Ok(())
         })?;
     }
-    if upto < log_end || !ops.is_empty() || applied < log_end {
-        state.apply(&ops, log_end).map_err(OpenError::State)?;
+    if !ops.is_empty() {
+        state.apply(&ops, upto).map_err(OpenError::State)?;
+    }
+    if all < log_end {
+        state.apply(&[], log_end).map_err(OpenError::State)?;
     }
     Ok(())
 }

@@ -190,7 +190,8 @@ impl Inner {
         }
     }
 
-    /// Writes rows as a file, and enters it together with how far each integration has come.
+    /// Writes rows as a file, enters it, and then how far each integration has come: rows that a crash in between leaves
+    /// behind come into another file once more, and a search tells each event once.
     fn seal(&self, rows: &[Row]) -> Result<Arc<Block>, LogError> {
         let last = self.db.guard(self.tree.scan_prefix([FILE]).keys().next_back().transpose())?;
         let number = last.and_then(|key| parse_file_key(&key)).unwrap_or(0) + 1;
@@ -200,12 +201,11 @@ impl Inner {
             let furthest = upto.entry(row.event.integration()).or_default();
             *furthest = row.event.max(*furthest);
         }
-        let mut batch = sled::Batch::default();
-        batch.insert(&file_key(number), &[]);
+        self.db.guard(self.tree.insert(file_key(number), &[]))?;
+        // Everybody else's writes and reads wait for a batch of sled's, and all pages that it replaces stay in memory.
         for (integration, event) in upto {
-            batch.insert(&upto_key(integration), &event.to_bytes());
+            self.db.guard(self.tree.insert(upto_key(integration), &event.to_bytes()))?;
         }
-        self.db.guard(self.tree.apply_batch(batch))?;
         Ok(Arc::new(block))
     }
 

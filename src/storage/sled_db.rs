@@ -35,8 +35,9 @@ pub(crate) const CACHE_BYTES: u64 = 32 << 20;
 
 /// How often sled writes its buffers out and collects its garbage, milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
-/// The layout of keys and values; a change that older code would misread counts it up.
-const FORMAT: u32 = 1;
+/// The layout of keys and values; a change that older code would misread counts it up. In 1 positions were never behind
+/// the rest, so it is read as it is.
+const FORMAT: u32 = 2;
 /// Where the format stands: a key of the default tree.
 const FORMAT_KEY: &[u8] = b"format";
 /// What is said of a panic of sled's.
@@ -115,6 +116,10 @@ impl StateDb {
         match format.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
             Some(Ok(FORMAT)) => Ok(db),
             Some(Ok(found)) if found > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
+            Some(Ok(1)) => {
+                db.first_reads(|| db.guard(db.0.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())))?;
+                Ok(db)
+            }
             Some(_) => damaged("its format version is malformed"),
             None => damaged("its format version is missing"),
         }
@@ -358,6 +363,21 @@ mod tests {
         drop(db);
         released(&dir).unwrap();
         assert!(matches!(StateDb::open(&dir, CACHE_BYTES), Err(OpenError::Newer { found, .. }) if found == FORMAT + 1));
+    }
+
+    #[test]
+    fn an_earlier_format_is_read_and_becomes_this_one() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state");
+        filled(&dir);
+        for found in [1u32, FORMAT] {
+            released(&dir).unwrap();
+            let db = StateDb::open(&dir, CACHE_BYTES).unwrap();
+            assert_eq!(db.tree("t").unwrap().len(), 20_000);
+            assert_eq!(db.0.db.get(FORMAT_KEY).unwrap().unwrap(), &FORMAT.to_be_bytes());
+            db.0.db.insert(FORMAT_KEY, &found.to_be_bytes()).unwrap();
+            db.sync().unwrap();
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod export;
 mod forget;
 mod many;
+mod positions;
 mod prune;
 
 use std::{
@@ -34,7 +35,7 @@ use hookmill_actors::{
 };
 
 use super::{
-    LogPlace, StateView,
+    Applied, LogPlace, StateView,
     changes::{Changes, CountChanges, Written, malformed},
     jobs, keys,
     search::Search,
@@ -44,7 +45,7 @@ use super::{
 };
 
 pub use self::export::StateExport;
-use self::export::Walk;
+use self::{export::Walk, positions::Positions};
 
 /// The state. Clones share it.
 #[derive(Clone)]
@@ -58,6 +59,7 @@ struct Shared {
     parked: AtomicU64,
     seen: Mutex<SeenIndex>,
     search: Search,
+    positions: Positions,
     /// Held from the first read of a change to its write, so that pruning and commits do not cross; with it, the export
     /// that changes must not run ahead of.
     writing: Mutex<Option<Walk>>,
@@ -80,7 +82,10 @@ impl SledState {
         let (due, dead, parked) = (AtomicU64::new(due), AtomicU64::new(dead), AtomicU64::new(parked));
         let (seen, writing) = (Mutex::new(seen), Mutex::new(None));
         let search = db.first_reads(|| Search::open(db.clone(), tree.clone()))?;
-        Ok(Self(Arc::new(Shared { db, tree, due, dead, parked, seen, search, writing })))
+        let positions = Positions::default();
+        let shared = Shared { db, tree, due, dead, parked, seen, search, positions, writing };
+        shared.db.first_reads(|| shared.begin_positions())?;
+        Ok(Self(Arc::new(shared)))
     }
 
     /// Runs a scan that may be long where it holds nothing up.
@@ -94,29 +99,40 @@ impl SledState {
 }
 
 impl StateView for SledState {
-    fn applied(&self) -> Result<LogPlace, LogError> {
-        match self.0.get(&keys::APPLIED)? {
-            Some(value) => rmp_serde::from_slice(&value).map_err(|_| malformed(&keys::APPLIED)),
-            None => Ok(LogPlace::default()),
-        }
+    fn applied(&self) -> Result<Applied, LogError> {
+        let all = self.0.applied()?;
+        let positions = self.0.place(&keys::POSITIONS)?.unwrap_or_default().min(all);
+        Ok(Applied { positions, all })
     }
 
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
         self.0.db.check()?;
-        self.0.change(|changes| {
-            for op in ops {
-                changes.add(op)?;
-            }
-            changes.put(&keys::APPLIED, values::pack(&upto));
-            Ok(())
-        })
+        let mut writing = self.0.writing();
+        if upto > self.0.applied()? {
+            self.0.change_within(&mut writing, |changes| {
+                ops.iter().try_for_each(|op| changes.add(op))?;
+                changes.put(&keys::APPLIED, values::pack(&upto));
+                Ok(())
+            })?;
+        }
+        // Last: whoever sees a position finds the outcomes that it stands for.
+        self.0.positions.take(ops);
+        Ok(())
     }
 
     fn sync(&self) -> Result<LogPlace, LogError> {
+        if self.0.positions.ripe() {
+            self.0.write_positions()?;
+        }
         // Read before the sync: what is applied while it runs may not be part of it.
         let applied = self.applied()?;
         self.0.db.sync()?;
-        Ok(applied)
+        Ok(applied.positions)
+    }
+
+    fn sync_all(&self) -> Result<LogPlace, LogError> {
+        self.0.write_positions()?;
+        self.sync()
     }
 
     fn needed(&self, after: EventId, upto: EventId, limit: usize) -> Result<Vec<EventId>, LogError> {
@@ -141,6 +157,9 @@ impl StateView for SledState {
 #[async_trait]
 impl StateStore for SledState {
     async fn intake(&self, integration: IntegrationId) -> Result<EventId, LogError> {
+        if let Some(upto) = self.0.positions.intake(integration) {
+            return Ok(upto);
+        }
         let key = keys::intake(integration);
         match self.0.get(&key)? {
             Some(value) => value.as_ref().try_into().map(EventId::from_bytes).map_err(|_| malformed(&key)),
@@ -263,13 +282,34 @@ impl StateStore for SledState {
 }
 
 impl Shared {
+    fn place(&self, key: &[u8]) -> Result<Option<LogPlace>, LogError> {
+        let Some(value) = self.get(key)? else { return Ok(None) };
+        rmp_serde::from_slice(&value).map(Some).map_err(|_| malformed(key))
+    }
+
+    /// Up to where everything but positions was applied.
+    fn applied(&self) -> Result<LogPlace, LogError> {
+        Ok(self.place(&keys::APPLIED)?.unwrap_or_default())
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Option<Walk>> {
+        // What panicked under it left nothing half done: the walk keeps a key whole, or not at all.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a commit together and writes it, or leaves everything as it is.
     fn change(&self, fill: impl FnOnce(&mut Changes<'_>) -> Result<(), LogError>) -> Result<(), LogError> {
-        // What panicked under it left nothing half done: the walk keeps a key whole, or not at all.
-        let mut walking = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change_within(&mut self.writing(), fill)
+    }
+
+    fn change_within(
+        &self,
+        walking: &mut Option<Walk>,
+        fill: impl FnOnce(&mut Changes<'_>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
         let mut changes = Changes::new(&self.db, &self.tree);
         fill(&mut changes)?;
-        if let Some(walk) = &mut *walking {
+        if let Some(walk) = walking {
             walk.keep(changes.touched(), |key| self.db.guard(self.tree.get(key)))?;
         }
         let Written { counts: CountChanges { due, dead, parked }, seen, noted, forgotten } = changes.commit()?;
@@ -335,6 +375,9 @@ impl Shared {
     }
 
     fn position(&self, subscription: SubscriptionId) -> Result<Option<Position>, LogError> {
+        if let Some(position) = self.positions.subscription(subscription) {
+            return Ok(Some(position));
+        }
         let key = keys::position(subscription, 0);
         let Some(first) = self.get(&key)? else { return Ok(None) };
         let parts = values::position_parts(&first).ok_or_else(|| malformed(&key))?;

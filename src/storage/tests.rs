@@ -26,7 +26,7 @@ use hookmill_actors::{
 };
 
 use super::{
-    LogOptions, LogPlace, OpenError, SegmentLog, StateView, StoreDir,
+    Applied, LogOptions, LogPlace, OpenError, SegmentLog, StateView, StoreDir,
     disk::{Disk, RealDisk},
     record::tests::arrival,
 };
@@ -37,43 +37,50 @@ mod faults;
 mod trimming;
 mod use_cases;
 
-/// State that remembers the order of what was applied, and forgets what was not synced.
+/// State that remembers the order of what was applied, and forgets what was not synced. Its positions may be behind: what comes
+/// again then stands apart.
 #[derive(Default)]
 pub(super) struct TestState {
-    live: Mutex<Applied>,
-    durable: Mutex<Applied>,
+    live: Mutex<Taken>,
+    durable: Mutex<Taken>,
     needed: Mutex<BTreeSet<EventId>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Applied {
+pub(super) struct Taken {
     ops: Vec<StateOp>,
     upto: LogPlace,
+    behind: Option<LogPlace>,
+    again: Vec<StateOp>,
     pruned: EventId,
 }
 
 impl TestState {
-    fn at(applied: Applied) -> Arc<Self> {
+    fn at(applied: Taken) -> Arc<Self> {
         Arc::new(Self { live: Mutex::new(applied.clone()), durable: Mutex::new(applied), needed: Mutex::default() })
     }
 
-    fn durable(&self) -> Applied {
+    fn durable(&self) -> Taken {
         self.durable.lock().unwrap().clone()
     }
 
-    fn live(&self) -> Applied {
+    fn live(&self) -> Taken {
         self.live.lock().unwrap().clone()
     }
 }
 
 impl StateView for TestState {
-    fn applied(&self) -> Result<LogPlace, LogError> {
-        Ok(self.live.lock().unwrap().upto)
+    fn applied(&self) -> Result<Applied, LogError> {
+        let Taken { upto, behind, .. } = *self.live.lock().unwrap();
+        Ok(Applied { positions: behind.unwrap_or(upto), all: upto })
     }
 
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
         let mut live = self.live.lock().unwrap();
-        assert!(upto >= live.upto, "the log goes one way");
+        if upto <= live.upto {
+            live.again.extend_from_slice(ops);
+            return Ok(());
+        }
         live.ops.extend_from_slice(ops);
         live.upto = upto;
         Ok(())

@@ -42,7 +42,7 @@ impl Trim<'_> {
         let mut trimmed = Trimmed::default();
         let Some(oldest) = self.oldest(request) else { return Ok(trimmed) };
         let synced =
-            self.shared.state.sync().map_err(|error| self.shared.fail(&format!("syncing the state: {error}")))?;
+            self.shared.state.sync_all().map_err(|error| self.shared.fail(&format!("syncing the state: {error}")))?;
         let mut next = Some(oldest);
         let mut upto = None;
         while let Some(sealed) = next.filter(|sealed| sealed.summary.number < synced.segment) {

@@ -538,7 +538,8 @@ pub(crate) fn sync_state(shared: &Shared, nudges: &Receiver<()>, every: Duration
         if shared.failed().is_some() {
             return;
         }
-        if let Err(error) = shared.state.sync() {
+        let synced = if ending { shared.state.sync_all() } else { shared.state.sync() };
+        if let Err(error) = synced {
             shared.fail(&format!("syncing the state: {error}"));
             return;
         }

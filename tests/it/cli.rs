@@ -1,6 +1,9 @@
 //! The command line, as typed.
 
-use std::io::Write;
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+};
 
 use crate::harness::{Hookmill, SECRET, command};
 
@@ -27,6 +30,32 @@ fn every_command_has_help_with_examples() {
         assert_eq!(code, 0, "{arguments:?}");
         assert!(out.contains("Examples"), "{arguments:?}: {out}");
     }
+}
+
+#[cfg(target_env = "gnu")]
+#[test]
+fn the_server_has_its_heap_tuned_unless_somebody_else_has_tuned_it() {
+    fn tunables(process_id: u32) -> String {
+        let environment = std::fs::read_to_string(format!("/proc/{process_id}/environ")).unwrap();
+        let value = environment.split('\0').find_map(|variable| variable.strip_prefix("GLIBC_TUNABLES="));
+        value.unwrap_or("(none)").to_owned()
+    }
+    let hookmill = Hookmill::start();
+    assert!(tunables(hookmill.process_id()).contains("glibc.malloc.hugetlb=1"));
+    let data = tempfile::tempdir().unwrap();
+    let mut given = command()
+        .args(["serve", "--dev", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
+        .arg(data.path().join("data"))
+        .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=3")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(given.stdout.take().unwrap()).lines();
+    assert!(said.next().is_some(), "it serves");
+    assert_eq!(tunables(given.id()), "glibc.malloc.arena_max=3");
+    given.kill().unwrap();
+    given.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

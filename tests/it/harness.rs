@@ -128,6 +128,10 @@ impl Hookmill {
         self.data.path().join("data")
     }
 
+    pub(crate) fn process_id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Keeps every exchange from now on.
     pub(crate) fn recorded(mut self, record: &Record) -> Self {
         self.record = Some(record.clone());

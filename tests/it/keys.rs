@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::{Hookmill, SECRET, Sink, TOKEN, command, files_with, hex_hmac, signature_holds, wait_for};
 
 fn keys(hookmill: &Hookmill, words: &[&str]) -> (i32, String) {
-    run(&hookmill.data_dir(), &["--admin", &hookmill.admin.to_string()], words)
+    run(&hookmill.data_dir(), &[], words)
 }
 
 fn run(data_dir: &Path, flags: &[&str], words: &[&str]) -> (i32, String) {
@@ -220,6 +220,32 @@ async fn whoever_reads_and_writes_during_a_rotation_notices_nothing() {
     }
     assert_eq!(all_readable(&hookmill).await, 20);
     assert!(keys(&hookmill, &["list", "--sealed"]).1.contains("rotation to"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_elsewhere_is_asked_as_by_every_command() {
+    let hookmill = Hookmill::start();
+    let folder = tempfile::tempdir().unwrap();
+    let typed = |words: &[&str], url: &str| {
+        let mut keys: Command = command();
+        keys.current_dir(folder.path()).env("HOOKMILL_URL", url).env("HOOKMILL_TOKEN", TOKEN);
+        let output = keys.arg("keys").args(words).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let url = format!("http://{}", hookmill.admin);
+    let old = primary(&hookmill.get("/keys").await);
+    let (code, said) = typed(&["rotate"], &url);
+    assert!(code == Some(0) && said.contains("done"), "{said}");
+    let (code, said) = typed(&["retire", &old], &url);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = typed(&["list"], &url);
+    assert!(code == Some(0) && said.contains(&old) && said.contains("retired"), "{said}");
+    fs::write(folder.path().join("ring.toml"), "").unwrap();
+    let (code, said) = typed(&["add", "--from", "ring.toml"], &url);
+    assert!(code == Some(2) && said.contains("--data-dir"), "{said}");
+    let (code, said) = typed(&["list"], "http://127.0.0.1:1");
+    assert!(code == Some(6) && said.contains("http://127.0.0.1:1"), "{said}");
+    assert_eq!(typed(&["list", "--context", "nowhere"], &url).0, Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

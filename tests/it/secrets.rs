@@ -504,10 +504,8 @@ impl Life {
 
     fn back_up(&mut self) -> PathBuf {
         let to = self.folder.path().join("backup");
-        let (data, admin) = (self.server.data_dir(), self.server.admin.to_string());
-        let words =
-            ["backup", "--json", "--to", to.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "--admin", &admin];
-        self.typed(&words, &[]);
+        let data = self.server.data_dir();
+        self.typed(&["backup", "--json", "--to", to.to_str().unwrap(), "--data-dir", data.to_str().unwrap()], &[]);
         self.typed(&["restore", "--from", to.to_str().unwrap(), "--check"], &[]);
         to
     }

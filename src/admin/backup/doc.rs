@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
-    admin::openapi::{Doc, EVENT},
+    admin::{
+        openapi::{Doc, EVENT},
+        problem::Code,
+    },
     backup::{Begun, EndMark},
 };
 
@@ -17,6 +20,7 @@ const ID: &str = "b1f2c3d4";
 enum Streamed {
     State,
     Configuration,
+    Rejections,
 }
 
 #[derive(ToSchema)]
@@ -42,11 +46,27 @@ pub(in crate::admin) fn release() -> Doc {
 }
 
 pub(in crate::admin) fn stream() -> Doc {
-    Doc::new("stream_backup", "Streams the `state`, or the `configuration`, to be copied")
+    Doc::new("stream_backup", "Streams the `state`, the `configuration`, or the refused requests, to be copied")
         .segment::<String>("id", ID)
         .segment::<Streamed>("part", "state")
         .text(StatusCode::OK, &["application/octet-stream"], "")
-        .refused(&[crate::admin::problem::Code::Conflict])
+        .refused(&[Code::Conflict])
+}
+
+pub(in crate::admin) fn segment() -> Doc {
+    Doc::new("stream_backup_segment", "Streams a segment of the log, up to the backup's end")
+        .segment::<String>("id", ID)
+        .segment::<u64>("number", 7)
+        .text(StatusCode::OK, &["application/octet-stream"], "")
+        .refused(&[Code::Conflict])
+}
+
+pub(in crate::admin) fn index() -> Doc {
+    Doc::new("stream_backup_index", "Streams the index of a segment that is sealed")
+        .segment::<String>("id", ID)
+        .segment::<u64>("number", 7)
+        .text(StatusCode::OK, &["application/octet-stream"], "")
+        .refused(&[Code::Conflict])
 }
 
 pub(in crate::admin) fn command() -> Doc {

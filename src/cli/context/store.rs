@@ -41,13 +41,15 @@ impl fmt::Debug for Stored {
 }
 
 impl Contexts {
+    /// None where the user has no folder for configuration, as a service's has none.
     pub(super) fn load() -> anyhow::Result<Self> {
-        Self::load_from(&file()?)
+        file().map_or_else(|| Ok(Self::default()), |file| Self::load_from(&file))
     }
 
     /// Changes the file; two commands at once wait for each other.
     pub(super) fn change(change: impl FnOnce(&mut Self) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        Self::change_in(&file()?, change)
+        let file = file().ok_or_else(|| UsageError::new("neither XDG_CONFIG_HOME nor HOME is an absolute path"))?;
+        Self::change_in(&file, change)
     }
 
     fn load_from(file: &Path) -> anyhow::Result<Self> {
@@ -81,11 +83,10 @@ impl Contexts {
 }
 
 /// `$XDG_CONFIG_HOME/hookmill/contexts.toml`, else `~/.config/hookmill/contexts.toml`.
-fn file() -> anyhow::Result<PathBuf> {
+fn file() -> Option<PathBuf> {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
-    let folder = folder.ok_or_else(|| UsageError::new("neither XDG_CONFIG_HOME nor HOME is an absolute path"))?;
-    Ok(folder.join("hookmill").join("contexts.toml"))
+    Some(folder?.join("hookmill").join("contexts.toml"))
 }
 
 #[cfg(test)]

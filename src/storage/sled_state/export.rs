@@ -5,13 +5,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError},
+    sync::Arc,
 };
 
 use hookmill_actors::ports::event_log::LogError;
 
 use super::{Shared, SledState};
-use crate::storage::{LogPlace, StateView, export::Encoder};
+use crate::storage::{LogPlace, export::Encoder};
 
 /// Keys that are walked over while commits wait: about a millisecond.
 const STEP_KEYS: usize = 1_000;
@@ -64,11 +64,13 @@ impl SledState {
     /// Begins an export. One at a time.
     pub fn export(&self) -> Result<StateExport, LogError> {
         let shared = self.0.clone();
-        let mut walking = shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.write_positions()?;
+        let mut walking = shared.writing();
         if walking.is_some() {
             return Err(LogError::Failed("another export of the state is under way".into()));
         }
-        let applied = self.applied()?;
+        shared.write_positions_within(&mut walking)?;
+        let applied = shared.applied()?;
         *walking = Some(Walk { next: Vec::new(), before: BTreeMap::new(), bytes: 0, lost: false });
         drop(walking);
         let mut encoder = Encoder::new();
@@ -94,7 +96,7 @@ impl StateExport {
 
     fn step(&mut self) -> Result<(), LogError> {
         let shared = &*self.shared;
-        let mut walking = shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut walking = shared.writing();
         let walk = walking.as_mut().ok_or(LogError::Closed)?;
         if walk.lost {
             let problem = "too much of the state changed during the export; try again when there is less traffic";
@@ -139,7 +141,7 @@ impl StateExport {
 impl Drop for StateExport {
     fn drop(&mut self) {
         if !self.ended {
-            *self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.shared.writing() = None;
         }
     }
 }
@@ -156,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::storage::{
+        Applied, StateView,
         export::import,
         sled_db::{CACHE_BYTES, StateDb},
     };
@@ -201,9 +204,11 @@ mod tests {
             let ops: Vec<StateOp> = (0..100).map(|m| dead(n * 100 + m)).collect();
             state.apply(&ops, place(u64::try_from(n).unwrap() + 1)).unwrap();
         }
-        let then = all(&state);
+        state.apply(&[position(3)], place(41)).unwrap();
         let mut export = state.export().unwrap();
-        assert_eq!(export.applied(), place(40));
+        let then = all(&state);
+        assert!(state.0.positions.subscription(SubscriptionId(3)).is_none(), "an export has all positions");
+        assert_eq!(export.applied(), place(41));
         assert!(matches!(state.export(), Err(LogError::Failed(_))), "one at a time");
         let (mut stream, mut n) = (Vec::new(), 4_000u128);
         while let Some(chunk) = export.next_chunk().unwrap() {
@@ -216,7 +221,9 @@ mod tests {
             let settled = hookmill_actors::domain::delivery::DeliveryRecord::new(1);
             let gone = event((n * 7) % 4_000);
             let op = StateOp::Delivery { subscription: SubscriptionId(1), event: gone, record: settled };
+            n += 1;
             state.apply(&[op], place(u64::try_from(n).unwrap())).unwrap();
+            state.0.write_positions().unwrap();
         }
         assert_ne!(all(&state), then);
         let (db, copy) = open(&root, "b");
@@ -224,7 +231,7 @@ mod tests {
         assert_eq!(import(&db, &mut &stream[..]).unwrap(), then.len() as u64);
         let copy = SledState::open(db).unwrap();
         assert_eq!(all(&copy), then);
-        assert_eq!(copy.applied().unwrap(), place(40));
+        assert_eq!(copy.applied().unwrap(), Applied::whole(place(41)));
         drop(export);
         assert!(state.export().is_ok());
     }

@@ -8,7 +8,7 @@ const DIR: &str = "/store";
 /// What was acknowledged at a moment, and what the disk and the state were.
 struct Moment {
     image: Image,
-    state: Applied,
+    state: Taken,
     events: Vec<(EventId, usize)>,
     state_ops: u64,
     trimmed_upto: EventId,

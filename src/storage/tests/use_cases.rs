@@ -177,6 +177,37 @@ async fn state_rides_along_and_is_replayed() {
 }
 
 #[tokio::test]
+async fn what_is_behind_is_applied_again_and_apart_from_what_is_news() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Arc::<TestState>::default();
+    let log = open(dir.path(), &state);
+    let mut places = Vec::new();
+    for n in 0..50 {
+        log.commit(vec![position(2 * n), position(2 * n + 1)]).unwrap().await.unwrap();
+        if n % 5 == 0 {
+            append(&log, 1, vec![b'x'; 3_000]).await.unwrap();
+        }
+        places.push(state.live().upto);
+    }
+    log.close().await.unwrap();
+    drop(log);
+    let want: Vec<_> = (0..100).map(position).collect();
+    // At each pair of places, in one segment or more.
+    for (behind, upto) in [(0, 49), (3, 3), (3, 4), (10, 31), (29, 31), (49, 49)] {
+        let state = TestState::at(Taken {
+            ops: want[..=2 * upto + 1].to_vec(),
+            upto: places[upto],
+            behind: Some(places[behind]),
+            ..Taken::default()
+        });
+        let log = open(dir.path(), &state);
+        assert_eq!(state.live().again, want[2 * behind + 2..=2 * upto + 1], "{behind} to {upto}");
+        assert_eq!(state.live().ops, want, "{behind} to {upto}");
+        log.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_at_once_and_state_still_goes() {
     let dir = tempfile::tempdir().unwrap();
     let bounds = LogOptions { queue_events: 4, queue_bytes: 100_000, ..options() };

@@ -1,0 +1,167 @@
+//! Positions that were applied and stand in memory until many are written at once.
+//!
+//! A position replaces the one before it. With thousands of integrations every commit brings some of most, and to write
+//! each into the tree costs as much as what was delivered. So the tree's are behind: up to where they were written
+//! stands under a key of its own, and a start applies those of later commits again from the log.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hookmill_actors::{
+    domain::{
+        delivery::Position,
+        ids::{EventId, IntegrationId, SubscriptionId},
+    },
+    ports::{event_log::LogError, state_store::StateOp},
+};
+
+use super::{Shared, Walk};
+use crate::storage::{changes::Changes, keys, values};
+
+/// How long they stand in memory.
+const BEHIND_MAX: Duration = Duration::from_secs(10);
+/// How many are replaced at most before they are written: a start after a crash applies as many again.
+const TAKEN_MAX: u64 = 1_000_000;
+/// How many are written while commits wait: about a millisecond.
+const STEP: usize = 256;
+
+/// Those that stand in memory.
+pub(super) struct Positions(Mutex<Latest>);
+
+struct Latest {
+    intakes: BTreeMap<IntegrationId, EventId>,
+    subscriptions: BTreeMap<SubscriptionId, Position>,
+    taken: u64,
+    written: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum One {
+    Intake(IntegrationId, EventId),
+    Subscription(SubscriptionId, Position),
+}
+
+impl Default for Positions {
+    fn default() -> Self {
+        let (intakes, subscriptions) = (BTreeMap::new(), BTreeMap::new());
+        Self(Mutex::new(Latest { intakes, subscriptions, taken: 0, written: Instant::now() }))
+    }
+}
+
+impl Positions {
+    fn lock(&self) -> MutexGuard<'_, Latest> {
+        // Each change of it is whole by itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the positions of a commit.
+    pub(super) fn take(&self, ops: &[StateOp]) {
+        let latest = &mut *self.lock();
+        for op in ops {
+            match op {
+                StateOp::Intake { integration, upto, .. } => drop(latest.intakes.insert(*integration, *upto)),
+                StateOp::Position { subscription, position } => {
+                    drop(latest.subscriptions.insert(*subscription, position.clone()));
+                }
+                _ => continue,
+            }
+            latest.taken += 1;
+        }
+    }
+
+    pub(super) fn intake(&self, integration: IntegrationId) -> Option<EventId> {
+        self.lock().intakes.get(&integration).copied()
+    }
+
+    pub(super) fn subscription(&self, subscription: SubscriptionId) -> Option<Position> {
+        self.lock().subscriptions.get(&subscription).cloned()
+    }
+
+    /// Whether it is time to write them.
+    pub(super) fn ripe(&self) -> bool {
+        let latest = self.lock();
+        latest.taken >= TAKEN_MAX || latest.written.elapsed() >= BEHIND_MAX
+    }
+
+    fn all(&self) -> Vec<One> {
+        let latest = self.lock();
+        let intakes = latest.intakes.iter().map(|(id, upto)| One::Intake(*id, *upto));
+        let subscriptions = latest.subscriptions.iter().map(|(id, at)| One::Subscription(*id, at.clone()));
+        intakes.chain(subscriptions).collect()
+    }
+
+    /// Those that were not replaced meanwhile stand in the tree now.
+    fn forget(&self, written: &[One]) {
+        let latest = &mut *self.lock();
+        for one in written {
+            match one {
+                One::Intake(id, upto) if latest.intakes.get(id) == Some(upto) => drop(latest.intakes.remove(id)),
+                One::Subscription(id, at) if latest.subscriptions.get(id) == Some(at) => {
+                    drop(latest.subscriptions.remove(id));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// In a tree of the format before they were never behind.
+    pub(super) fn begin_positions(&self) -> Result<(), LogError> {
+        match self.place(&keys::POSITIONS)? {
+            Some(_) => Ok(()),
+            None => self.write_positions(),
+        }
+    }
+
+    /// Writes all that stand in memory. Commits go on between steps.
+    pub(super) fn write_positions(&self) -> Result<(), LogError> {
+        let upto = {
+            // Between two commits, as what is in the tree has its positions in memory then.
+            let _writing = self.writing();
+            let latest = &mut *self.positions.lock();
+            (latest.taken, latest.written) = (0, Instant::now());
+            self.applied()?
+        };
+        for step in self.positions.all().chunks(STEP) {
+            self.change(|changes| {
+                put(changes, step);
+                Ok(())
+            })?;
+            self.positions.forget(step);
+        }
+        self.change(|changes| {
+            changes.put(&keys::POSITIONS, values::pack(&upto));
+            Ok(())
+        })
+    }
+
+    /// Writes all that stand in memory while no commit does. Few should be left.
+    pub(super) fn write_positions_within(&self, writing: &mut Option<Walk>) -> Result<(), LogError> {
+        let all = self.positions.all();
+        let upto = self.applied()?;
+        self.change_within(writing, |changes| {
+            put(changes, &all);
+            changes.put(&keys::POSITIONS, values::pack(&upto));
+            Ok(())
+        })?;
+        self.positions.forget(&all);
+        Ok(())
+    }
+}
+
+fn put(changes: &mut Changes<'_>, positions: &[One]) {
+    for one in positions {
+        match one {
+            One::Intake(id, upto) => changes.put(&keys::intake(*id), upto.to_bytes().to_vec()),
+            One::Subscription(id, position) => {
+                for (part, value) in (0..).zip(values::encode_position(position)) {
+                    changes.put(&keys::position(*id, part), value);
+                }
+            }
+        }
+    }
+}
