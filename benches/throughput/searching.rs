@@ -1,5 +1,6 @@
 //! Lists and searches over a million stored events while webhooks come in: how long they take, and what the senders of
-//! webhooks notice of them. Turns with searches and without take turns, so that both see the same machine.
+//! webhooks notice of them. Each turn with searches stands between two without, so that all see the same machine; how far
+//! these two differ from each other is how far anything differs for no reason of ours.
 
 use std::{
     collections::BTreeMap,
@@ -41,7 +42,7 @@ pub(crate) struct SearchArgs {
     /// Lists and searches a second.
     #[arg(long, default_value_t = 20.0)]
     searches: f64,
-    /// Turns with searches, and as many without.
+    /// Turns with searches, and twice as many without.
     #[arg(long, default_value_t = 4)]
     rounds: u32,
     /// Seconds of each turn.
@@ -71,34 +72,28 @@ pub(crate) fn run(args: &SearchArgs, binary: &Path, directory: &Path) -> Result<
     println!("ready after {} ms", ready.as_millis());
     let admin = gateway.admin();
     let queries = Arc::new(Queries::read(admin)?);
-    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    let (mut before, mut beside, mut after) = (Vec::new(), Vec::new(), Vec::new());
     let mut found = BTreeMap::new();
     for round in 0..args.rounds {
-        // Who goes first takes turns, too.
-        for with_searches in [round % 2 == 1, round % 2 == 0] {
+        for (name, reports) in [("before", &mut before), ("with searches", &mut beside), ("after", &mut after)] {
             gateway.running.settle(Duration::from_secs(20))?;
             let under_way = Load::start(&load_args(args, &gateway, args.rate, 0))?;
-            if with_searches {
+            if name == "with searches" {
                 thread::sleep(Duration::from_secs(1));
                 search(args, admin, &queries, &mut found)?;
             }
             let report = under_way.finish()?;
-            println!(
-                "round {}, {}: p50 {} us, p99 {} us",
-                round + 1,
-                if with_searches { "with searches" } else { "without" },
-                report.latency.permille(500),
-                report.latency.permille(990)
-            );
+            let (p50, p99) = (report.latency.permille(500), report.latency.permille(990));
+            println!("round {}, {name}: p50 {p50} us, p99 {p99} us, max {} us", round + 1, report.latency.max());
             if let Some(faults) = report.faults() {
                 println!("! {faults}");
             }
-            if with_searches { &mut beside } else { &mut alone }.push(report);
+            reports.push(report);
         }
     }
     let (_, peak_mib) = gateway.running.memory_mib()?;
     gateway.stop()?;
-    Ok(told(&found, &alone, &beside, peak_mib))
+    Ok(told(&found, [&before, &beside, &after], peak_mib))
 }
 
 /// Integrations whose events are kept by the store itself; what has the rare type becomes a dead letter of the first.
@@ -292,13 +287,9 @@ fn search(
     Ok(())
 }
 
+/// Prints two tables and the ratios; `turns` are those before, with and after searches.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a reply stay far below 2^52")]
-fn told(
-    found: &BTreeMap<&'static str, Histogram>,
-    alone: &[LoadReport],
-    beside: &[LoadReport],
-    peak_mib: f64,
-) -> Value {
+fn told(found: &BTreeMap<&'static str, Histogram>, turns: [&[LoadReport]; 3], peak_mib: f64) -> Value {
     let mut all = Histogram::default();
     for times in found.values() {
         all.merge(times);
@@ -317,42 +308,48 @@ fn told(
     let rows: Vec<Vec<String>> = kinds.chain([row("all", &all)]).collect();
     println!();
     table(&["asked for", "asked", "p50 ms", "p99 ms", "max ms"], &rows);
-    let merged = |reports: &[LoadReport]| {
-        let mut sum =
-            LoadReport { seconds: reports.iter().map(|report| report.seconds).sum(), ..LoadReport::default() };
-        for report in reports {
-            sum.merge(report);
-        }
-        sum
-    };
-    let (alone_all, beside_all) = (merged(alone), merged(beside));
+
     let p99 = |report: &LoadReport| report.latency.permille(990) as f64;
-    let ratios: Vec<f64> = alone.iter().zip(beside).map(|(alone, beside)| p99(beside) / p99(alone).max(1.0)).collect();
-    let rows = [("without searches", &alone_all), ("with searches", &beside_all)].map(|(name, report)| {
-        let at = |permille| report.latency.permille(permille).to_string();
+    let rows = ["before searches", "with searches", "after searches"].into_iter().zip(turns).map(|(name, turns)| {
+        let of = |value: fn(&LoadReport) -> f64| median(&turns.iter().map(value).collect::<Vec<f64>>());
         vec![
             name.to_owned(),
-            format!("{:.0}", report.per_second()),
-            at(500),
-            at(990),
-            at(999),
-            report.latency.max().to_string(),
+            format!("{:.0}", of(LoadReport::per_second)),
+            format!("{:.0}", of(|report| report.latency.permille(500) as f64)),
+            format!("{:.0}", of(|report| report.latency.permille(990) as f64)),
+            format!("{:.0}", of(|report| report.latency.permille(999) as f64)),
+            format!("{:.0}", of(|report| report.latency.max() as f64)),
         ]
     });
     println!();
-    table(&["webhooks", "accepted/s", "p50 us", "p99 us", "p99.9 us", "max us"], &rows);
-    println!(
-        "\np99 with searches to p99 without: {:.2} (the median of the rounds; {:.2} of all together)",
-        median(&ratios),
-        p99(&beside_all) / p99(&alone_all).max(1.0)
+    table(
+        &["webhooks, median turn", "accepted/s", "p50 us", "p99 us", "p99.9 us", "max us"],
+        &rows.collect::<Vec<_>>(),
     );
+
+    let [before, beside, after] = turns;
+    let without = || before.iter().zip(after).map(|(before, after)| (p99(before), p99(after)));
+    let ratios: Vec<f64> = beside
+        .iter()
+        .zip(without())
+        .map(|(beside, (before, after))| p99(beside) / f64::midpoint(before, after).max(1.0))
+        .collect();
+    let control: Vec<f64> = without().map(|(before, after)| before.max(after) / before.min(after).max(1.0)).collect();
+    println!("\np99 with searches to the mean without, each round and median: {}", in_order(&ratios));
+    println!("p99 of the two without, the larger to the smaller:            {}", in_order(&control));
     println!("peak memory {peak_mib:.0} MiB\n");
     let by_kind: serde_json::Map<String, Value> = found
         .iter()
         .map(|(name, times)| ((*name).to_owned(), json!({"asked": times.count(), "p50_us": times.permille(500), "p99_us": times.permille(990), "max_us": times.max()})))
         .collect();
+    let [before, beside, after] = turns.map(|turns| turns.iter().map(load_json).collect::<Vec<_>>());
     json!({
-        "searches": by_kind, "searches_p99_us": all.permille(990), "without": load_json(&alone_all),
-        "with": load_json(&beside_all), "p99_ratios": ratios, "peak_mib": peak_mib,
+        "searches": by_kind, "searches_p99_us": all.permille(990), "before": before, "with": beside, "after": after,
+        "p99_ratios": ratios, "control_ratios": control, "peak_mib": peak_mib,
     })
+}
+
+fn in_order(ratios: &[f64]) -> String {
+    let each: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    format!("{}; {:.2}", each.join(", "), median(ratios))
 }
