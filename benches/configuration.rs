@@ -36,7 +36,7 @@ use hookmill_actors::{
         memory_log::MemoryLog,
         memory_state::MemoryState,
         scripted_transport::ScriptedTransports,
-        stubs::{OneProvider, OpenSealer, TextPrograms},
+        stubs::{OneProvider, OpenSealer, TextPrograms, ThirdParties},
         test_clock::TestClock,
     },
     tree::{Ports, Tree, TreeOptions},
@@ -146,7 +146,8 @@ async fn start(config: Arc<dyn ConfigStore>) -> Tree {
         sealer: Arc::new(OpenSealer),
         programs: Arc::new(TextPrograms::default()),
     };
-    let ports = Ports { log, state: Arc::new(state), config, compiler, clock };
+    let connections = Arc::new(ThirdParties::default());
+    let ports = Ports { log, state: Arc::new(state), config, compiler, connections, clock };
     Tree::start(ports, TreeOptions::default(), board).await.expect("the tree starts")
 }
 

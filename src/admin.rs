@@ -41,6 +41,7 @@ mod setup;
 mod status;
 mod subscriptions;
 mod table;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod tokens;

@@ -31,7 +31,7 @@ use hookmill_actors::{
     },
     replay::DeadLetterRetention,
     router::CommitBoard,
-    scheduler::Retention,
+    scheduler::{Retention, TaskOptions},
     snapshot::Compiler,
     tree::{Ports, Tree, TreeHandle, TreeOptions, restart::RestartLimit},
 };
@@ -47,7 +47,7 @@ pub use self::{address::published as published_address, clock::SystemClock};
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
-    connections::Connections,
+    connections::{Connections, Tester},
     destinations::{Destinations, Egress, HttpDefaults, OwnAddresses},
     ingress::{Ingress, IngressOptions, IngressPorts, Readiness},
     programs::{Engines, ProgramOptions},
@@ -146,11 +146,14 @@ impl App {
             sealer: store.keys.ring().clone(),
             programs: Arc::new(Engines::new(program_options(settings))),
         };
+        let connections = connections::load(&settings.connection_tests, &store, destinations.prober()).await?;
+        let tester = Tester { connections: connections.clone(), audit: store.config.clone() };
         let ports = Ports {
             log: store.log.clone(),
             state: store.state.clone(),
             config: store.config.clone(),
             compiler,
+            connections: Arc::new(tester),
             clock: clock.clone(),
         };
         let deliveries = tokio::runtime::Builder::new_multi_thread()
@@ -170,7 +173,6 @@ impl App {
         let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
-        let connections = connections::load(&settings.connection_tests, &store, destinations.prober()).await?;
         let keys =
             KeyService::start(store.keys.clone(), tree.handle().clone(), connections.clone(), clock.clone()).await?;
         let outside = Outside {
@@ -287,6 +289,15 @@ fn tree_options(settings: &Settings) -> TreeOptions {
         },
         dead_letters: DeadLetterRetention(settings.retention.dead_letters),
         deletion_grace: settings.retention.deleted,
+        tasks: TaskOptions {
+            test_all_active_integrations: settings.tasks.test_all_active_integrations.clone(),
+            process_pending_webhook_events: settings.tasks.process_pending_webhook_events.clone(),
+            collect_integration_metrics: settings.tasks.collect_integration_metrics.clone(),
+            put_off_max: settings.tasks.put_off_max,
+            tests_concurrent_max: settings.connection_tests.concurrent_max,
+            tests_deadline: settings.tasks.tests_deadline,
+            pending_limit: settings.tasks.pending_limit,
+        },
     }
 }
 

@@ -10,6 +10,7 @@ mod adapter;
 mod held;
 mod kept;
 mod standing;
+mod tester;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -49,6 +50,7 @@ pub use self::{
     held::Held,
     kept::{KeptRecords, edit_held},
     standing::{Cadence, Health, Outcome, Standing, Test},
+    tester::Tester,
 };
 use crate::destinations::status_words;
 
@@ -286,20 +288,28 @@ impl Connections {
         _place: OwnedSemaphorePermit,
     ) {
         let _under_way = UnderWay(&self.0, integration.id);
+        self.test_by_itself(&integration, &*audit).await;
+    }
+
+    /// Makes a test that nobody waits for; `audit` hears of it where its outcome is another than before.
+    async fn test_by_itself(&self, integration: &Arc<Integration>, audit: &dyn ConfigStore) -> Test {
         let work = async {
-            let (subject, test) = self.0.made(&integration).await;
-            if self.0.take_in(&integration, &subject, &test).await {
-                record_activity(&*audit, tested("hookmill".to_owned(), integration.id, &test)).await;
+            let (subject, test) = self.0.made(integration).await;
+            if self.0.take_in(integration, &subject, &test).await {
+                record_activity(audit, tested("hookmill".to_owned(), integration.id, &test)).await;
             }
+            test
         };
-        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-            // It is due at once again; the next look must not find it so for ever.
-            let at_ms = self.0.ports.clock.now_ms();
-            let reason = "the test itself failed; hookmill's log has the cause".to_owned();
-            let test = Test { at_ms, outcome: Outcome::Failed, reason, status: None, duration_ms: 0 };
-            let subject = self.standing(integration.id).subject;
-            self.0.take_in(&integration, &subject, &test).await;
+        if let Ok(test) = AssertUnwindSafe(work).catch_unwind().await {
+            return test;
         }
+        // It is due at once again; the next look must not find it so for ever.
+        let at_ms = self.0.ports.clock.now_ms();
+        let reason = "the test itself failed; hookmill's log has the cause".to_owned();
+        let test = Test { at_ms, outcome: Outcome::Failed, reason, status: None, duration_ms: 0 };
+        let subject = self.standing(integration.id).subject;
+        self.0.take_in(integration, &subject, &test).await;
+        test
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::{
     sections::{
         AdminSettings, ConnectionTestSettings, DeliverySettings, DestinationsSettings, EgressSettings, IngressSettings,
         LogFormat, LogLevel, LogSettings, ProgramSettings, RejectionSettings, RetentionSettings, RetrySettings,
-        SecretsSettings, SupervisionSettings, TelemetrySettings,
+        SecretsSettings, SupervisionSettings, TaskSettings, TelemetrySettings,
     },
     size::format as format_size,
 };
@@ -70,6 +70,8 @@ pub struct Settings {
     pub secrets: SecretsSettings,
     /// Whether the third parties that integrations belong to answer.
     pub connection_tests: ConnectionTestSettings,
+    /// What is done by schedule.
+    pub tasks: TaskSettings,
     /// What happens when a part crashes.
     pub supervision: SupervisionSettings,
     /// Logs.
@@ -116,6 +118,7 @@ impl Default for Settings {
             destinations: DestinationsSettings::default(),
             secrets: SecretsSettings::default(),
             connection_tests: ConnectionTestSettings::default(),
+            tasks: TaskSettings::default(),
             supervision: SupervisionSettings::default(),
             telemetry: TelemetrySettings::default(),
         }

@@ -36,6 +36,7 @@ mod space;
 mod stats;
 mod store_dir;
 mod tail;
+mod task_runs;
 #[cfg(test)]
 mod tests;
 mod trim;

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config_store;
+pub mod connection_tester;
 pub mod event_log;
 pub mod program;
 pub mod provider;

@@ -1,102 +1,136 @@
-//! The periodic tasks, each one a line of a table. In: its own timers. Out: `Expire` to deliveries, trims to the log,
-//! the state of each backlog to the ingress. Owns nothing that matters; a crash delays a task by its period.
+//! The tasks, each one a line of a table. In: its own timers, operators who want a run now. Out: `Expire` and wakes to
+//! deliveries, trims to the log, the state of each backlog to the ingress, tests of connections. Owns when each task runs
+//! next; what the runs did is in the [`book`] and, as far as it is remembered, in the state. A crash delays a task by its
+//! period; runs are made beside the actor and go on.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicBool,
-            Ordering::{AcqRel, Release},
-        },
-    },
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use futures_util::FutureExt;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde_json::Value;
 use tokio::time::Instant;
 
+use self::{
+    book::Order,
+    connection_round::{test_all, test_one},
+    counts::counted,
+    pending::{Pending, one_event, sweep},
+};
+pub use self::{
+    book::{Cadence, ERROR_BYTES_MAX, RESULT_BYTES_MAX, RUNS_MAX, TaskState},
+    error::TaskError,
+    maintenance::Retention,
+    schedule::{Schedule, ScheduleError},
+};
 use crate::{
-    backlog,
-    delivery::DeliveryMsg,
-    domain::{
-        activity::{Activity, ActivityResult},
-        ids::{EventId, IntegrationId},
-    },
-    metrics::add,
-    ports::{
-        event_log::{LogError, ReadBounds, TrimRequest, id_of},
-        state_store::Remembered,
-    },
+    domain::task::{Task, TaskArguments, TaskRun},
+    ports::{event_log::LogError, state_store::StateOp},
     tree::{Ports, wires::Wires},
 };
 
+pub(crate) mod book;
 pub(crate) mod clock_watch;
+mod connection_round;
+mod counts;
+mod details;
+mod error;
+mod handle;
+pub(crate) mod maintenance;
+mod pending;
+mod schedule;
 
-/// How much is kept, and for how long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Finished events are removed after this; what is unfinished then goes to the dead letter.
-    pub age_max: Duration,
-    /// The oldest finished events are removed while the log is larger, bytes.
-    pub bytes_max: u64,
-    /// An integration whose unfinished events hold more than this accepts nothing for now, bytes.
-    pub backlog_bytes_max: u64,
-    /// Beyond so many dedup keys the oldest are forgotten.
-    pub dedup_keys_max: u64,
-    /// Activities are forgotten after this.
-    pub activities_age_max: Duration,
+/// When tasks run, and within which bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskOptions {
+    /// When all connections are tested.
+    pub test_all_active_integrations: Schedule,
+    /// When events that wait are looked for.
+    pub process_pending_webhook_events: Schedule,
+    /// When the counts of [`Task::CollectIntegrationMetrics`] are made.
+    pub collect_integration_metrics: Schedule,
+    /// A run by schedule is put off by up to this, at random.
+    pub put_off_max: Duration,
+    /// Connections tested at once.
+    pub tests_concurrent_max: usize,
+    /// Testing all of them ends after this; what was not tested by then is skipped.
+    pub tests_deadline: Duration,
+    /// Events that are looked for, where a run is given no other number.
+    pub pending_limit: u32,
 }
 
-impl Default for Retention {
+impl Default for TaskOptions {
     fn default() -> Self {
-        let bytes_max = 10 << 30;
+        let schedule = |text: &str| text.parse().expect("the defaults are cron expressions");
         Self {
-            age_max: Duration::from_secs(30 * 24 * 3600),
-            bytes_max,
-            backlog_bytes_max: bytes_max / 4,
-            dedup_keys_max: 3_000_000,
-            activities_age_max: Duration::from_secs(400 * 24 * 3600),
+            test_all_active_integrations: schedule("0 */6 * * *"),
+            process_pending_webhook_events: schedule("*/5 * * * *"),
+            collect_integration_metrics: schedule("*/15 * * * *"),
+            put_off_max: Duration::from_secs(30),
+            tests_concurrent_max: 64,
+            tests_deadline: Duration::from_mins(30),
+            pending_limit: 100,
         }
     }
 }
 
-/// What may be said to the scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SchedulerMsg {
-    /// Remove what has outlived its retention.
-    Retention,
-    /// Measure the backlogs that may be too large.
-    Backlogs,
-    /// Forget dedup keys.
-    DedupKeys,
-    /// Forget activities that have outlived their retention.
-    Activities,
+impl TaskOptions {
+    /// The tasks that have a schedule.
+    fn scheduled(&self) -> [(Task, &Schedule); SCHEDULED] {
+        [
+            (Task::TestAllActiveIntegrations, &self.test_all_active_integrations),
+            (Task::ProcessPendingWebhookEvents, &self.process_pending_webhook_events),
+            (Task::CollectIntegrationMetrics, &self.collect_integration_metrics),
+        ]
+    }
 }
 
-/// Every periodic task with its period.
-const TASKS: &[(SchedulerMsg, Duration)] = &[
-    (SchedulerMsg::Retention, Duration::from_secs(60)),
-    (SchedulerMsg::Backlogs, Duration::from_secs(2)),
-    (SchedulerMsg::DedupKeys, Duration::from_secs(10)),
-    (SchedulerMsg::Activities, Duration::from_secs(15 * 60)),
+/// The tasks that keep hookmill in order, each with its period.
+const MAINTENANCE: [(Task, Duration); 4] = [
+    (Task::TrimEventLog, Duration::from_secs(60)),
+    (Task::MeasureBacklogs, Duration::from_secs(2)),
+    (Task::ForgetDedupKeys, Duration::from_secs(10)),
+    (Task::ForgetActivities, Duration::from_secs(15 * 60)),
 ];
 
+/// How many tasks have a schedule.
+const SCHEDULED: usize = 3;
+/// What is due by schedule is looked for so often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// All backlogs that may have changed are measured so often, for people.
 const ALL_BACKLOGS_EVERY: Duration = Duration::from_secs(30);
 /// Dedup keys whose window is over are looked for so often; too many of them are noticed sooner.
 const OUTDATED_KEYS_EVERY: Duration = Duration::from_secs(60);
 
+/// What may be said to the scheduler.
+pub(crate) enum SchedulerMsg {
+    /// The timer of a task that keeps hookmill in order.
+    Maintain(Task),
+    /// The timer: look for what is due by schedule.
+    Look,
+    /// An operator wants a run now.
+    Run { task: Task, arguments: TaskArguments, author: String, reply: Reply },
+}
+
+/// Answered once the run is remembered, and under way.
+type Reply = RpcReplyPort<Result<Arc<TaskRun>, TaskError>>;
+
 pub(crate) struct SchedulerActor;
+
+pub(crate) struct SchedulerArgs {
+    pub(crate) ports: Ports,
+    pub(crate) wires: Wires,
+    pub(crate) retention: Retention,
+    pub(crate) options: TaskOptions,
+}
 
 pub(crate) struct SchedulerState {
     ports: Ports,
     wires: Wires,
     retention: Retention,
-    trimming: Turnstile,
-    measuring: Turnstile,
-    forgetting: Turnstile,
-    forgetting_activities: Turnstile,
+    options: TaskOptions,
+    /// When each task with a schedule runs next, milliseconds since 1970.
+    next_ms: [Option<u64>; SCHEDULED],
+    looked_at_ms: u64,
     all_backlogs_at: Instant,
     outdated_keys_at: Instant,
 }
@@ -104,31 +138,40 @@ pub(crate) struct SchedulerState {
 impl Actor for SchedulerActor {
     type Msg = SchedulerMsg;
     type State = SchedulerState;
-    type Arguments = (Ports, Wires, Retention);
+    type Arguments = SchedulerArgs;
 
     async fn pre_start(
         &self,
         me: ActorRef<SchedulerMsg>,
-        (ports, wires, retention): Self::Arguments,
+        SchedulerArgs { ports, wires, retention, options }: SchedulerArgs,
     ) -> Result<SchedulerState, ActorProcessingErr> {
-        for (task, period) in TASKS {
-            me.send_interval(*period, || *task);
+        if !wires.tasks.is_loaded() {
+            let interrupted = wires.tasks.load(ports.state.task_runs().await?);
+            keep(&ports, interrupted).await;
         }
-        wires.clock_trust.holds(ports.clock.now_ms());
-        let now = Instant::now();
+        for (task, period) in MAINTENANCE {
+            wires.tasks.plan(task, Cadence::Every(period), None);
+            me.send_interval(period, move || SchedulerMsg::Maintain(task));
+        }
+        me.send_interval(LOOK_EVERY, || SchedulerMsg::Look);
+        let (now, now_ms) = (Instant::now(), ports.clock.now_ms());
+        wires.clock_trust.holds(now_ms);
+        wires.scheduler.set(me);
         let mut state = SchedulerState {
             ports,
             wires,
             retention,
-            trimming: Turnstile::default(),
-            measuring: Turnstile::default(),
-            forgetting: Turnstile::default(),
-            forgetting_activities: Turnstile::default(),
+            options,
+            next_ms: [None; SCHEDULED],
+            looked_at_ms: now_ms,
             all_backlogs_at: now,
             outdated_keys_at: now,
         };
+        for index in 0..state.next_ms.len() {
+            state.plan(index, now_ms);
+        }
         // What is full was so before the start: its senders should hear it soon.
-        state.backlogs();
+        state.maintain(Task::MeasureBacklogs);
         Ok(state)
     }
 
@@ -139,216 +182,151 @@ impl Actor for SchedulerActor {
         state: &mut SchedulerState,
     ) -> Result<(), ActorProcessingErr> {
         match msg {
-            SchedulerMsg::Retention => state.retention(),
-            SchedulerMsg::Backlogs => state.backlogs(),
-            SchedulerMsg::DedupKeys => state.dedup_keys(),
-            SchedulerMsg::Activities => state.activities(),
+            SchedulerMsg::Maintain(task) => state.maintain(task),
+            SchedulerMsg::Look => state.look(),
+            SchedulerMsg::Run { task, arguments, author, reply } => {
+                match state.begin(Order { task, arguments, author: Some(author) }, true) {
+                    Ok(work) => drop(tokio::spawn(work.carried_out(Some(reply)))),
+                    Err(refused) => drop(reply.send(Err(refused))),
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Lets one run of a task through at a time, however the one before it ended.
-#[derive(Clone, Debug, Default)]
-struct Turnstile(Arc<AtomicBool>);
-
-impl Turnstile {
-    /// Runs the task beside the actor, unless the last run is still under way.
-    fn run(&self, task: impl Future<Output = Result<(), LogError>> + Send + 'static, what: &'static str) {
-        if self.0.swap(true, AcqRel) {
-            return;
-        }
-        let inside = Inside(self.0.clone());
-        tokio::spawn(async move {
-            let _inside = inside;
-            if let Err(error) = task.await {
-                tracing::warn!(%error, "{what}");
-            }
-        });
-    }
-}
-
-/// Frees the turnstile when it goes, a panic included.
-struct Inside(Arc<AtomicBool>);
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        self.0.store(false, Release);
-    }
-}
-
 impl SchedulerState {
-    fn retention(&mut self) {
-        let Some(now_ms) = self.trusted_now_ms() else {
-            tracing::warn!("the wall clock jumped; retention and expiry rest until it has been steady for an hour");
-            return;
+    /// Runs a task by its period, unless its last run is still under way.
+    fn maintain(&mut self, task: Task) {
+        let due = |last: &mut Instant, period| {
+            let is_due = last.elapsed() >= period;
+            if is_due {
+                *last = Instant::now();
+            }
+            is_due
         };
-        let age_ms = u64::try_from(self.retention.age_max.as_millis()).unwrap_or(u64::MAX);
-        let received_before_ms = now_ms.saturating_sub(age_ms);
-        let before = EventId::at_millis(received_before_ms);
-        for subscription in self.wires.deliveries.keys() {
-            self.wires.deliveries.hint(subscription, DeliveryMsg::Expire { before });
+        let thorough = match task {
+            Task::MeasureBacklogs => due(&mut self.all_backlogs_at, ALL_BACKLOGS_EVERY),
+            Task::ForgetDedupKeys => due(&mut self.outdated_keys_at, OUTDATED_KEYS_EVERY),
+            _ => true,
+        };
+        if let Ok(work) = self.begin(by_itself(task), thorough) {
+            tokio::spawn(work.carried_out(None));
         }
-        let (ports, wires, bytes_max) = (self.ports.clone(), self.wires.clone(), self.retention.bytes_max);
-        let task = async move { trim(&ports, &wires, received_before_ms, bytes_max).await };
-        self.trimming.run(task, "the event log could not be trimmed");
     }
 
-    fn backlogs(&mut self) {
-        let all = self.all_backlogs_at.elapsed() >= ALL_BACKLOGS_EVERY;
-        if all {
-            self.all_backlogs_at = Instant::now();
-        }
-        let (ports, wires, bytes_max) = (self.ports.clone(), self.wires.clone(), self.retention.backlog_bytes_max);
-        let task = async move { measure_backlogs(&ports, &wires, bytes_max, all).await };
-        self.measuring.run(task, "backlogs could not be measured");
-    }
-
-    fn dedup_keys(&mut self) {
-        let Some(now_ms) = self.trusted_now_ms() else { return };
-        let outdated = self.outdated_keys_at.elapsed() >= OUTDATED_KEYS_EVERY;
-        if outdated {
-            self.outdated_keys_at = Instant::now();
-        }
-        let (ports, wires, keys_max) = (self.ports.clone(), self.wires.clone(), self.retention.dedup_keys_max);
-        let task = async move { forget_keys(&ports, &wires, now_ms, keys_max, outdated).await };
-        self.forgetting.run(task, "dedup keys could not be forgotten");
-    }
-
-    fn activities(&self) {
-        let Some(now_ms) = self.trusted_now_ms() else { return };
-        let age_ms = u64::try_from(self.retention.activities_age_max.as_millis()).unwrap_or(u64::MAX);
-        let (store, before_ms) = (self.ports.config.clone(), now_ms.saturating_sub(age_ms));
-        let task = async move {
-            let mut forgotten = 0;
-            loop {
-                match store.forget_activities(before_ms).await {
-                    Ok(0) => break,
-                    Ok(went) => forgotten += went,
-                    Err(error) => return Err(LogError::Failed(error.to_string().into())),
+    /// Runs what is due by schedule.
+    fn look(&mut self) {
+        let now_ms = self.ports.clock.now_ms();
+        // With a clock that was set back, what is planned may be far away.
+        let is_set_back = now_ms < self.looked_at_ms;
+        self.looked_at_ms = now_ms;
+        for index in 0..self.next_ms.len() {
+            let is_due = self.next_ms[index].is_some_and(|next_ms| next_ms <= now_ms);
+            if is_due {
+                let (task, _) = self.options.scheduled()[index];
+                match self.begin(by_itself(task), true) {
+                    Ok(work) => drop(tokio::spawn(work.carried_out(None))),
+                    Err(refused) => tracing::warn!(%refused, "a task is not run, though it is its time"),
                 }
             }
-            if forgotten > 0 {
-                tracing::info!(forgotten, "activities have outlived their retention");
+            if is_due || is_set_back {
+                self.plan(index, now_ms);
             }
-            Ok(())
+        }
+    }
+
+    fn plan(&mut self, index: usize, now_ms: u64) {
+        let (task, schedule) = self.options.scheduled()[index];
+        let next_ms = schedule.next_spread(now_ms, self.options.put_off_max, fastrand::f64());
+        let cadence = match next_ms {
+            Some(_) => Cadence::Cron(schedule.to_string()),
+            None => Cadence::OnDemand,
         };
-        self.forgetting_activities.run(task, "activities could not be forgotten");
+        self.wires.tasks.plan(task, cadence, next_ms);
+        self.next_ms[index] = next_ms;
     }
 
-    fn trusted_now_ms(&self) -> Option<u64> {
-        let now_ms = self.ports.clock.now_ms();
-        self.wires.clock_trust.holds(now_ms).then_some(now_ms)
+    /// Begins a run; what is to be done for it is done beside the actor.
+    fn begin(&self, order: Order, thorough: bool) -> Result<Work, TaskError> {
+        Ok(Work {
+            run: self.wires.tasks.begin(order, self.ports.clock.now_ms())?,
+            ports: self.ports.clone(),
+            wires: self.wires.clone(),
+            retention: self.retention,
+            options: self.options.clone(),
+            thorough,
+        })
     }
 }
 
-async fn trim(ports: &Ports, wires: &Wires, received_before_ms: u64, bytes_max: u64) -> Result<(), LogError> {
-    let finished_upto = finished_upto(ports, wires).await?;
-    let trimmed = ports.log.trim(TrimRequest { finished_upto, received_before_ms, bytes_max }).await?;
-    if trimmed.events > 0 {
-        tracing::info!(events = trimmed.events, kept = trimmed.kept, bytes = trimmed.bytes, "trimmed the event log");
+fn by_itself(task: Task) -> Order {
+    Order { task, arguments: TaskArguments::default(), author: None }
+}
+
+/// A run with what it needs.
+struct Work {
+    run: Arc<TaskRun>,
+    ports: Ports,
+    wires: Wires,
+    retention: Retention,
+    options: TaskOptions,
+    /// Whether what is seldom done belongs to it.
+    thorough: bool,
+}
+
+impl Work {
+    async fn carried_out(self, reply: Option<Reply>) {
+        let run = &self.run;
+        if run.is_kept() {
+            keep(&self.ports, vec![StateOp::TaskRun(Box::new(TaskRun::clone(run)))]).await;
+        }
+        if let Some(reply) = reply {
+            // Who asked may have gone; the run goes on all the same.
+            drop(reply.send(Ok(run.clone())));
+        }
+        let outcome = AssertUnwindSafe(self.done()).catch_unwind().await;
+        let outcome = outcome.unwrap_or_else(|_| Err("it panicked; hookmill's log says where".to_owned()));
+        if let Err(error) = &outcome {
+            tracing::warn!(task = %run.task, error, "a task failed");
+        }
+        let ops = self.wires.tasks.end(run, outcome, self.ports.clock.now_ms());
+        keep(&self.ports, ops).await;
     }
-    Ok(())
-}
 
-/// The last event before the first that some intake or subscription still has to read or has open.
-///
-/// A subscription that is made while the trim runs, to begin with the oldest events, begins with the oldest that are
-/// left, as it would had it been made a moment later.
-pub(crate) async fn finished_upto(ports: &Ports, wires: &Wires) -> Result<EventId, LogError> {
-    let mut upto = ports.log.last_committed();
-    let snapshot = wires.config.current();
-    for integration in snapshot.configuration.integrations.keys() {
-        let after = backlog::unfinished_after(ports, &snapshot, *integration).await?;
-        upto = upto.min(before_next(ports, *integration, after).await?);
-    }
-    Ok(upto)
-}
-
-async fn before_next(ports: &Ports, integration: IntegrationId, after: EventId) -> Result<EventId, LogError> {
-    let next = ports.log.read(integration, after, ReadBounds { events_max: 1, bytes_max: 1 }).await?;
-    Ok(match next.first() {
-        Some(stored) => EventId::from_u128(id_of(stored).as_u128().saturating_sub(1)),
-        None => EventId::MAX,
-    })
-}
-
-async fn measure_backlogs(ports: &Ports, wires: &Wires, bytes_max: u64, all: bool) -> Result<(), LogError> {
-    let snapshot = wires.config.current();
-    for turn in backlog::measure(ports, &snapshot, bytes_max, all).await? {
-        let backlog::Turn { integration, full, bytes } = turn;
-        let (action, result, detail) = if full {
-            tracing::error!(
-                integration = integration.0,
-                bytes,
-                bytes_max,
-                "an integration's backlog has reached its share of the log; its endpoints answer 503"
-            );
-            let detail = format!("its unfinished events hold {bytes} bytes of the log, more than {bytes_max}");
-            ("integration.backlog_full", ActivityResult::Failed, detail)
-        } else {
-            tracing::info!(integration = integration.0, bytes, "an integration's backlog has room again");
-            ("integration.backlog_cleared", ActivityResult::Ok, format!("its unfinished events hold {bytes} bytes"))
+    async fn done(&self) -> Result<Value, String> {
+        let Self { run, ports, wires, options, .. } = self;
+        let TaskArguments { event, integration, limit } = run.arguments;
+        let limit = limit.unwrap_or(options.pending_limit);
+        let done = match run.task {
+            Task::TestAllActiveIntegrations => {
+                Ok(test_all(ports, wires, options.tests_concurrent_max, options.tests_deadline).await)
+            }
+            Task::TestIntegrationConnection => return test_one(ports, wires, integration.ok_or(NOT_GIVEN)?).await,
+            Task::ProcessPendingWebhookEvents => sweep(&Pending::new(ports, wires), limit).await,
+            Task::ProcessWebhookEvent => one_event(&Pending::new(ports, wires), event.ok_or(NOT_GIVEN)?).await,
+            Task::CollectIntegrationMetrics => counted(ports, wires).await,
+            Task::TrimEventLog => self.trim().await,
+            Task::MeasureBacklogs => self.measure_backlogs().await,
+            Task::ForgetDedupKeys => self.forget_keys().await,
+            Task::ForgetActivities => self.forget_activities().await,
         };
-        wires.record(Activity {
-            at_ms: ports.clock.now_ms(),
-            actor: "hookmill".to_owned(),
-            source: None,
-            action: action.to_owned(),
-            subject: format!("integration {integration}"),
-            integration: Some(integration),
-            result,
-            detail,
-        });
+        done.map_err(|error: LogError| error.to_string())
     }
-    Ok(())
 }
 
-async fn forget_keys(ports: &Ports, wires: &Wires, now_ms: u64, keys_max: u64, outdated: bool) -> Result<(), LogError> {
-    let keys = ports.state.counts().await?.dedup_keys;
-    if keys == 0 || !outdated && keys <= keys_max {
-        return Ok(());
+const NOT_GIVEN: &str = "it was not said for what";
+
+/// Hands in what is to be remembered; what cannot be is only told.
+async fn keep(ports: &Ports, ops: Vec<StateOp>) {
+    if ops.is_empty() {
+        return;
     }
-    let snapshot = wires.config.current();
-    let start = |window_ms: u64| EventId::at_millis(now_ms.saturating_sub(window_ms));
-    let after = snapshot.namings.iter().map(|(endpoint, naming)| (*endpoint, start(naming.dedup_window_ms))).collect();
-    let forgotten = ports.state.forget_seen(Remembered { after, keys_max }).await?;
-    if forgotten.displaced > 0 {
-        add(&wires.counters.dedup_forgotten, forgotten.displaced);
-        tracing::warn!(
-            keys = forgotten.displaced,
-            keys_max,
-            "there are too many dedup keys; the oldest were forgotten, so a late resend may be delivered again"
-        );
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn one_run_at_a_time_and_a_panic_does_not_stop_the_next() {
-        let (turnstile, runs) = (Turnstile::default(), Arc::new(AtomicUsize::new(0)));
-        let run = |after: bool| {
-            let runs = runs.clone();
-            let task = async move {
-                runs.fetch_add(1, Relaxed);
-                assert!(after, "a fault of the test");
-                std::future::pending().await
-            };
-            turnstile.run(task, "");
-        };
-        run(false);
-        run(true);
-        tokio::task::yield_now().await;
-        assert_eq!(runs.load(Relaxed), 1, "the first is under way when the second asks");
-        run(true);
-        run(true);
-        tokio::task::yield_now().await;
-        assert_eq!(runs.load(Relaxed), 2);
+    let kept = match ports.log.commit(ops) {
+        Ok(committing) => committing.await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = kept {
+        tracing::warn!(%error, "what a task did could not be stored");
     }
 }

@@ -19,12 +19,15 @@ use crate::{
         Counters, MetricsActor, MetricsMsg, Report, add,
         gauges::{SubscriptionView, WaitingFor},
     },
-    ports::{clock::Clock, config_store::ConfigStore, event_log::EventLog, state_store::StateStore},
+    ports::{
+        clock::Clock, config_store::ConfigStore, connection_tester::ConnectionTester, event_log::EventLog,
+        state_store::StateStore,
+    },
     recorder::RecorderActor,
     replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
     retry::RetryActor,
     router::{CommitBoard, RouterActor},
-    scheduler::{Retention, SchedulerActor},
+    scheduler::{Retention, SchedulerActor, SchedulerArgs, TaskOptions},
     snapshot::Compiler,
     tree::{
         mailbox::MailboxView,
@@ -51,12 +54,14 @@ pub struct Ports {
     pub config: Arc<dyn ConfigStore>,
     /// Makes verifiers and transports.
     pub compiler: Compiler,
+    /// Asks the third parties that integrations belong to.
+    pub connections: Arc<dyn ConnectionTester>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
 }
 
 /// What an operator may turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TreeOptions {
     /// How many restarts are too many, at every level.
     pub restarts: RestartLimit,
@@ -66,6 +71,8 @@ pub struct TreeOptions {
     pub dead_letters: DeadLetterRetention,
     /// How long a deleted integration or endpoint may come back.
     pub deletion_grace: Duration,
+    /// When tasks run.
+    pub tasks: TaskOptions,
 }
 
 /// The tree did not come up.
@@ -340,7 +347,7 @@ impl Actor for RootActor {
 impl RootState {
     async fn start(&mut self, me: &ActorRef<RootMsg>, part: Part) -> Result<(), SpawnErr> {
         let (ports, wires, root) = (self.args.ports.clone(), self.args.wires.clone(), me.get_cell());
-        let options = self.args.options;
+        let options = &self.args.options;
         let cell = match part {
             Part::Activity => linked(ActivityActor, (ports.config, wires), root).await?,
             Part::Metrics => linked(MetricsActor, (ports.clock, wires), root).await?,
@@ -357,7 +364,10 @@ impl RootState {
             Part::Replays => {
                 linked(ReplayActor, ReplayArgs { ports, wires, retention: options.dead_letters }, root).await?
             }
-            Part::Scheduler => linked(SchedulerActor, (ports, wires, options.retention), root).await?,
+            Part::Scheduler => {
+                let (retention, options) = (options.retention, options.tasks.clone());
+                linked(SchedulerActor, SchedulerArgs { ports, wires, retention, options }, root).await?
+            }
         };
         self.children.push((part, cell));
         Ok(())

@@ -3,8 +3,9 @@
 pub(super) mod doc;
 
 use axum::{http::StatusCode, response::Response};
-use hookmill_actors::{metrics::Report, snapshot::Fault};
+use hookmill_actors::{domain::task::Task, metrics::Report, snapshot::Fault};
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Api, access::State, flow::Gauges, paging::Params, problem::Problem, resource::json};
@@ -47,6 +48,9 @@ struct Metrics {
     gauges: Gauges,
     /// Connection tests since the start.
     connection_tests: Vec<TestCount>,
+    /// What the task `integration_management.collect_integration_metrics` counted last; `null` before its first run.
+    #[schema(value_type = Option<Object>)]
+    integration_management: Option<Value>,
     /// What is configured but cannot be used.
     faults: Vec<FaultView>,
 }
@@ -64,6 +68,8 @@ pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Res
     let counts = api.tree.ports().state.counts().await?;
     let snapshot = api.tree.config().current();
     let fault = |fault: &Fault| FaultView { subject: fault.subject.clone(), problem: fault.problem.clone() };
+    let counted = api.tree.task_runs(Task::CollectIntegrationMetrics);
+    let counted = counted.into_iter().find(|run| run.result.is_some());
     let metrics = Metrics {
         report: api.tree.report().await,
         due: counts.due,
@@ -71,6 +77,7 @@ pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Res
         configuration_version: snapshot.version(),
         gauges: Gauges::of(&api.tree),
         connection_tests: api.tools.connections.counts(),
+        integration_management: counted.and_then(|run| run.result.clone()),
         faults: snapshot.faults().map(fault).collect(),
     };
     Ok(json(StatusCode::OK, &metrics))

@@ -41,7 +41,7 @@ const ABOUT: &str = "Configures a hookmill webhook gateway and tells what became
     `application/problem+json` (RFC 9457) with a stable `code`: switch on that. `HEAD` is answered wherever `GET` is. \
     A list is read on with the `next` or `next_cursor` of its last reply. Times are RFC 3339 in UTC.";
 /// The collections, in the order that they are shown in.
-const TAGS: [(&str, &str); 19] = [
+const TAGS: [(&str, &str); 20] = [
     ("integrations", "Connections to third parties, with all that belongs to them."),
     ("webhooks", "Public paths that an integration's provider posts to."),
     ("destinations", "Where events go."),
@@ -57,6 +57,7 @@ const TAGS: [(&str, &str); 19] = [
     ("tokens", "Who may use this API."),
     ("keys", "What secrets are sealed with."),
     ("backup", "What `hookmill backup` asks of a running server."),
+    ("tasks", "What hookmill does by schedule, and what came of it."),
     ("metrics", "Counts and gauges."),
     ("health", "For machines; open."),
     ("documentation", "This document; open."),

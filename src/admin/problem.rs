@@ -27,6 +27,7 @@ pub(super) enum Code {
     Conflict,
     InProgress,
     OutcomeUnknown,
+    TaskUnderWay,
     VersionConflict,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -64,6 +65,7 @@ all! {
     Conflict,
     InProgress,
     OutcomeUnknown,
+    TaskUnderWay,
     KeyReused,
     VersionConflict,
     PayloadTooLarge,
@@ -112,6 +114,7 @@ impl Code {
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "Something else stands against it"),
             Self::InProgress => ("request_in_progress", StatusCode::CONFLICT, "The same request is under way"),
             Self::OutcomeUnknown => ("outcome_unknown", StatusCode::CONFLICT, "Nobody knows whether it was done"),
+            Self::TaskUnderWay => ("task_under_way", StatusCode::CONFLICT, "The task is under way"),
             Self::VersionConflict => {
                 ("version_conflict", StatusCode::PRECONDITION_FAILED, "It was changed in the meantime")
             }

@@ -11,7 +11,7 @@ use super::{
     resource::{delete, list, one},
     restart, setup, status, subscriptions,
     table::{Methods, delete as delete_route, get, open, post},
-    tokens, versions, webhooks,
+    tasks, tokens, versions, webhooks,
 };
 use crate::tokens::Role::{Admin, Manager, Viewer};
 
@@ -176,6 +176,11 @@ fn operation() -> Vec<Route> {
         ("/api/v1/keys/{id}/retire", post(Admin, keys::retire, keys::doc::retire)),
         ("/api/v1/apply", post(Manager, apply::apply, apply::doc::apply)),
         ("/api/v1/export", get(Viewer, apply::export, apply::doc::export)),
+        ("/api/v1/tasks", get(Viewer, tasks::list, tasks::doc::list)),
+        ("/api/v1/tasks/{task}", get(Viewer, tasks::one, tasks::doc::one)),
+        ("/api/v1/tasks/{task}/run", post(Manager, tasks::run, tasks::doc::run)),
+        ("/api/v1/tasks/{task}/runs", get(Viewer, tasks::runs, tasks::doc::runs)),
+        ("/api/v1/tasks/{task}/runs/{id}", get(Viewer, tasks::one_run, tasks::doc::one_run)),
         ("/api/v1/metrics", get(Viewer, metrics::report, metrics::doc::report)),
         ("/api/v1/activities", get(Viewer, activities::list, activities::doc::list).scoped()),
         ("/api/v1/activities/export", get(Viewer, activities::export, activities::doc::export).scoped()),

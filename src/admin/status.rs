@@ -12,6 +12,7 @@ use hookmill_actors::{
         config::{DestinationStatus, Environment, Integration, IntegrationStatus, IntegrationType},
         delivery::DeadLetter,
         ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
+        task::Task,
     },
     flow::{BreakerState, BreakerView},
     metrics::gauges::SubscriptionView,
@@ -221,6 +222,10 @@ pub(super) async fn of_integration(
     };
     let standing = api.tools.connections.standing(integration.id);
     let last = standing.last.as_ref();
+    // By itself, or with all others.
+    let round_ms = api.tree.task(Task::TestAllActiveIntegrations).next_at_ms;
+    let round_ms = round_ms.filter(|_| integration.status != IntegrationStatus::Inactive);
+    let next_test_ms = standing.next_at_ms.into_iter().chain(round_ms).min();
     let evidence = Evidence {
         failed: integration.status == IntegrationStatus::Failed,
         tests: Connectivity::by_tests(&standing),
@@ -262,7 +267,7 @@ pub(super) async fn of_integration(
         states: States::of(integration.status, standing.health),
         connection_test: last.map(TestView::of),
         failures: standing.failures,
-        next_connection_test: standing.next_at_ms.map(time),
+        next_connection_test: next_test_ms.map(time),
         endpoints: endpoints(&snapshot, integration.id),
         events,
         backlog,

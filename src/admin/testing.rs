@@ -16,6 +16,7 @@ use hookmill_actors::{
         ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
         replay::ReplayJob,
         secret::{Sealed, Secret},
+        task::TaskRun,
         version::{NewVersion, Parts, Version},
     },
     ports::{
@@ -205,6 +206,10 @@ impl StateStore for MemoryState {
 
     async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
         Ok(self.jobs.clone())
+    }
+
+    async fn task_runs(&self) -> Result<Vec<TaskRun>, LogError> {
+        Ok(Vec::new())
     }
 
     async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {

@@ -57,6 +57,7 @@ use super::{
     testing::{FixedClock, MemoryState, NoBackup, NoKeys, TOKEN, no_replies, tokens_with, tools},
 };
 use crate::{
+    connections::Tester,
     programs::{Engines, ProgramOptions},
     rejections::{RejectionDesk, RejectionOptions, Rejections},
 };
@@ -220,6 +221,7 @@ async fn over(config: Arc<dyn ConfigStore>, more: &[EventId], jobs: Vec<ReplayJo
             sealer: tools.sealer.clone(),
             programs: Arc::new(Engines::new(ProgramOptions::default())),
         },
+        connections: Arc::new(Tester { connections: tools.connections.clone(), audit: config.clone() }),
         clock: Arc::new(FixedClock(1_767_225_600_000)),
     };
     let tokens = tokens_with(REQUESTS_PER_MINUTE);

@@ -16,6 +16,7 @@ mod rejections;
 mod replay;
 mod run;
 mod subscriptions;
+mod tasks;
 mod tokens;
 mod versions;
 mod webhooks;
@@ -30,7 +31,7 @@ pub(super) use self::{
 };
 
 /// All there are, in the order of `--help`.
-pub(super) const ALL: [&Resource; 13] = [
+pub(super) const ALL: [&Resource; 14] = [
     &integrations::INTEGRATIONS,
     &webhooks::WEBHOOKS,
     &destinations::DESTINATIONS,
@@ -41,6 +42,7 @@ pub(super) const ALL: [&Resource; 13] = [
     &rejections::REJECTIONS,
     &versions::VERSIONS,
     &activity::ACTIVITY,
+    &tasks::TASKS,
     &tokens::TOKENS,
     &providers::PROVIDERS,
     &metrics::METRICS,

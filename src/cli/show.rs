@@ -249,12 +249,11 @@ fn bytes(count: u64) -> String {
 
 fn colour_of(state: &str) -> Option<Color> {
     match state {
-        "active" | "delivered" | "success" | "ok" | "done" | "closed" | "running" | "ready" | "passed" => {
-            Some(Color::Green)
-        }
+        "active" | "delivered" | "success" | "succeeded" | "ok" | "done" | "closed" | "running" | "ready"
+        | "passed" => Some(Color::Green),
         "failed" | "failure" | "dead" | "open" | "denied" | "error" | "revoked" | "expired" => Some(Color::Red),
         "pending" | "paused" | "processing" | "planning" | "planned" | "retrying" | "half_open" | "inactive"
-        | "cancelled" => Some(Color::Yellow),
+        | "cancelled" | "interrupted" => Some(Color::Yellow),
         _ => None,
     }
 }

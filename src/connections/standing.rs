@@ -3,47 +3,9 @@
 
 use std::time::Duration;
 
+pub use hookmill_actors::domain::connection_test::{Outcome, Test};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-
-/// How a test ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[schema(as = TestOutcome)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The service answered as it should.
-    Passed,
-    /// It did not, or could not be asked.
-    Failed,
-    /// There is nothing to ask.
-    NothingToTest,
-}
-
-impl Outcome {
-    /// Its name, as replies and metrics have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Failed => "failed",
-            Self::NothingToTest => "nothing_to_test",
-        }
-    }
-}
-
-/// A test that was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Test {
-    /// When it ended, milliseconds since 1970.
-    pub at_ms: u64,
-    /// How.
-    pub outcome: Outcome,
-    /// Why, for people; holds no secret and nothing of a reply's body.
-    pub reason: String,
-    /// The HTTP status that came, where one did.
-    pub status: Option<u16>,
-    /// How long it took, milliseconds.
-    pub duration_ms: u64,
-}
 
 /// What the tests say of an integration. It never keeps a webhook from being accepted or delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

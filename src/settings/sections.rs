@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use hookmill_actors::domain::backoff::RetryPolicy;
+use hookmill_actors::{
+    domain::backoff::RetryPolicy,
+    scheduler::{Schedule, TaskOptions},
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
@@ -324,12 +327,54 @@ pub struct ConnectionTestSettings {
 impl Default for ConnectionTestSettings {
     fn default() -> Self {
         Self {
-            every: Duration::from_hours(6),
+            every: Duration::ZERO,
             failures_max: 3,
             probe_after: Duration::from_secs(30),
             probe_every_max: Duration::from_hours(1),
             concurrent_max: 64,
             timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What hookmill does by schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskSettings {
+    /// When all connections are tested.
+    pub test_all_active_integrations: Schedule,
+    /// When events that wait are looked for.
+    pub process_pending_webhook_events: Schedule,
+    /// When integrations, webhooks and events are counted.
+    pub collect_integration_metrics: Schedule,
+    /// A run by schedule is put off by up to this, at random.
+    #[serde(with = "humantime_serde")]
+    pub put_off_max: Duration,
+    /// Testing all connections ends after this.
+    #[serde(with = "humantime_serde")]
+    pub tests_deadline: Duration,
+    /// Events that are looked for, of each subscription.
+    pub pending_limit: u32,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        let TaskOptions {
+            test_all_active_integrations,
+            process_pending_webhook_events,
+            collect_integration_metrics,
+            put_off_max,
+            tests_deadline,
+            pending_limit,
+            ..
+        } = TaskOptions::default();
+        Self {
+            test_all_active_integrations,
+            process_pending_webhook_events,
+            collect_integration_metrics,
+            put_off_max,
+            tests_deadline,
+            pending_limit,
         }
     }
 }

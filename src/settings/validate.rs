@@ -7,14 +7,14 @@ use std::{
 
 use hookmill_actors::domain::{
     backoff::{SCHEDULE_MAX, WAIT_MAX_S},
-    limits::IN_FLIGHT_MAX,
+    limits::{IN_FLIGHT_MAX, PENDING_LIMIT_MAX},
 };
 use humantime_serde::re::humantime::format_duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     AdminSettings, ConnectionTestSettings, DeliverySettings, Fault, IngressSettings, LogSettings, ProgramSettings,
-    RejectionSettings, RetrySettings, Settings, size,
+    RejectionSettings, RetrySettings, Settings, TaskSettings, size,
 };
 
 /// More threads than this are a slip of the finger.
@@ -27,6 +27,8 @@ const BODY_RATE_MAX: u64 = 1 << 20;
 const DEDUP_KEYS_MAX: usize = 100_000_000;
 /// A longer wait than this between connection tests is a slip of the finger.
 const EVERY_MAX: Duration = Duration::from_hours(30 * 24);
+/// A round of connection tests that takes longer than this meets the next one.
+const DEADLINE_MAX: Duration = Duration::from_hours(6);
 /// Each is looked for in every webhook.
 const REDACTED_HEADERS_MAX: usize = 64;
 /// Bytes of a name that goes into a header.
@@ -50,6 +52,7 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_retry(&settings.retry, faults);
     check_programs(&settings.programs, faults);
     check_connection_tests(&settings.connection_tests, faults);
+    check_tasks(&settings.tasks, faults);
     let dead_letters = settings.retention.dead_letters;
     if dead_letters < Duration::from_hours(1) {
         faults.add("retention.dead_letters", format!("is {}; at least 1h is needed", format_duration(dead_letters)));
@@ -117,6 +120,18 @@ fn check_connection_tests(tests: &ConnectionTestSettings, faults: &mut Vec<Fault
         let timeout = format_duration(tests.timeout);
         faults.add("connection_tests.timeout", format!("is {timeout}; allowed is more than 0s, up to 25s"));
     }
+}
+
+fn check_tasks(tasks: &TaskSettings, faults: &mut Vec<Fault>) {
+    if tasks.put_off_max > TIMEOUT_MAX {
+        let put_off = format_duration(tasks.put_off_max);
+        faults.add("tasks.put_off_max", format!("is {put_off}; allowed are 0s to 1h"));
+    }
+    if !(Duration::from_secs(1)..=DEADLINE_MAX).contains(&tasks.tests_deadline) {
+        let deadline = format_duration(tasks.tests_deadline);
+        faults.add("tasks.tests_deadline", format!("is {deadline}; allowed are 1s to 6h"));
+    }
+    faults.count("tasks.pending_limit", tasks.pending_limit as usize, 1, PENDING_LIMIT_MAX as usize);
 }
 
 fn check_rejections(rejections: &RejectionSettings, faults: &mut Vec<Fault>) {
@@ -319,7 +334,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 23] = [
+        let cases: [Case; 26] = [
             (|s| s.secrets.key_command = vec![String::new()], "`secrets.key_command`", "the program"),
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
@@ -345,6 +360,9 @@ mod tests {
             (|s| s.connection_tests.every = Duration::from_secs(1), "`connection_tests.every`", "1m to 30d"),
             (|s| s.connection_tests.failures_max = 0, "`connection_tests.failures_max`", "1 to 100"),
             (|s| s.connection_tests.timeout = Duration::from_mins(1), "`connection_tests.timeout`", "up to 25s"),
+            (|s| s.tasks.put_off_max = Duration::from_hours(2), "`tasks.put_off_max`", "0s to 1h"),
+            (|s| s.tasks.tests_deadline = Duration::ZERO, "`tasks.tests_deadline`", "1s to 6h"),
+            (|s| s.tasks.pending_limit = 0, "`tasks.pending_limit`", "1 to 1000"),
             (|s| s.retention.deleted = Duration::from_hours(9_000), "`retention.deleted`", "at most 1 year"),
             (|s| s.supervision.restarts_max = 0, "`supervision.restarts_max`", "at least one"),
         ];

@@ -296,6 +296,13 @@ impl IndexView {
         }
     }
 
+    pub(crate) fn count_after(&self, integration: Option<IntegrationId>, after: EventId) -> io::Result<u64> {
+        match self {
+            Self::Memory(index) => Ok(index.count_after(integration, after)),
+            Self::Sidecar(sidecar) => sidecar.count_after(integration, after),
+        }
+    }
+
     pub(crate) fn ids_after(
         &self,
         integration: Option<IntegrationId>,

@@ -20,7 +20,7 @@ use super::{
     search,
     seen::{self, Seen},
     sled_db::{StateDb, VALUE_BYTES_MAX},
-    values,
+    task_runs, values,
 };
 
 /// What a commit adds to the counts.
@@ -72,6 +72,16 @@ impl<'a> Changes<'a> {
             StateOp::Dead(letter) => self.dead(letter)?,
             StateOp::Job(job) => self.put(&keys::job(job.id), jobs::encode(job)),
             StateOp::JobGone { id } => self.remove(&keys::job(*id)),
+            StateOp::TaskRun(run) => {
+                for (part, value) in (0..).zip(task_runs::encode(run)) {
+                    self.put(&keys::task_run(run.id, part), value);
+                }
+            }
+            StateOp::TaskRunGone { id } => {
+                for part in 0..task_runs::PARTS_MAX {
+                    self.remove(&keys::task_run(*id, part));
+                }
+            }
         }
         Ok(())
     }

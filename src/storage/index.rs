@@ -60,6 +60,15 @@ impl MemoryIndex {
         self.all_after(integration, after).map(|entry| u64::from(entry.bytes)).sum()
     }
 
+    /// How many events there are after `after`, of one integration or of all.
+    pub(crate) fn count_after(&self, integration: Option<IntegrationId>, after: EventId) -> u64 {
+        let count = match integration {
+            None => self.events.len() - self.events.partition_point(|entry| entry.id() <= after),
+            Some(integration) => self.all_after(integration, after).count(),
+        };
+        count as u64
+    }
+
     fn all_after(&self, integration: IntegrationId, after: EventId) -> impl Iterator<Item = Entry> + '_ {
         let places = self.by_integration.get(&integration).map_or(&[][..], Vec::as_slice);
         let start = places.partition_point(|place| self.events[*place as usize].id() <= after);

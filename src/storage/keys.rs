@@ -15,10 +15,11 @@
 //! | `p` subscription, part | its position; parts above 0 only when it does not fit one value |
 //! | `q` subscription, due time, event | nothing: the due queue |
 //! | `r` subscription, first event | a run of deliveries that succeeded at their first try |
+//! | `t` number, part | a run of a task; parts above 0 only where it does not fit one value |
 //! | `x` subscription, event | a dead letter |
 
 use hookmill_actors::{
-    domain::ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
+    domain::ids::{EventId, IntegrationId, ReplayId, SubscriptionId, TaskRunId},
     ports::state_store::{Due, InLane},
 };
 
@@ -34,6 +35,7 @@ pub(super) const DUE: u8 = b'q';
 pub(super) const RUN: u8 = b'r';
 pub(super) const DEAD: u8 = b'x';
 pub(super) const JOB: u8 = b'j';
+pub(super) const TASK_RUN: u8 = b't';
 
 /// Bytes of a key of the form: letter, number, event.
 const OWNED_BYTES: usize = 1 + 4 + 16;
@@ -43,10 +45,23 @@ pub(super) fn intake(integration: IntegrationId) -> [u8; 5] {
 }
 
 pub(super) fn position(subscription: SubscriptionId, part: u8) -> [u8; 6] {
+    parted(b'p', subscription.0, part)
+}
+
+pub(super) fn task_run(id: TaskRunId, part: u8) -> [u8; 6] {
+    parted(TASK_RUN, id.0, part)
+}
+
+fn parted(letter: u8, owner: u32, part: u8) -> [u8; 6] {
     let mut key = [0; 6];
-    key[..5].copy_from_slice(&number(b'p', subscription.0));
+    key[..5].copy_from_slice(&number(letter, owner));
     key[5] = part;
     key
+}
+
+/// Whose a [`parted`] key is.
+pub(super) fn parse_parted(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*key.get(1..)?.first_chunk::<4>()?))
 }
 
 /// `d`, `k`, `m`, `n`, `r` and `x` keys: of a subscription, integration or endpoint, for an event.

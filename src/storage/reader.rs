@@ -267,6 +267,33 @@ fn following_snapshot(
     Ok(ids)
 }
 
+/// How many events there are after `after`.
+pub(crate) fn count_after(
+    catalog: &Catalog,
+    integration: Option<IntegrationId>,
+    after: EventId,
+) -> Result<u64, LogError> {
+    loop {
+        match count_snapshot(catalog, integration, after) {
+            Ok(events) => return Ok(events),
+            Err(Miss::Gone) => {}
+            Err(Miss::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn count_snapshot(catalog: &Catalog, integration: Option<IntegrationId>, after: EventId) -> Result<u64, Miss> {
+    let (sealed, _, mut events) = catalog.look(|index| index.count_after(integration, after));
+    let start = sealed.partition_point(|sealed| sealed.summary.last <= after);
+    for sealed in sealed[start..].iter().filter(|sealed| sealed.summary.events > 0) {
+        events += match integration {
+            None if after <= sealed.summary.prev_last => u64::from(sealed.summary.events),
+            _ => with_index(catalog, sealed, |index| index.count_after(integration, after))?.1,
+        };
+    }
+    Ok(events)
+}
+
 /// Looks into a sealed segment's index, which is made again when it does not read.
 fn with_index<T>(
     catalog: &Catalog,

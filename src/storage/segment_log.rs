@@ -303,6 +303,10 @@ impl EventLog for SegmentLog {
         self.reading(move |catalog| reader::bytes_after(catalog, integration, after)).await
     }
 
+    async fn count_after(&self, integration: Option<IntegrationId>, after: EventId) -> Result<u64, LogError> {
+        self.reading(move |catalog| reader::count_after(catalog, integration, after)).await
+    }
+
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError> {
         self.reading(move |catalog| reader::get(catalog, id)).await
     }

@@ -236,6 +236,28 @@ impl Sidecar {
         (start..run.first + run.events).try_fold(0, |bytes, place| Ok(bytes + u64::from(cursor.entry(place)?.bytes)))
     }
 
+    /// How many events there are after `after`, of one integration or of all.
+    pub(crate) fn count_after(&self, integration: Option<IntegrationId>, after: EventId) -> io::Result<u64> {
+        let Some(integration) = integration else {
+            let start = self.first_after(after)?;
+            return Ok(u64::from(self.summary.events - start));
+        };
+        let Some(run) = self.run(integration) else { return Ok(0) };
+        let mut cursor = self.cursor(self.entries_page, ENTRY_BYTES);
+        let start = cursor.partition_point(run.first, run.events, |entry| entry.id() <= after)?;
+        Ok(u64::from(run.first + run.events - start))
+    }
+
+    /// The place, in the order of ids, of the first event after `after`.
+    fn first_after(&self, after: EventId) -> io::Result<u32> {
+        let mut entries = self.cursor(self.entries_page, ENTRY_BYTES);
+        let mut order = self.cursor(self.order_page, ORDER_ITEM_BYTES);
+        partition_point(0, self.summary.events, |place| {
+            let sorted = order.item(place)?.get_u32_le();
+            Ok(entries.entry(sorted)?.id() <= after)
+        })
+    }
+
     /// Events after `after`, oldest first, of one integration or of all.
     pub(crate) fn ids_after(
         &self,
@@ -248,12 +270,11 @@ impl Sidecar {
         }
         let mut entries = self.cursor(self.entries_page, ENTRY_BYTES);
         let mut order = self.cursor(self.order_page, ORDER_ITEM_BYTES);
-        let mut in_order = |place: u32| {
+        let in_order = |place: u32| {
             let sorted = order.item(place)?.get_u32_le();
             entries.entry(sorted).map(|entry| entry.id())
         };
-        let start = partition_point(0, self.summary.events, |place| Ok(in_order(place)? <= after))?;
-        (start..self.summary.events).take(limit).map(in_order).collect()
+        (self.first_after(after)?..self.summary.events).take(limit).map(in_order).collect()
     }
 
     /// Events before `before`, newest first, of one integration or of all.

@@ -24,6 +24,7 @@ use hookmill_actors::{
         delivery::{DeadLetter, Position},
         ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
         replay::ReplayJob,
+        task::TaskRun,
     },
     ports::{
         event_log::LogError,
@@ -41,7 +42,7 @@ use super::{
     search::Search,
     seen::{self, SeenIndex, Span},
     sled_db::{OpenError, StateDb},
-    values,
+    task_runs, values,
 };
 
 pub use self::export::StateExport;
@@ -260,6 +261,14 @@ impl StateStore for SledState {
                 jobs::decode(&value).ok_or_else(|| malformed(&key))
             });
             found.collect()
+        })
+        .await
+    }
+
+    async fn task_runs(&self) -> Result<Vec<TaskRun>, LogError> {
+        self.scan(|shared| {
+            shared.db.check()?;
+            task_runs::decode(shared.tree.scan_prefix([keys::TASK_RUN]).map(|item| shared.db.guard(item)))
         })
         .await
     }

@@ -22,4 +22,5 @@ mod replaying;
 mod safety;
 mod secrets;
 mod space;
+mod tasks;
 mod tokens;

@@ -175,6 +175,10 @@ number_id!(
     /// A bulk replay.
     ReplayId
 );
+number_id!(
+    /// A run of a task.
+    TaskRunId
+);
 
 #[cfg(test)]
 mod tests {

@@ -42,3 +42,5 @@ pub const REPLAYS_MAX: usize = 1_000;
 pub const REPLAYS_ACTIVE_MAX: usize = 8;
 /// Deliveries a second of one bulk replay, at most.
 pub const REPLAY_RATE_MAX: u32 = 5_000;
+/// Events of each subscription that one look for pending ones goes through, at most.
+pub const PENDING_LIMIT_MAX: u32 = 1_000;

@@ -162,6 +162,11 @@ pub trait EventLog: Send + Sync {
     /// How many bytes of the log an integration's events after `after` take.
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError>;
 
+    /// How many events there are after `after`, of one integration or of all.
+    async fn count_after(&self, integration: Option<IntegrationId>, after: EventId) -> Result<u64, LogError> {
+        Ok(self.following(integration, after, usize::MAX).await?.len() as u64)
+    }
+
     /// One event by its id.
     async fn get(&self, id: EventId) -> Result<Option<Arc<Event>>, LogError>;
 

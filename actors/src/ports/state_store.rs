@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::event_log::LogError;
 use crate::domain::{
     delivery::{DeadLetter, DeliveryRecord, Position},
-    ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
+    ids::{EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId, TaskRunId},
     replay::ReplayJob,
     selection,
+    task::TaskRun,
 };
 
 /// What intake noted of an event.
@@ -162,6 +163,13 @@ pub enum StateOp {
         /// Which.
         id: ReplayId,
     },
+    /// Where a run of a task stands.
+    TaskRun(Box<TaskRun>),
+    /// A run is no longer remembered.
+    TaskRunGone {
+        /// Which.
+        id: TaskRunId,
+    },
 }
 
 /// The attempt of a delivery that succeeded at its first try.
@@ -293,6 +301,8 @@ pub trait StateStore: Send + Sync {
     async fn dead_letter(&self, subscription: SubscriptionId, event: EventId) -> Result<Option<DeadLetter>, LogError>;
     /// Every bulk replay that is remembered, by number: at most `REPLAYS_MAX`.
     async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError>;
+    /// Every run of a task that is remembered, by number.
+    async fn task_runs(&self) -> Result<Vec<TaskRun>, LogError>;
     /// One bulk replay.
     async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError>;
     /// Counts.

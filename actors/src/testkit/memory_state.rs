@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use crate::{
     domain::{
         delivery::{DeadLetter, DeliveryRecord, DeliveryStatus, Position},
-        ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
+        ids::{EventId, IntegrationId, ReplayId, SubscriptionId, TaskRunId},
         replay::ReplayJob,
+        task::TaskRun,
     },
     ports::{
         event_log::LogError,
@@ -40,6 +41,7 @@ struct Maps {
     records: BTreeMap<(SubscriptionId, EventId), DeliveryRecord>,
     dead: BTreeMap<(SubscriptionId, EventId), DeadLetter>,
     jobs: BTreeMap<ReplayId, ReplayJob>,
+    task_runs: BTreeMap<TaskRunId, TaskRun>,
 }
 
 impl MemoryState {
@@ -100,6 +102,8 @@ impl Maps {
             }
             StateOp::Job(job) => drop(self.jobs.insert(job.id, *job)),
             StateOp::JobGone { id } => drop(self.jobs.remove(&id)),
+            StateOp::TaskRun(run) => drop(self.task_runs.insert(run.id, *run)),
+            StateOp::TaskRunGone { id } => drop(self.task_runs.remove(&id)),
         }
     }
 
@@ -242,6 +246,10 @@ impl StateStore for MemoryState {
 
     async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
         Ok(self.maps().jobs.values().cloned().collect())
+    }
+
+    async fn task_runs(&self) -> Result<Vec<TaskRun>, LogError> {
+        Ok(self.maps().task_runs.values().cloned().collect())
     }
 
     async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {

@@ -1,24 +1,30 @@
 //! The smallest provider, sealer and programs that a tree runs with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use tokio::time::sleep;
 
 use crate::{
     domain::{
+        config::{Integration, IntegrationStatus},
+        connection_test::{Outcome, Test},
         event::{Event, Identity},
+        ids::IntegrationId,
         secret::{Sealed, Secret},
         transform::Transform,
     },
     ports::{
+        connection_tester::ConnectionTester,
         program::{ProgramFault, Programs, RenderFault, Rendered, Selected, Selector, Subject, Transformer},
         provider::{InboundRequest, Provider, Providers, Refusal, SettingsError, SignedRequest, Verified, Verifier},
         sealer::{Owner, SealError, Sealer},
@@ -93,6 +99,64 @@ impl Providers for OneProvider {
 
     fn names(&self) -> Vec<&'static str> {
         vec!["none"]
+    }
+}
+
+/// Answers for every third party, after a while. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct ThirdParties(Arc<Mutex<Answers>>);
+
+#[derive(Debug, Default)]
+struct Answers {
+    failing: BTreeSet<IntegrationId>,
+    take: Duration,
+    at_once: usize,
+    at_once_max: usize,
+}
+
+impl ThirdParties {
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the one of this integration fails.
+    pub fn fail(&self, id: IntegrationId) {
+        self.answers().failing.insert(id);
+    }
+
+    /// From now on each takes so long to answer.
+    pub fn take(&self, time: Duration) {
+        self.answers().take = time;
+    }
+
+    /// The most that were ever asked at once.
+    pub fn at_once_max(&self) -> usize {
+        self.answers().at_once_max
+    }
+}
+
+#[async_trait]
+impl ConnectionTester for ThirdParties {
+    async fn test(&self, integration: &Arc<Integration>) -> Test {
+        let take = {
+            let mut answers = self.answers();
+            answers.at_once += 1;
+            answers.at_once_max = answers.at_once_max.max(answers.at_once);
+            answers.take
+        };
+        sleep(take).await;
+        let mut answers = self.answers();
+        answers.at_once -= 1;
+        let (outcome, reason) = match answers.failing.contains(&integration.id) {
+            true => (Outcome::Failed, "HTTP status 500"),
+            false => (Outcome::Passed, "HTTP status 200"),
+        };
+        let duration_ms = u64::try_from(take.as_millis()).unwrap_or(u64::MAX);
+        Test { at_ms: 0, outcome, reason: reason.to_owned(), status: None, duration_ms }
+    }
+
+    fn status(&self, integration: &Integration) -> IntegrationStatus {
+        integration.status
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     replay::ReplayMsg,
     retry::RetryDesk,
     router::{CommitBoard, RouterMsg, gate::Gate},
-    scheduler::clock_watch::ClockTrust,
+    scheduler::{SchedulerMsg, book::TaskBook, clock_watch::ClockTrust},
     tree::mailbox::{Mailboxes, Post},
 };
 
@@ -148,6 +148,8 @@ pub(crate) struct Wires {
     pub(crate) records: RecordDesk,
     pub(crate) retry: RetryDesk,
     pub(crate) replays: Slot<ReplayMsg>,
+    pub(crate) scheduler: Slot<SchedulerMsg>,
+    pub(crate) tasks: TaskBook,
     pub(crate) activity: Slot<ActivityMsg>,
     pub(crate) metrics: Slot<MetricsMsg>,
     pub(crate) gates: Gates,
@@ -173,6 +175,8 @@ impl Wires {
             records: RecordDesk::default(),
             retry: RetryDesk::default(),
             replays: Slot::default(),
+            scheduler: Slot::default(),
+            tasks: TaskBook::default(),
             activity: Slot::default(),
             metrics: Slot::default(),
             gates: Gates::default(),

@@ -13,5 +13,6 @@ mod replaying;
 mod retrying;
 mod selecting;
 mod supervision;
+mod tasks;
 mod watching;
 mod world;

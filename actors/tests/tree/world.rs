@@ -33,7 +33,7 @@ use hookmill_actors::{
         memory_log::MemoryLog,
         memory_state::MemoryState,
         scripted_transport::ScriptedTransports,
-        stubs::{OneProvider, OpenSealer, TextPrograms},
+        stubs::{OneProvider, OpenSealer, TextPrograms, ThirdParties},
         test_clock::TestClock,
     },
     tree::{Ports, Tree, TreeHandle, TreeOptions},
@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) transports: ScriptedTransports,
     pub(crate) programs: TextPrograms,
+    pub(crate) third_parties: ThirdParties,
     options: TreeOptions,
 }
 
@@ -63,6 +64,14 @@ impl World {
         Self::on(log, state, MemoryConfig::default(), clock, transports, board, options).await
     }
 
+    /// On a log whose commits nobody hears of.
+    pub(crate) async fn start_deaf(transports: ScriptedTransports) -> Self {
+        let (clock, state) = (Arc::new(TestClock::default()), MemoryState::default());
+        let log = Arc::new(MemoryLog::new(state.clone(), Arc::new(CommitBoard::default()), clock.clone()));
+        let (config, board, options) = (MemoryConfig::default(), Arc::default(), TreeOptions::default());
+        Self::on(log, state, config, clock, transports, board, options).await
+    }
+
     async fn on(
         log: Arc<MemoryLog>,
         state: MemoryState,
@@ -72,7 +81,7 @@ impl World {
         board: Arc<CommitBoard>,
         options: TreeOptions,
     ) -> Self {
-        let programs = TextPrograms::default();
+        let (programs, third_parties) = (TextPrograms::default(), ThirdParties::default());
         let compiler = Compiler {
             providers: Arc::new(OneProvider),
             transports: Arc::new(transports.clone()),
@@ -84,10 +93,11 @@ impl World {
             state: Arc::new(state.clone()),
             config: Arc::new(config.clone()),
             compiler,
+            connections: Arc::new(third_parties.clone()),
             clock: clock.clone(),
         };
-        let tree = Tree::start(ports, options, board).await.expect("the tree starts");
-        Self { tree, log, state, config, clock, transports, programs, options }
+        let tree = Tree::start(ports, options.clone(), board).await.expect("the tree starts");
+        Self { tree, log, state, config, clock, transports, programs, third_parties, options }
     }
 
     /// As after a crash: everything in memory is gone, the stores stay.

@@ -34,6 +34,16 @@ pub(in crate::admin) fn report() -> Doc {
         "subscriptions": [flow::doc::subscription()],
         "mailboxes": [{"role": "router", "actors": 1, "waiting_max": 0, "fullest": 0, "highest": 3, "bound": 64, "passed": 17}],
         "connection_tests": [{"type": "payment_gateway", "status": "passed", "count": 3}],
+        "integration_management": {
+            "integrations_by_status": {"active": 2},
+            "integrations_by_type": {"payment_gateway": 2},
+            "total_webhooks": 2,
+            "active_webhooks": 2,
+            "total_webhook_events": 1_500,
+            "processed_webhook_events": 1_498,
+            "pending_webhook_events": 2,
+            "webhook_events_last_24h": 90,
+        },
         "faults": [{"subject": "subscription 4", "problem": "the filter does not compile"}],
     });
     if let (Value::Object(metrics), Value::Object(more)) = (&mut metrics, more) {

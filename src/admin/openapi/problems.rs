@@ -78,6 +78,9 @@ fn told(code: Code) -> Problem {
         Code::Conflict => "destination 3 is in use by subscription 4",
         Code::InProgress => return waits(1, "a request with this `idempotency-key` is under way; ask again later"),
         Code::OutcomeUnknown => "hookmill was stopped while it was done; look whether it was",
+        Code::TaskUnderWay => {
+            "`integration_management.test_all_active_integrations` is under way as run 7; it does not overlap with itself"
+        }
         Code::VersionConflict => "integration 7 is at version 12; read it again and repeat the change",
         Code::PayloadTooLarge => "the body is larger than the admin API takes",
         Code::UnsupportedMediaType => "a write needs `content-type: application/json`",

@@ -175,6 +175,7 @@ fn argument_help(name: &str) -> &'static str {
         "VERSION" => "The version's number",
         "PROVIDER" => "The provider's name",
         "REJECTION" => "The refused request's id",
+        "TASK" => "The task's name, with or without what stands before the point",
         "TOKEN" => "The token's number, as `list` shows it",
         _ => "Its number, as `list` shows it",
     }

@@ -3,10 +3,7 @@
 //! The tree is walked in the order of its keys, a step at a time. A commit that changes what the walk has not come to
 //! first hands over what stood there; so each step shows the tree as it was at the beginning.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use hookmill_actors::ports::event_log::LogError;
 

@@ -37,7 +37,7 @@ async fn what_was_appended_is_read_back_over_segments_and_restarts() {
 }
 
 #[tokio::test]
-async fn the_bytes_after_an_event_are_those_of_the_later_ones() {
+async fn the_bytes_and_the_number_after_an_event_are_those_of_the_later_ones() {
     let dir = tempfile::tempdir().unwrap();
     let state = Arc::<TestState>::default();
     let log = open(dir.path(), &state);
@@ -57,11 +57,19 @@ async fn the_bytes_after_an_event_are_those_of_the_later_ones() {
             for (place, (id, _)) in events.iter().enumerate().step_by(701) {
                 let later: u64 = events[place + 1..].iter().map(|(_, bytes)| bytes).sum();
                 assert_eq!(log.bytes_after(IntegrationId(*integration), *id).await, Ok(later));
+                let own = log.count_after(Some(IntegrationId(*integration)), *id).await;
+                assert_eq!(own, Ok((events.len() - place - 1) as u64));
+                let of_all = want.values().flatten().filter(|(other, _)| other > id).count();
+                assert_eq!(log.count_after(None, *id).await, Ok(of_all as u64));
             }
         }
         assert_eq!(log.bytes_after(IntegrationId(1), EventId::ZERO).await, Ok(total));
         assert_eq!(log.bytes_after(IntegrationId(1), EventId::MAX).await, Ok(0));
         assert_eq!(log.bytes_after(IntegrationId(9), EventId::ZERO).await, Ok(0));
+        let counts = [(None, EventId::ZERO), (Some(IntegrationId(9)), EventId::ZERO), (None, EventId::MAX)];
+        for ((whose, after), want) in counts.into_iter().zip([12_000, 0, 0]) {
+            assert_eq!(log.count_after(whose, after).await, Ok(want));
+        }
         log.close().await.unwrap();
     }
 }

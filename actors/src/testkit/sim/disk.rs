@@ -20,6 +20,7 @@ use crate::{
         event::{Event, NewEvent},
         ids::{EventId, IntegrationId, ReplayId, SubscriptionId},
         replay::ReplayJob,
+        task::TaskRun,
     },
     ports::{
         clock::Clock,
@@ -449,6 +450,11 @@ impl StateStore for SimState {
     async fn jobs(&self) -> Result<Vec<ReplayJob>, LogError> {
         self.luck.read().await?;
         self.state.jobs().await
+    }
+
+    async fn task_runs(&self) -> Result<Vec<TaskRun>, LogError> {
+        self.luck.read().await?;
+        self.state.task_runs().await
     }
 
     async fn job(&self, id: ReplayId) -> Result<Option<ReplayJob>, LogError> {

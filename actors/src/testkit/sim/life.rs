@@ -25,7 +25,10 @@ use crate::{
     },
     router::CommitBoard,
     snapshot::Compiler,
-    testkit::{stubs::OpenSealer, test_clock::TestClock},
+    testkit::{
+        stubs::{OpenSealer, ThirdParties},
+        test_clock::TestClock,
+    },
     tree::{Ports, StartError, Tree, TreeHandle, TreeOptions},
 };
 
@@ -78,6 +81,7 @@ impl Life {
                 sealer: Arc::new(OpenSealer),
                 programs: Arc::new(SimPrograms),
             },
+            connections: Arc::new(ThirdParties::default()),
             clock: clock.clone(),
         };
         let Scenario { retention, dead_letters, .. } = world.scenario;
