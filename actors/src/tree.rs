@@ -11,11 +11,14 @@ use crate::{
     domain::{
         activity::{Activity, ActivityResult},
         config::{Integration, IntegrationStatus, Resource, ResourceKey},
-        ids::{DestinationId, IntegrationId},
+        ids::{DestinationId, IntegrationId, SubscriptionId},
     },
     flow::GateView,
     integrations::{IntegrationsActor, IntegrationsArgs, IntegrationsMsg, Renewal},
-    metrics::{Counters, MetricsActor, MetricsMsg, Report, add, gauges::SubscriptionView},
+    metrics::{
+        Counters, MetricsActor, MetricsMsg, Report, add,
+        gauges::{SubscriptionView, WaitingFor},
+    },
     ports::{
         clock::Clock, config_store::ConfigStore, connection_tester::ConnectionTester, event_log::EventLog,
         state_store::StateStore,
@@ -182,6 +185,11 @@ impl TreeHandle {
     /// What each subscription holds and waits for, by id.
     pub fn subscription_gauges(&self) -> Vec<SubscriptionView> {
         self.wires.gauges.views()
+    }
+
+    /// What keeps a subscription's next attempt from beginning.
+    pub fn waiting_for(&self, subscription: SubscriptionId) -> WaitingFor {
+        self.wires.gauges.waiting_for(subscription)
     }
 
     /// How full the mailboxes on an event's way are.

@@ -198,7 +198,8 @@ pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<EventId>)
     let event = ports.log.get(id).await?.ok_or_else(|| gone(id))?;
     let note = ports.state.note(id).await?;
     let snapshot = api.tree.config().current();
-    let story = story::of(&*ports.state, &snapshot.configuration, id, note.as_ref()).await?;
+    let waiting_for = |subscription| api.tree.waiting_for(subscription);
+    let story = story::of(&*ports.state, &snapshot.configuration, id, note.as_ref(), waiting_for).await?;
     let endpoint = snapshot.configuration.endpoints.get(&event.arrival.endpoint).map(AsRef::as_ref);
     Ok(json(StatusCode::OK, &view(&event, note, endpoint, story)))
 }

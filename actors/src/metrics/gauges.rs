@@ -128,6 +128,13 @@ impl Gauges {
         self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| exists(*id));
     }
 
+    /// What that one waits for; nothing where it has not begun.
+    pub(crate) fn waiting_for(&self, subscription: SubscriptionId) -> WaitingFor {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let gauges = all.get(&subscription);
+        gauges.map_or(WaitingFor::Nothing, |gauges| WaitingFor::from_number(gauges.waiting.load(Relaxed)))
+    }
+
     /// What all show, by id.
     pub(crate) fn views(&self) -> Vec<SubscriptionView> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -150,6 +157,7 @@ mod tests {
             gauges.of(one).waits_for(what);
             let views = gauges.views();
             assert_eq!((views[0].subscription_id, views[0].waiting_for), (one, what));
+            assert_eq!((gauges.waiting_for(one), gauges.waiting_for(SubscriptionId(3))), (what, WaitingFor::Nothing));
             assert_eq!((views[1].subscription_id, views[1].window), (two, 7));
         }
         gauges.retain(|id| id == two);

@@ -125,6 +125,7 @@ mod tests {
             headers::HeaderBlock,
             ids::{EndpointId, SubscriptionId},
         },
+        metrics::gauges::WaitingFor,
         ports::{
             event_log::EventLog,
             state_store::{Mark, Note, NoteFilter, StateOp},
@@ -259,7 +260,7 @@ mod tests {
                 let mut want = Vec::new();
                 for event in ids.iter().rev().filter(|id| !only_shop || id.integration() == SHOP) {
                     let note = state.note(*event).await.unwrap();
-                    let status = story::of(&state, &configuration, *event, note.as_ref()).await.unwrap().status();
+                    let status = story::of(&state, &configuration, *event, note.as_ref(), |_| WaitingFor::Nothing).await.unwrap().status();
                     want.extend(wanted.contains(&status).then_some((*event, status)));
                 }
                 let (mut found, mut before) = (Vec::new(), EventId::MAX);

@@ -5,9 +5,10 @@ use hookmill_actors::{
     domain::{
         config::{Configuration, Subscription},
         delivery::{Attempt, DeadLetter, DeadReason},
-        ids::EventId,
+        ids::{EventId, SubscriptionId},
         standing::{Processing, Standing},
     },
+    metrics::gauges::WaitingFor,
     ports::{
         event_log::LogError,
         state_store::{FirstTry, Note, StateStore},
@@ -68,6 +69,9 @@ pub(super) struct DeliveryView {
     /// Of a dead one the `reason` of its dead letter; of a discarded one the operator's; of one that waits, what for,
     /// where that is not the destination.
     reason: Option<String>,
+    /// Of one that is `pending`, `processing` or `retrying`: what keeps its subscription's next attempt from beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting_for: Option<WaitingFor>,
     /// Why it is not delivered, where it will not be.
     error_message: Option<String>,
     /// When it was done; `null` while it is not.
@@ -89,11 +93,13 @@ struct AttemptView {
 }
 
 /// The event's story. Subscriptions that began after it are left out, unless it was replayed to them.
+/// `waiting_for` says what a subscription waits for at the moment.
 pub(super) async fn of(
     state: &dyn StateStore,
     configuration: &Configuration,
     event: EventId,
     note: Option<&Note>,
+    waiting_for: impl Fn(SubscriptionId) -> WaitingFor,
 ) -> Result<Story, LogError> {
     let mut deliveries = Vec::new();
     for subscription in configuration.subscriptions.values() {
@@ -106,7 +112,11 @@ pub(super) async fn of(
             Standing::Dead => state.dead_letter(subscription.id, event).await?,
             _ => None,
         };
-        deliveries.push(delivery(subscription, standing, look, letter.as_ref()));
+        let mut told = delivery(subscription, standing, look, letter.as_ref());
+        if matches!(standing, Standing::Pending | Standing::Processing | Standing::Retrying) {
+            told.waiting_for = Some(waiting_for(subscription.id)).filter(|what| *what != WaitingFor::Nothing);
+        }
+        deliveries.push(told);
     }
     let taken_in =
         if state.intake(event.integration()).await? >= event { Processing::Success } else { Processing::Pending };
@@ -176,6 +186,7 @@ fn delivery(
         next_attempt_at: due_ms.filter(|_| !standing.is_settled()).map(time),
         replay,
         reason,
+        waiting_for: None,
         error_message,
         processed_at: processed_at_ms.map(time),
         processed_at_ms,
@@ -212,7 +223,7 @@ mod tests {
     use hookmill_actors::{
         domain::{
             delivery::{DeliveryRecord, DeliveryStatus, Position},
-            ids::{IntegrationId, SubscriptionId},
+            ids::IntegrationId,
         },
         ports::state_store::{Mark, StateOp},
         testkit::memory_state::MemoryState,
@@ -251,7 +262,11 @@ mod tests {
         let foreign = subscription(99, 2, EventId::ZERO);
         configuration.subscriptions.insert_mut(SubscriptionId(99), foreign.into());
         let note = state.note(id(50)).await.expect("in memory");
-        of(&state, &configuration, id(50), note.as_ref()).await.expect("in memory")
+        let waiting_for = |subscription| match subscription {
+            SubscriptionId(1 | 2 | 4 | 9) => WaitingFor::Breaker,
+            _ => WaitingFor::Nothing,
+        };
+        of(&state, &configuration, id(50), note.as_ref(), waiting_for).await.expect("in memory")
     }
 
     fn op(number: u32, record: DeliveryRecord) -> StateOp {
@@ -304,6 +319,9 @@ mod tests {
         assert_eq!(story.deliveries[1].latest_attempts[0].status, Some(500));
         let reasons: Vec<_> = story.deliveries.iter().filter_map(|it| it.reason.as_deref()).collect();
         assert_eq!(reasons, ["waits for its engine", "a test order", BEHIND]);
+        let waiting = story.deliveries.iter().filter(|it| it.waiting_for == Some(WaitingFor::Breaker));
+        let waiting: Vec<u32> = waiting.map(|it| it.subscription_id).collect();
+        assert_eq!(waiting, [2, 4], "what is delivered or parked does not wait for the breaker");
         assert_eq!(story.error_message.as_deref(), Some("discarded: a test order"));
         assert_eq!((story.status, story.processed_at), (Processing::Processing, None));
         assert_eq!(story.processing_attempts, 4);
