@@ -11,7 +11,7 @@ use crate::domain::{event::Event, limits::BATCH_BYTES_MAX};
 /// Held for one subscription, bytes.
 const OWN_BYTES_MAX: usize = 4 << 20;
 /// Held for all of them: beyond it each has an equal share, be that a single event.
-const ALL_BYTES_MAX: usize = 32 << 20;
+const ALL_BYTES_MAX: usize = 16 << 20;
 /// What an event takes beside its body, about: its headers, its place in the order, the attempt with its request.
 const BESIDE_BODY_BYTES: usize = 4 << 10;
 
