@@ -19,6 +19,7 @@ mod keys;
 mod listen;
 mod local;
 mod manual;
+mod panics;
 mod resources;
 pub mod send;
 mod serve;

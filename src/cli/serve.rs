@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{SettingsArgs, heap};
+use super::{SettingsArgs, heap, panics};
 use crate::{app, secrets};
 
 /// How to serve.
@@ -38,6 +38,7 @@ pub(super) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let options = ServeOptions { start_empty: args.start_empty, dev: args.settings.dev };
     let settings = args.settings.load()?.settings;
     super::init_tracing(&settings.telemetry);
+    panics::go_to_the_log();
     if let Err(error) = tuned {
         tracing::warn!(%error, "the heap is kept as it is by default, which costs memory and speed");
     }
