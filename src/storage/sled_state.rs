@@ -61,6 +61,8 @@ struct Shared {
     seen: Mutex<SeenIndex>,
     search: Search,
     positions: Positions,
+    /// Up to where everything but positions was applied when it was opened: of commits up to there only positions are news.
+    opened_at: LogPlace,
     /// Held from the first read of a change to its write, so that pruning and commits do not cross; with it, the export
     /// that changes must not run ahead of.
     writing: Mutex<Option<Walk>>,
@@ -84,8 +86,12 @@ impl SledState {
         let (seen, writing) = (Mutex::new(seen), Mutex::new(None));
         let search = db.first_reads(|| Search::open(db.clone(), tree.clone()))?;
         let positions = Positions::default();
-        let shared = Shared { db, tree, due, dead, parked, seen, search, positions, writing };
-        shared.db.first_reads(|| shared.begin_positions())?;
+        let opened_at = LogPlace::default();
+        let mut shared = Shared { db, tree, due, dead, parked, seen, search, positions, opened_at, writing };
+        shared.opened_at = shared.db.first_reads(|| {
+            shared.begin_positions()?;
+            shared.applied()
+        })?;
         Ok(Self(Arc::new(shared)))
     }
 
@@ -109,7 +115,7 @@ impl StateView for SledState {
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
         self.0.db.check()?;
         let mut writing = self.0.writing();
-        if upto > self.0.applied()? {
+        if upto > self.0.opened_at {
             self.0.change_within(&mut writing, |changes| {
                 ops.iter().try_for_each(|op| changes.add(op))?;
                 changes.put(&keys::APPLIED, values::pack(&upto));

@@ -19,7 +19,7 @@ use hookmill_actors::{
 };
 
 use super::{Shared, Walk};
-use crate::storage::{changes::Changes, keys, values};
+use crate::storage::{LogPlace, changes::Changes, keys, values};
 
 /// How long they stand in memory.
 const BEHIND_MAX: Duration = Duration::from_secs(10);
@@ -38,10 +38,11 @@ struct Latest {
     written: Instant,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum One {
-    Intake(IntegrationId, EventId),
-    Subscription(SubscriptionId, Position),
+/// Whose a position is.
+#[derive(Clone, Copy)]
+enum Owner {
+    Intake(IntegrationId),
+    Subscription(SubscriptionId),
 }
 
 impl Default for Positions {
@@ -86,23 +87,37 @@ impl Positions {
         latest.taken >= TAKEN_MAX || latest.written.elapsed() >= BEHIND_MAX
     }
 
-    fn all(&self) -> Vec<One> {
+    fn owners(&self) -> Vec<Owner> {
         let latest = self.lock();
-        let intakes = latest.intakes.iter().map(|(id, upto)| One::Intake(*id, *upto));
-        let subscriptions = latest.subscriptions.iter().map(|(id, at)| One::Subscription(*id, at.clone()));
-        intakes.chain(subscriptions).collect()
+        let intakes = latest.intakes.keys().map(|id| Owner::Intake(*id));
+        intakes.chain(latest.subscriptions.keys().map(|id| Owner::Subscription(*id))).collect()
     }
 
-    /// Those that were not replaced meanwhile stand in the tree now.
-    fn forget(&self, written: &[One]) {
-        let latest = &mut *self.lock();
-        for one in written {
-            match one {
-                One::Intake(id, upto) if latest.intakes.get(id) == Some(upto) => drop(latest.intakes.remove(id)),
-                One::Subscription(id, at) if latest.subscriptions.get(id) == Some(at) => {
-                    drop(latest.subscriptions.remove(id));
+    fn put(&self, changes: &mut Changes<'_>, owners: &[Owner]) {
+        let latest = self.lock();
+        for owner in owners {
+            match owner {
+                Owner::Intake(id) => {
+                    if let Some(upto) = latest.intakes.get(id) {
+                        changes.put(&keys::intake(*id), upto.to_bytes().to_vec());
+                    }
                 }
-                _ => {}
+                Owner::Subscription(id) => {
+                    let parts = latest.subscriptions.get(id).map(values::encode_position).unwrap_or_default();
+                    for (part, value) in (0..).zip(parts) {
+                        changes.put(&keys::position(*id, part), value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget(&self, owners: &[Owner]) {
+        let latest = &mut *self.lock();
+        for owner in owners {
+            match owner {
+                Owner::Intake(id) => drop(latest.intakes.remove(id)),
+                Owner::Subscription(id) => drop(latest.subscriptions.remove(id)),
             }
         }
     }
@@ -126,42 +141,33 @@ impl Shared {
             (latest.taken, latest.written) = (0, Instant::now());
             self.applied()?
         };
-        for step in self.positions.all().chunks(STEP) {
-            self.change(|changes| {
-                put(changes, step);
-                Ok(())
-            })?;
-            self.positions.forget(step);
+        for step in self.positions.owners().chunks(STEP) {
+            self.write_step(&mut self.writing(), step)?;
         }
-        self.change(|changes| {
-            changes.put(&keys::POSITIONS, values::pack(&upto));
-            Ok(())
-        })
+        self.positions_written(&mut self.writing(), upto)
     }
 
     /// Writes all that stand in memory while no commit does. Few should be left.
     pub(super) fn write_positions_within(&self, writing: &mut Option<Walk>) -> Result<(), LogError> {
-        let all = self.positions.all();
-        let upto = self.applied()?;
+        self.write_step(writing, &self.positions.owners())?;
+        self.positions_written(writing, self.applied()?)
+    }
+
+    /// Writes these as they stand now, from memory into the tree within one turn: no commit replaces them in between, and
+    /// nobody else who writes has an older one in hand.
+    fn write_step(&self, writing: &mut Option<Walk>, owners: &[Owner]) -> Result<(), LogError> {
         self.change_within(writing, |changes| {
-            put(changes, &all);
-            changes.put(&keys::POSITIONS, values::pack(&upto));
+            self.positions.put(changes, owners);
             Ok(())
         })?;
-        self.positions.forget(&all);
+        self.positions.forget(owners);
         Ok(())
     }
-}
 
-fn put(changes: &mut Changes<'_>, positions: &[One]) {
-    for one in positions {
-        match one {
-            One::Intake(id, upto) => changes.put(&keys::intake(*id), upto.to_bytes().to_vec()),
-            One::Subscription(id, position) => {
-                for (part, value) in (0..).zip(values::encode_position(position)) {
-                    changes.put(&keys::position(*id, part), value);
-                }
-            }
-        }
+    fn positions_written(&self, writing: &mut Option<Walk>, upto: LogPlace) -> Result<(), LogError> {
+        self.change_within(writing, |changes| {
+            changes.put(&keys::POSITIONS, values::pack(&upto));
+            Ok(())
+        })
     }
 }
