@@ -43,7 +43,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{address::Published, backup::BackupService, keys::KeyService, store::Store};
-pub use self::{address::published as published_address, clock::SystemClock};
+pub use self::{
+    address::{Listener, published as published_address},
+    clock::SystemClock,
+};
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
@@ -122,7 +125,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     addresses: Addresses,
     /// While it can be asked.
-    published: Published,
+    published: [Published; 2],
 }
 
 impl App {
@@ -186,7 +189,10 @@ impl App {
         let ingress = start_ingress(settings, &tree, &store, clock, readiness, refused)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
-        let published = Published::write(&data_dir, addresses.admin);
+        let published = [
+            Published::write(&data_dir, Listener::Ingress, addresses.ingress),
+            Published::write(&data_dir, Listener::Admin, addresses.admin),
+        ];
         let (admin_stop, mut stopped) = watch::channel(false);
         let admin = tokio::spawn(admin.serve(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
