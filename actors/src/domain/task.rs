@@ -88,7 +88,7 @@ impl Task {
             Self::CollectIntegrationMetrics => "Counts integrations, webhooks and events, for `GET /api/v1/metrics`",
             Self::TestIntegrationConnection => "Tests the connection of one integration",
             Self::ProcessWebhookEvent => {
-                "Looks where one event stands, and wakes those of its deliveries that can go on"
+                "Looks where one event stands, and tries those of its deliveries now that can go on or wait for a retry"
             }
             Self::TrimEventLog => "Removes finished events beyond `log.retention` and `log.bytes_max`",
             Self::MeasureBacklogs => "Measures what unfinished events hold of the log, for `backlog_full`",
