@@ -29,7 +29,6 @@ use hookmill_actors::{
         provider::SettingsError,
         transport::{AttemptReport, Consignment, Transports},
     },
-    replay::DeadLetterRetention,
     router::CommitBoard,
     scheduler::{Retention, TaskOptions},
     snapshot::Compiler,
@@ -291,9 +290,9 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             bytes_max: settings.log.bytes_max,
             backlog_bytes_max: settings.log.backlog_bytes_max(),
             dedup_keys_max: settings.log.dedup_keys_max,
+            dead_letters_age_max: settings.retention.dead_letters,
             activities_age_max: settings.retention.activities,
         },
-        dead_letters: DeadLetterRetention(settings.retention.dead_letters),
         deletion_grace: settings.retention.deleted,
         tasks: TaskOptions {
             test_all_active_integrations: settings.tasks.test_all_active_integrations.clone(),
