@@ -85,10 +85,11 @@ impl TaskOptions {
 }
 
 /// The tasks that keep hookmill in order, each with its period.
-const MAINTENANCE: [(Task, Duration); 4] = [
+const MAINTENANCE: [(Task, Duration); 5] = [
     (Task::TrimEventLog, Duration::from_secs(60)),
     (Task::MeasureBacklogs, Duration::from_secs(2)),
     (Task::ForgetDedupKeys, Duration::from_secs(10)),
+    (Task::ForgetDeadLetters, Duration::from_secs(15 * 60)),
     (Task::ForgetActivities, Duration::from_secs(15 * 60)),
 ];
 
@@ -309,6 +310,7 @@ impl Work {
             Task::TrimEventLog => self.trim().await,
             Task::MeasureBacklogs => self.measure_backlogs().await,
             Task::ForgetDedupKeys => self.forget_keys().await,
+            Task::ForgetDeadLetters => return self.forget_dead_letters().await,
             Task::ForgetActivities => self.forget_activities().await,
         };
         done.map_err(|error: LogError| error.to_string())

@@ -24,7 +24,7 @@ use crate::{
         state_store::StateStore,
     },
     recorder::RecorderActor,
-    replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
+    replay::{ReplayActor, ReplayArgs},
     retry::RetryActor,
     router::{CommitBoard, RouterActor},
     scheduler::{Retention, SchedulerActor, SchedulerArgs, TaskOptions},
@@ -65,10 +65,8 @@ pub struct Ports {
 pub struct TreeOptions {
     /// How many restarts are too many, at every level.
     pub restarts: RestartLimit,
-    /// How long events are kept.
+    /// How much is kept, and for how long.
     pub retention: Retention,
-    /// How long dead letters are kept.
-    pub dead_letters: DeadLetterRetention,
     /// How long a deleted integration or endpoint may come back.
     pub deletion_grace: Duration,
     /// When tasks run.
@@ -362,9 +360,7 @@ impl RootState {
             Part::Integrations => {
                 linked(IntegrationsActor, IntegrationsArgs { ports, wires, limit: options.restarts }, root).await?
             }
-            Part::Replays => {
-                linked(ReplayActor, ReplayArgs { ports, wires, retention: options.dead_letters }, root).await?
-            }
+            Part::Replays => linked(ReplayActor, ReplayArgs { ports, wires }, root).await?,
             Part::Scheduler => {
                 let (retention, options) = (options.retention, options.tasks.clone());
                 linked(SchedulerActor, SchedulerArgs { ports, wires, retention, options }, root).await?
