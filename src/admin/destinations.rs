@@ -13,7 +13,7 @@ use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
         activity::ActivityResult,
-        config::{Destination, DestinationStatus},
+        config::{Configuration, Destination, DestinationStatus},
         ids::DestinationId,
         secret::Secret,
         shaping::DestinationLimits,
@@ -31,9 +31,10 @@ pub(super) use self::{credentials::needed as stored_credentials, draft::Draft, l
 use super::{
     Api,
     access::{Author, State},
+    change::Changeable,
     fields::secret,
     form::Form,
-    json::{Json, MergePatch, OptionalJson},
+    json::{Json, OptionalJson},
     merge::Merge,
     paging::{Params, Search},
     problem::Problem,
@@ -160,44 +161,29 @@ pub(super) async fn create(
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
-/// `PUT /api/v1/destinations/{id}`: members that are not given stay.
-pub(super) async fn update(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let patch = Patch::read(body)?;
-    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
-}
+impl Changeable for Destination {
+    type Patch = Patch;
 
-/// `PATCH /api/v1/destinations/{id}`: as `PUT`, but objects are merged with what stands.
-pub(super) async fn merge(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    MergePatch(body): MergePatch,
-) -> Result<Response, Problem> {
-    let merged = |current: &Destination| {
-        let owner = Owner::DestinationCredentials(current.id);
-        let mut merge = Merge::new(&body)?.member("settings", &current.settings)?;
+    fn read_patch(body: Value) -> Result<Patch, Problem> {
+        Patch::read(body)
+    }
+
+    fn merge(&self, mut patch: Merge, tools: &Tools) -> Result<Merge, Problem> {
+        patch = patch.member("settings", &self.settings)?;
         for (name, limit) in [
-            ("rate", json_of(&current.limits.rate)?),
-            ("concurrency", json_of(&current.limits.concurrency)?),
-            ("retry_budget", json_of(&current.limits.retry_budget)?),
-            ("breaker", json_of(&current.limits.breaker)?),
+            ("rate", json_of(&self.limits.rate)?),
+            ("concurrency", json_of(&self.limits.concurrency)?),
+            ("retry_budget", json_of(&self.limits.retry_budget)?),
+            ("breaker", json_of(&self.limits.breaker)?),
         ] {
-            merge = merge.within("limits", name, &limit)?;
+            patch = patch.within("limits", name, &limit)?;
         }
-        merge.credentials(owner, current.credentials.as_ref(), &api.tools).map(Merge::into_body)
-    };
-    let made = api
-        .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
-        .await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+        patch.credentials(Owner::DestinationCredentials(self.id), self.credentials.as_ref(), tools)
+    }
+
+    fn patched(&self, patch: &Patch, _: &Configuration, tools: &Tools) -> Result<Self, Problem> {
+        patch.applied_to(self, tools)
+    }
 }
 
 fn json_of(limit: &impl Serialize) -> Result<Value, Problem> {
