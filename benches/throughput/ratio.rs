@@ -33,10 +33,10 @@ pub(crate) struct RatioArgs {
     /// Bytes of each webhook's body.
     #[arg(long, default_value_t = 1_536)]
     body_bytes: usize,
-    /// Make and sign each event anew instead of repeating one a connection: fairer to deduplication, and costs the
-    /// client, and so the ratio's both sides, a microsecond or two a request.
+    /// Repeat one event a connection instead of making and signing each anew, which costs the client, and so the ratio's
+    /// both sides, a microsecond or two a request: all but the first are duplicates then.
     #[arg(long)]
-    sign_each: bool,
+    repeat: bool,
     /// Threads of the load generator.
     #[arg(long, default_value_t = 1)]
     load_threads: usize,
@@ -114,7 +114,7 @@ fn measure_round(
                 rate: 0.0,
                 requests: 0,
                 body_bytes: args.body_bytes,
-                sign_each: args.sign_each,
+                sign_each: !args.repeat,
                 threads: args.load_threads,
                 paths: 1,
                 first_path: 0,
