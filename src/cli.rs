@@ -79,15 +79,19 @@ struct Cli {
     command: Option<Command>,
 }
 
+/// Columns of an example: in a wider terminal nothing breaks it, so that it can be pasted.
+const HELP_COLUMNS: usize = 80;
+
 const EXAMPLES: &str = "\
 Examples:
-  hookmill --dev                        serve on loopback, deliver to services of this machine
-  hookmill --config hookmill.toml       serve with a settings file
-  hookmill demo                         watch signed webhooks arrive, fail and be retried
-  hookmill config default               print every setting with its explanation
-  hookmill config check --print         check the settings and show where each comes from
-  hookmill context add prod --url https://hooks.example.com:8081 --token-file token.txt
-  hookmill events list --status failure  what did not get through
+  hookmill --dev                         # serve on loopback alone
+  hookmill --config hookmill.toml        # serve with a settings file
+  hookmill demo                          # see webhooks arrive, fail, be retried
+  hookmill config default                # every setting with its explanation
+  hookmill config check --print          # where each setting comes from
+  hookmill events list --status failure  # what did not get through
+  hookmill context add prod --url https://hooks.example.com:8081 \\
+    --token-file token.txt
 
 Environment:
   HOOKMILL_SECTION__NAME  any setting: HOOKMILL_INGRESS__ADDRESS is `address` of `[ingress]`
@@ -378,11 +382,13 @@ mod tests {
             let path = format!("{path} {}", command.get_name());
             assert!(command.get_about().is_some(), "`{path}` does not say what it does");
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("Examples:"), "`{path}` has none");
+            let examples = help.split("Examples:\n").nth(1).unwrap_or_else(|| panic!("`{path}` has none"));
+            let wide = examples.lines().take_while(|line| !line.is_empty());
+            let wide: Vec<_> = wide.filter(|line| line.chars().count() > HELP_COLUMNS).collect();
+            assert!(wide.is_empty(), "`{path}` has examples that a terminal breaks: {wide:?}");
             let help = help.split("\\\n").map(str::trim_start).collect::<String>();
             for line in help.lines().filter_map(|line| line.trim().strip_prefix("hookmill ")) {
-                // Two spaces begin a remark.
-                let line = line.split("  ").next().unwrap();
+                let line = line.split(" #").next().unwrap();
                 let typed = [vec!["hookmill".to_owned()], words(line)].concat();
                 let parsed = whole.clone().try_get_matches_from(&typed);
                 let shows_help = |error: &clap::Error| {

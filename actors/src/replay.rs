@@ -4,7 +4,7 @@
 //! holds when it commits. A crash loses nothing: each step is one commit of its due entries *and* of how far the job
 //! has come, and `pre_start` goes on from there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
@@ -126,13 +126,13 @@ pub(crate) enum ReplayMsg {
 pub(crate) struct ReplayActor;
 
 pub(crate) struct ReplayArgs {
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
 }
 
 pub(crate) struct ReplayState {
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     jobs: BTreeMap<ReplayId, Live>,
 }
 

@@ -118,15 +118,15 @@ type Reply = RpcReplyPort<Result<Arc<TaskRun>, TaskError>>;
 pub(crate) struct SchedulerActor;
 
 pub(crate) struct SchedulerArgs {
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
     pub(crate) retention: Retention,
     pub(crate) options: TaskOptions,
 }
 
 pub(crate) struct SchedulerState {
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     retention: Retention,
     options: TaskOptions,
     /// When each task with a schedule runs next, milliseconds since 1970.
@@ -268,8 +268,8 @@ fn by_itself(task: Task) -> Order {
 /// A run with what it needs.
 struct Work {
     run: Arc<TaskRun>,
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     retention: Retention,
     options: TaskOptions,
     /// Whether what is seldom done belongs to it.

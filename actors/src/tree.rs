@@ -88,7 +88,7 @@ pub struct Tree {
 impl Tree {
     /// Starts everything on the current runtime. `board` is the one that the log tells of its commits.
     pub async fn start(ports: Ports, options: TreeOptions, board: Arc<CommitBoard>) -> Result<Self, StartError> {
-        let wires = Wires::new(board);
+        let (ports, wires) = (Arc::new(ports), Arc::new(Wires::new(board)));
         wires.config.set_deletion_grace(options.deletion_grace);
         let args = RootArgs { ports: ports.clone(), wires: wires.clone(), options };
         let (root, ended) = Actor::spawn(None, RootActor, args).await?;
@@ -142,8 +142,8 @@ pub enum RestartError {
 /// How the outside talks to a running tree.
 #[derive(Clone)]
 pub struct TreeHandle {
-    ports: Ports,
-    pub(crate) wires: Wires,
+    ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
 }
 
 impl TreeHandle {
@@ -287,8 +287,8 @@ const PARTS: [Part; 9] = [
 struct RootActor;
 
 struct RootArgs {
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     options: TreeOptions,
 }
 
@@ -347,13 +347,14 @@ impl RootState {
         let (ports, wires, root) = (self.args.ports.clone(), self.args.wires.clone(), me.get_cell());
         let options = &self.args.options;
         let cell = match part {
-            Part::Activity => linked(ActivityActor, (ports.config, wires), root).await?,
-            Part::Metrics => linked(MetricsActor, (ports.clock, wires), root).await?,
+            Part::Activity => linked(ActivityActor, (ports.config.clone(), wires), root).await?,
+            Part::Metrics => linked(MetricsActor, (ports.clock.clone(), wires), root).await?,
             Part::Config => {
-                let args = ConfigArgs { store: ports.config, compiler: ports.compiler, clock: ports.clock, wires };
+                let Ports { config: store, compiler, clock, .. } = (*ports).clone();
+                let args = ConfigArgs { store, compiler, clock, wires };
                 linked(ConfigActor, args, root).await?
             }
-            Part::Recorder => linked(RecorderActor, (ports.log, wires), root).await?,
+            Part::Recorder => linked(RecorderActor, (ports.log.clone(), wires), root).await?,
             Part::Retry => linked(RetryActor, (ports, wires), root).await?,
             Part::Router => linked(RouterActor, wires, root).await?,
             Part::Integrations => {

@@ -57,11 +57,11 @@ Examples:
   hookmill apply -f hookmill/ --prune --context prod
   hookmill export | hookmill apply -f - --context staging
 
-A document holds `integrations`, each with its `webhooks` and `subscriptions`, and `destinations`. They are known by
-their names. `${NAME}` is put in from the environment; a secret may be `file:PATH`, seen from its document. A member
+A document holds `integrations`, each with its `webhooks` and `subscriptions`, and `destinations`. They are known by \
+their names. `${NAME}` is put in from the environment; a secret may be `file:PATH`, seen from its document. A member \
 that is left out has its default, but a secret that is left out stays. Applied twice, nothing is changed.
 
-Exit code: 0 done, 1 failed, 2 wrong usage or refused as invalid, 3 not found, 4 denied, 5 conflict, 6 unreachable or
+Exit code: 0 done, 1 failed, 2 wrong usage or refused as invalid, 3 not found, 4 denied, 5 conflict, 6 unreachable or \
 busy: try again.";
 
 pub(super) fn run(args: &ApplyArgs) -> anyhow::Result<ExitCode> {

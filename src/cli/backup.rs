@@ -28,8 +28,8 @@ Examples:
   hookmill backup --to /backups/hookmill --data-dir /var/lib/hookmill --json
   hookmill backup --to /backups/hookmill --context prod
 
-Works while the server runs: the one that a flag, the environment or a context names, over its admin API, or that of the
-data folder, whose files are then copied as the same user. Repeated into the same folder, it copies what is new;
+Works while the server runs: the one that a flag, the environment or a context names, over its admin API, or that of the \
+data folder, whose files are then copied as the same user. Repeated into the same folder, it copies what is new; \
 interrupted, it goes on. The keys are not in it: keep a copy of the key ring somewhere else.";
 
 /// Where to.

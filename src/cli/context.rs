@@ -203,12 +203,13 @@ pub(super) struct ContextArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill context add prod --url https://hooks.example.com:8081 --token-file token.txt
+  hookmill context add prod --url https://hooks.example.com:8081 \\
+    --token-file token.txt
   hookmill context list
   hookmill context use prod
 
 They stand in `hookmill/contexts.toml` of the user's configuration folder, mode 0600.
-A command talks to the first of: --data-dir, --url, --context, HOOKMILL_URL (with HOOKMILL_TOKEN or
+A command talks to the first of: --data-dir, --url, --context, HOOKMILL_URL (with HOOKMILL_TOKEN or \
 HOOKMILL_TOKEN_FILE), HOOKMILL_CONTEXT, the context in use, the server whose data folder is here.";
 
 #[derive(Debug, Subcommand)]
@@ -253,9 +254,12 @@ struct AddArgs {
 
 const ADD_EXAMPLES: &str = "\
 Examples:
-  hookmill context add prod --url https://hooks.example.com:8081 --token-file token.txt
-  pass show hookmill/prod | hookmill context add prod --url https://hooks.example.com:8081 --token-file -
-  hookmill context add lab --url https://10.0.0.7:8081 --ca lab-ca.pem --token-file token.txt";
+  hookmill context add prod --url https://hooks.example.com:8081 \\
+    --token-file token.txt
+  pass show hookmill/prod |
+    hookmill context add prod --url https://prod.example.com:8081 --token-file -
+  hookmill context add lab --url https://10.0.0.7:8081 --ca lab-ca.pem \\
+    --token-file token.txt";
 
 /// A name is a key of the file and is typed a lot.
 const NAME_CHARS_MAX: usize = 64;

@@ -35,9 +35,9 @@ pub(super) struct DemoArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill demo                 watch 15 seconds of signed webhooks of three providers
-  hookmill demo --rate 1000     more of them
-  hookmill demo | cat           plain lines instead of a live view";
+  hookmill demo              # watch 15 seconds of webhooks of three providers
+  hookmill demo --rate 1000  # more of them
+  hookmill demo | cat        # plain lines instead of a live view";
 
 /// The schemes that the demo speaks, each signed as the provider does.
 const PROVIDERS: [&str; 3] = ["stripe", "github", "generic_hmac"];

@@ -46,12 +46,12 @@ pub(super) struct KeysArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill keys list --sealed            the keys, and what is sealed with each
-  hookmill keys rotate                   a new key; everything is sealed again with it
-  hookmill keys retire 5f0c21aa          forget a key that nothing is sealed with
-  hookmill keys list --context prod      of a server on another machine
+  hookmill keys list --sealed        # the keys, and what is sealed with each
+  hookmill keys rotate               # a new key seals everything again
+  hookmill keys retire 5f0c21aa      # forget a key that nothing is sealed with
+  hookmill keys list --context prod  # of a server on another machine
 
-A server does it, and goes on serving meanwhile: the one that a flag, the environment or a context names, or that of
+A server does it, and goes on serving meanwhile: the one that a flag, the environment or a context names, or that of \
 the data folder. Where none runs in the data folder, the command works on its files.";
 
 #[derive(Debug, Subcommand)]
@@ -81,9 +81,9 @@ struct ListArgs {
 
 const ADD_EXAMPLES: &str = "\
 Examples:
-  hookmill keys add                              a new key; `rotate --to ID` makes it the primary
-  hookmill keys add --from old-keys.toml         to read a backup that is older than the ring
-  hookmill keys add --output new-keys.toml       a ring with a new primary, for HOOKMILL_KEYRING or a KMS";
+  hookmill keys add                         # then `keys rotate --to ID`
+  hookmill keys add --from old-keys.toml    # to read an older backup
+  hookmill keys add --output new-keys.toml  # for HOOKMILL_KEYRING or a KMS";
 
 #[derive(Debug, Args)]
 #[command(after_help = ADD_EXAMPLES)]
@@ -103,7 +103,7 @@ Examples:
   hookmill keys rotate
   hookmill keys rotate --to 5f0c21aa --no-wait
 
-Old and new key both open meanwhile. Interrupted at any point, it goes on at the next start, or when it is asked for
+Old and new key both open meanwhile. Interrupted at any point, it goes on at the next start, or when it is asked for \
 again. Then copy the ring, and `retire` the old key.";
 
 #[derive(Debug, Args)]

@@ -61,11 +61,12 @@ pub(super) struct ListenArgs {
 const EXAMPLES: &str = "\
 Examples:
   hookmill listen --forward http://localhost:3000/hooks
-  hookmill listen --integration Shop --types 'payment_intent.*' --forward http://localhost:3000/hooks
+  hookmill listen --integration Shop --types 'payment_intent.*' \\
+    --forward http://localhost:3000/hooks
   hookmill listen --jsonl | jq .event_type
 
-Each event goes out as from a destination: the body as it came, with `webhook-id`, `webhook-timestamp` and
-`webhook-signature` by Standard Webhooks, under the secret that is printed at the start. An event is posted once; the
+Each event goes out as from a destination: the body as it came, with `webhook-id`, `webhook-timestamp` and \
+`webhook-signature` by Standard Webhooks, under the secret that is printed at the start. An event is posted once; the \
 server's own deliveries are not touched.";
 
 /// Before the first new try, and at most between two.

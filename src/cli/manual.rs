@@ -39,7 +39,7 @@ Examples:
 
 pub(super) const OPENAPI_EXAMPLES: &str = "\
 Examples:
-  hookmill openapi > hookmill.json      for a generator of clients; a server shows it at /api/v1/docs";
+  hookmill openapi > hookmill.json  # a server shows it at /api/v1/docs";
 
 pub(super) fn openapi() -> anyhow::Result<ExitCode> {
     print(openapi_json())?;

@@ -31,9 +31,11 @@ const VECTORS_FILE_BYTES_MAX: u64 = 256 << 20;
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill verify --provider stripe --secret-file key.txt --headers headers.txt --body body.json
-  hookmill verify --provider generic_hmac --settings verification.json --secret-file - \\
-      --headers headers.txt --body body.bin --now 1768465800 < key.txt
+  hookmill verify --provider stripe --secret-file key.txt \\
+    --headers headers.txt --body body.json
+  hookmill verify --provider generic_hmac --settings verification.json \\
+    --headers headers.txt --body body.bin --now 1768465800 \\
+    --secret-file - < key.txt
   hookmill verify --vectors vectors.json
 
 The header file has a `Name: value` on each line; what `curl -v` or `curl -D` writes will do.

@@ -117,6 +117,41 @@ async fn a_failed_delivery_is_tried_again_with_the_same_id_and_a_fresh_signature
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_behind_an_open_breaker_says_so_until_the_destination_is_back() {
+    let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
+    let integration = hookmill.integration("generic_hmac", "orders").await;
+    let (destination, _) = hookmill.deliver_to(integration, &sink, json!({"schedule_s": [1, 1, 1, 1, 1, 1]})).await;
+    let destination = format!("/destinations/{}", destination["id"]);
+    let breaker = json!({"limits": {"breaker": {"consecutive_failures": 1, "open_s": 3, "open_max_s": 3}}});
+    let reply = hookmill.admin(Method::PATCH, &destination, Some(breaker)).await;
+    assert_eq!(reply.status, StatusCode::OK, "{:?}", reply.body);
+
+    sink.answers(|_, _| status(503));
+    hookmill.post_signed("orders", "{\"id\":\"opens it\"}").await;
+    wait_for("the breaker to open", async || {
+        let flow = hookmill.get(&format!("{destination}/flow")).await;
+        (flow["breaker"]["state"] == "open").then_some(())
+    })
+    .await;
+    let behind = hookmill.post_signed("orders", "{\"id\":\"behind it\"}").await;
+    let delivery = async || hookmill.get(&format!("/events/{behind}")).await["deliveries"][0].clone();
+    let waiting = wait_for("what it waits for", async || {
+        let delivery = delivery().await;
+        (delivery["waiting_for"] == "breaker").then_some(delivery)
+    })
+    .await;
+    assert_eq!((&waiting["attempts"], &waiting["processing_status"]), (&json!(0), &json!("pending")), "{waiting}");
+
+    sink.answers(|_, _| status(200));
+    let delivered = wait_for("its delivery", async || {
+        let delivery = delivery().await;
+        (delivery["status"] == "delivered").then_some(delivery)
+    })
+    .await;
+    assert_eq!((&delivered["attempts"], &delivered["waiting_for"]), (&json!(1), &json!(null)), "{delivered}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_runs_out_of_attempts_stands_in_the_dead_letter_until_it_is_replayed() {
     let (hookmill, sink) = (Hookmill::start(), Sink::start().await);
     let integration = hookmill.integration("generic_hmac", "orders").await;

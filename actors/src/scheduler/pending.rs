@@ -101,8 +101,8 @@ impl<'a> Pending<'a> {
     }
 
     /// It reads on, takes what is due and begins what it may: all that its actor would do by itself.
-    fn wake_subscription(&self, id: SubscriptionId, intake: EventId) {
-        self.wires.deliveries.hint(id, DeliveryMsg::Wake { intake });
+    fn wake_subscription(&self, id: SubscriptionId) {
+        self.wires.deliveries.hint(id, DeliveryMsg::Wake);
         self.wires.deliveries.hint(id, DeliveryMsg::Due);
     }
 
@@ -200,7 +200,7 @@ pub(super) async fn sweep(pending: &Pending<'_>, limit: u32) -> Result<Value, Lo
         }
         for plan in pending.snapshot.plans_of(*integration) {
             if of_subscription(pending, plan, intake, &mut sweep).await? {
-                pending.wake_subscription(plan.subscription.id, intake);
+                pending.wake_subscription(plan.subscription.id);
             }
         }
     }
@@ -297,7 +297,7 @@ pub(super) async fn one_event(pending: &Pending<'_>, event: EventId) -> Result<V
             _ => Stand::UnderWay,
         };
         if stand == Stand::Idle {
-            pending.wake_subscription(id, intake);
+            pending.wake_subscription(id);
             woken = true;
         }
         deliveries.push(Delivery {

@@ -123,6 +123,10 @@ impl Admits for Shared {
         };
         let snapshot = api.tree.config().current();
         let sight = api.sight(&snapshot.configuration);
+        // What is deleted may be restored or purged by who is for it.
+        if snapshot.configuration.deleted.get(&key).is_some_and(|kept| api.sees_deleted(key, kept)) {
+            return Ok(());
+        }
         if [Method::GET, Method::HEAD].contains(method) {
             // The history of an integration that is gone may still be read by who is for it.
             let gone = matches!(key, ResourceKey::Integration(id) if sight.events_of(id));

@@ -432,3 +432,31 @@ async fn a_version_that_lies_outside_is_not_brought_back() {
     }
     assert_eq!(run.get("/api/v1/integrations/2").await.body["environment"], "staging");
 }
+
+#[tokio::test]
+async fn whoever_deleted_something_within_his_scopes_restores_it_or_purges_it() {
+    let run = two_of_everything().await;
+    let (_, own) = run.token("shop", "admin", &["integration:1"]).await;
+    let (_, other) = run.token("lab", "admin", &["integration:2", "environment:staging"]).await;
+    let send = async |token: &str, method: &str, path: &str| {
+        run.send_as(Some(token), method, &format!("/api/v1/{path}"), Value::Null).await
+    };
+    for path in ["webhooks/1", "integrations/1"] {
+        assert_eq!(send(&own, "DELETE", path).await.status, StatusCode::NO_CONTENT, "{path}");
+        let never = send(&other, "GET", "webhooks/777").await.text.replace("777", "1");
+        for method in ["GET", "PUT", "DELETE"] {
+            let unseen = send(&other, method, path).await;
+            assert_eq!(unseen.status, StatusCode::NOT_FOUND, "{method} {path}");
+            assert!(unseen.text == never || !path.starts_with("webhooks"), "{}", unseen.text);
+        }
+        for (method, end) in [("POST", "/restore"), ("DELETE", "?purge=true")] {
+            let refused = send(&other, method, &format!("{path}{end}")).await;
+            assert_eq!(refused.status, StatusCode::NOT_FOUND, "{path}{end}: {}", refused.text);
+        }
+        let restored = send(&own, "POST", &format!("{path}/restore")).await;
+        assert_eq!(restored.status, StatusCode::OK, "{path}: {}", restored.text);
+        assert_eq!(send(&own, "DELETE", path).await.status, StatusCode::NO_CONTENT, "{path}");
+        let purged = send(&own, "DELETE", &format!("{path}?purge=true")).await;
+        assert_eq!(purged.status, StatusCode::NO_CONTENT, "{path}: {}", purged.text);
+    }
+}

@@ -3,12 +3,12 @@
 use clap::{Arg, ArgAction, ArgGroup, Args as _, Command, builder::PossibleValuesParser, value_parser};
 
 use super::{Action, Body, Flag, Kind, Reply, Resource, Verb};
-use crate::cli::{context::ServerArgs, show::OutputArgs};
+use crate::cli::{HELP_COLUMNS, context::ServerArgs, show::OutputArgs};
 
 /// The exit codes, below each command's examples.
 const EXIT_CODES: &str = "\
-Exit code: 0 done, 1 failed, 2 wrong usage or refused as invalid, 3 not found, 4 denied, 5 conflict, 6 unreachable or
-busy: try again.";
+Exit code: 0 done, 1 failed, 2 wrong usage or refused as invalid, 3 not found, \
+4 denied, 5 conflict, 6 unreachable or busy: try again.";
 
 pub(super) fn of(resource: &Resource) -> Command {
     if let [only] = resource.actions
@@ -30,9 +30,22 @@ pub(super) fn of(resource: &Resource) -> Command {
         .subcommands(resource.actions.iter().map(|it| action(it, resource.name)))
 }
 
+/// An example as it may be pasted: what is longer than a line of help goes on behind a backslash, before an option.
 fn line(resource: &str, action: &str, rest: &str) -> String {
     let words: Vec<&str> = ["hookmill", resource, action, rest].into_iter().filter(|word| !word.is_empty()).collect();
-    format!("  {}", words.join(" "))
+    let command = words.join(" ");
+    let mut options = command.split(" --");
+    let mut lines = vec![format!("  {}", options.next().unwrap_or_default())];
+    for option in options {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + " -- \\".len() + option.chars().count() <= HELP_COLUMNS => {
+                line.push_str(" --");
+                line.push_str(option);
+            }
+            _ => lines.push(format!("    --{option}")),
+        }
+    }
+    lines.join(" \\\n")
 }
 
 fn action(action: &Action, resource: &str) -> Command {
