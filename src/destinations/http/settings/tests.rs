@@ -4,6 +4,20 @@ use serde_json::json;
 
 use super::*;
 
+/// As `openssl x509 -req` makes them unless it is told otherwise.
+const CERTIFICATE_V1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBIjCByQIUB/zhecW4yqsERE+Dvhh96pc7jE4wCgYIKoZIzj0EAwIwEjEQMA4G
+A1UEAwwHVGVzdCBDQTAgFw0yNjExMjgwMjAwMzlaGA8yMTI2MTEwNDAyMDAzOVow
+FDESMBAGA1UEAwwJZWMtY2xpZW50MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+68jT/hyPsxI6y5xAhR8bKJL57Cj/dTe/tc+yqjjtxkfOF+foMojum2K6vkSDL31M
+k9XV1vnfzg5ymnoQL+IeOTAKBggqhkjOPQQDAgNIADBFAiEA4do8YsW1Oh1JW7hB
+VC6+Tp31UCc4IU+pox8BlWiAo/kCIE3iPTyCiUu1MjPj0uR8wg8v/ajOEqRrLINn
+l9eTKP8V
+-----END CERTIFICATE-----";
+
+const ENCRYPTED_KEY: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+
 fn parse(settings: Value) -> Result<HttpSettings, SettingsError> {
     with(settings, &json!({}))
 }
@@ -167,7 +181,19 @@ fn headers_auth_and_peers_have_faults_of_their_own() {
             json!({}),
             json!({"client_certificate": pem, "client_key": other}),
             "credentials.client_key",
-            "does not go with",
+            "is not the key of",
+        ),
+        (
+            json!({}),
+            json!({"client_certificate": CERTIFICATE_V1, "client_key": key}),
+            "credentials.client_certificate",
+            "(UnsupportedCertVersion); it must be of X.509 version 3",
+        ),
+        (
+            json!({}),
+            json!({"client_certificate": pem, "client_key": ENCRYPTED_KEY}),
+            "credentials.client_key",
+            "is encrypted",
         ),
         (json!({}), json!({"client_certificate": pem, "client_key": pem}), "credentials.client_key", "no private key"),
         (
