@@ -159,10 +159,9 @@ fn put_in(value: &mut Value, at: &str, folder: &Path) -> Result<(), String> {
         Value::Object(members) => members
             .iter_mut()
             .try_for_each(|(name, value)| put_in(value, &format!("{at}.{}", crate::cli::show::escaped(name)), folder)),
-        Value::Array(items) => items
-            .iter_mut()
-            .enumerate()
-            .try_for_each(|(index, value)| put_in(value, &format!("{at}.{index}"), folder)),
+        Value::Array(items) => {
+            items.iter_mut().enumerate().try_for_each(|(index, value)| put_in(value, &format!("{at}.{index}"), folder))
+        }
         _ => Ok(()),
     }
 }
