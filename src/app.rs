@@ -29,7 +29,6 @@ use hookmill_actors::{
         provider::SettingsError,
         transport::{AttemptReport, Consignment, Transports},
     },
-    replay::DeadLetterRetention,
     router::CommitBoard,
     scheduler::{Retention, TaskOptions},
     snapshot::Compiler,
@@ -43,7 +42,10 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{address::Published, backup::BackupService, keys::KeyService, store::Store};
-pub use self::{address::published as published_address, clock::SystemClock};
+pub use self::{
+    address::{Listener, published as published_address},
+    clock::SystemClock,
+};
 use crate::{
     admin::{AdminOptions, AdminPorts, AdminServer, DestinationRules, Keys, SecretTools, SubscriptionDefaults},
     cli::ServeOptions,
@@ -122,7 +124,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     addresses: Addresses,
     /// While it can be asked.
-    published: Published,
+    published: [Published; 2],
 }
 
 impl App {
@@ -186,7 +188,10 @@ impl App {
         let ingress = start_ingress(settings, &tree, &store, clock, readiness, refused)?;
         let addresses = Addresses { ingress: ingress.local_addr(), admin: admin.local_addr() };
         own.set([addresses.ingress, addresses.admin]);
-        let published = Published::write(&data_dir, addresses.admin);
+        let published = [
+            Published::write(&data_dir, Listener::Ingress, addresses.ingress),
+            Published::write(&data_dir, Listener::Admin, addresses.admin),
+        ];
         let (admin_stop, mut stopped) = watch::channel(false);
         let admin = tokio::spawn(admin.serve(async move {
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -285,9 +290,9 @@ fn tree_options(settings: &Settings) -> TreeOptions {
             bytes_max: settings.log.bytes_max,
             backlog_bytes_max: settings.log.backlog_bytes_max(),
             dedup_keys_max: settings.log.dedup_keys_max,
+            dead_letters_age_max: settings.retention.dead_letters,
             activities_age_max: settings.retention.activities,
         },
-        dead_letters: DeadLetterRetention(settings.retention.dead_letters),
         deletion_grace: settings.retention.deleted,
         tasks: TaskOptions {
             test_all_active_integrations: settings.tasks.test_all_active_integrations.clone(),

@@ -41,7 +41,7 @@ pub(crate) struct ActivityActor;
 impl Actor for ActivityActor {
     type Msg = ActivityMsg;
     type State = Arc<dyn ConfigStore>;
-    type Arguments = (Arc<dyn ConfigStore>, Wires);
+    type Arguments = (Arc<dyn ConfigStore>, Arc<Wires>);
 
     async fn pre_start(
         &self,

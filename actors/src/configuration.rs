@@ -277,7 +277,7 @@ pub(crate) struct ConfigArgs {
     pub(crate) store: Arc<dyn ConfigStore>,
     pub(crate) compiler: Compiler,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) wires: Wires,
+    pub(crate) wires: Arc<Wires>,
 }
 
 pub(crate) struct ConfigState {

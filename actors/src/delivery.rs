@@ -20,6 +20,7 @@ use crate::{
         account::{DeliveryAccount, Need},
         beginning::Done,
         due::DueItem,
+        handover::Handover,
         holding::{Held, Holding},
         lanes::Lanes,
         reading::Prepared,
@@ -32,7 +33,7 @@ use crate::{
         order::{OnFailure, Order},
     },
     flow::{Gate, SharedPace, Wait},
-    integration::{IntegrationMsg, marks::RecentMarks},
+    integration::marks::RecentMarks,
     metrics::{
         add,
         gauges::{SubscriptionGauges, WaitingFor},
@@ -49,6 +50,7 @@ use crate::{
 mod account;
 mod beginning;
 mod due;
+pub(crate) mod handover;
 pub(crate) mod holding;
 mod lanes;
 mod ledger;
@@ -60,14 +62,16 @@ pub(crate) mod unavailable;
 
 /// What may be said to a delivery actor.
 pub(crate) enum DeliveryMsg {
-    /// The integration has taken in events up to this one: read them from the log.
-    Wake { intake: EventId },
+    /// The integration has taken in events: read them from the log.
+    Wake,
     /// These events follow directly on `prev`; sent only to one who announced credit there.
-    Batch { prev: EventId, events: Vec<Stored>, intake: EventId },
+    Batch { prev: EventId, events: Vec<Stored> },
     /// Events were read and looked at, up to `upto` where there were none.
     Prepared { upto: EventId, result: Result<Vec<Prepared>, LogError> },
-    /// An attempt ended.
+    /// An attempt ended, and something follows from how.
     Done(Box<Done>),
+    /// Attempts have ended from which nothing else follows; it is waited for.
+    Ended,
     /// A commit is durable that somebody waits for; these are due no more, or at another time.
     Recorded { retried: Vec<EventId> },
     /// A commit failed.
@@ -104,7 +108,7 @@ struct Pending {
     /// It stands in the due queue until its outcome is recorded.
     due: bool,
     /// It counts as held in memory, wherever it goes.
-    _held: Held,
+    held: Held,
 }
 
 impl Pending {
@@ -129,12 +133,11 @@ pub(crate) struct DeliveryActor;
 
 pub(crate) struct DeliveryArgs {
     pub(crate) plan: Arc<Plan>,
-    pub(crate) intake: EventId,
+    pub(crate) handover: Arc<Handover>,
     pub(crate) marks: RecentMarks,
-    pub(crate) parent: Post<IntegrationMsg>,
     pub(crate) level: Arc<Level>,
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of the actor, and they combine freely")]
@@ -144,9 +147,9 @@ pub(crate) struct DeliveryState {
     me: Option<Post<DeliveryMsg>>,
     level: Arc<Level>,
     gauges: Arc<SubscriptionGauges>,
-    parent: Post<IntegrationMsg>,
-    ports: Ports,
-    wires: Wires,
+    handover: Arc<Handover>,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     marks: RecentMarks,
     gate: Arc<Gate>,
     pace: Option<SharedPace>,
@@ -161,14 +164,12 @@ pub(crate) struct DeliveryState {
     intake: EventId,
     expire_before: EventId,
     holding: Holding,
-    in_flight: usize,
     /// One that may take hookmill down is under way: nothing else is.
     alone: bool,
     suspects: usize,
     reading: bool,
+    /// Its credit stands, or a message that took it is on its way.
     announced: bool,
-    /// While it rests: how far the integration has come is asked for once, when something expires.
-    ask_intake: bool,
     started: Instant,
     due_waiting: bool,
     due_reserved: usize,
@@ -191,7 +192,8 @@ impl Actor for DeliveryActor {
         args: DeliveryArgs,
     ) -> Result<DeliveryState, ActorProcessingErr> {
         let post = Post::new(me, args.level.clone());
-        let mut state = DeliveryState::open(args, &post).await?;
+        // Boxed: the room for it would be kept for as long as the actor lives.
+        let mut state = Box::pin(DeliveryState::open(args, &post)).await?;
         state.wires.deliveries.set(state.id, post.clone());
         state.pump(&post);
         state.me = Some(post);
@@ -207,9 +209,9 @@ impl Actor for DeliveryActor {
         state.level.handled();
         let Some(me) = state.me.clone() else { return Ok(()) };
         match msg {
-            DeliveryMsg::Wake { intake } => state.woken(intake),
-            DeliveryMsg::Batch { prev, events, intake } => {
-                state.woken(intake);
+            DeliveryMsg::Wake => state.woken(),
+            DeliveryMsg::Batch { prev, events } => {
+                state.woken();
                 state.take_batch(&me, prev, events).await;
             }
             DeliveryMsg::Prepared { upto, result } => state.take_prepared(&me, upto, result),
@@ -220,7 +222,7 @@ impl Actor for DeliveryActor {
             DeliveryMsg::DueLoaded { items, reserved, more } => state.take_due(items, reserved, more),
             DeliveryMsg::Unparked { lane, event, payload } => state.take_unparked(&me, lane, event, payload),
             DeliveryMsg::Released { event } => state.released(event),
-            DeliveryMsg::Room => {}
+            DeliveryMsg::Ended | DeliveryMsg::Room => {}
             DeliveryMsg::Alarm => state.alarm = None,
             DeliveryMsg::ReadAgain => state.reading = false,
             DeliveryMsg::Plan(plan) => state.replan(plan),
@@ -242,15 +244,15 @@ impl Actor for DeliveryActor {
 impl DeliveryState {
     /// Does whatever can be done now: begin attempts, load what is due, read on, commit, announce credit.
     fn pump(&mut self, me: &Post<DeliveryMsg>) {
+        // Until it is known whether anything waits for them: what ends meanwhile is not overlooked.
+        self.ledger.hear_of_ends(true);
         self.begin_all(me);
         self.read_on(me);
         match self.ledger.need() {
-            Need::Nothing => {}
-            Need::Later => self.wires.records.later(&self.ledger, false),
-            Need::Soon => self.wires.records.later(&self.ledger, true),
             Need::Now => self.commit(),
+            need => self.ledger.ask(need),
         }
-        if self.in_flight == 0 && self.due_reserved == 0 && self.drained.is_some() {
+        if self.ledger.in_flight() == 0 && self.due_reserved == 0 && self.drained.is_some() {
             if self.failed || self.ledger.clean() {
                 if let Some(reply) = self.drained.take() {
                     let _ = reply.send(());
@@ -259,20 +261,27 @@ impl DeliveryState {
                 self.commit();
             }
         }
+        if !self.waits_for_ends() {
+            self.ledger.hear_of_ends(false);
+        }
         self.show();
+    }
+
+    /// Whether the end of any attempt may let something else begin.
+    fn waits_for_ends(&self) -> bool {
+        let rests = self.announced || self.reading;
+        let queued = self.lanes.ready() > 0 || !self.due_ready.is_empty() || !self.unparking.is_empty();
+        !rests || queued || self.due_waiting || self.draining
     }
 
     /// For whoever looks on.
     fn show(&self) {
         let gauges = &self.gauges;
         gauges.window.store(self.window(), Relaxed);
-        gauges.in_flight.store(self.in_flight, Relaxed);
         gauges.queued.store(self.lanes.ready() + self.due_ready.len(), Relaxed);
-        gauges.open.store(self.ledger.open(), Relaxed);
-        gauges.held_bytes.store(self.holding.bytes(), Relaxed);
         gauges.parked.store(self.lanes.parked(), Relaxed);
-        gauges.credit.store(if self.announced { self.ledger.room() } else { 0 }, Relaxed);
-        let behind = self.ledger.open() > 0 || self.ledger.read_upto() < self.intake || !self.due_ready.is_empty();
+        self.ledger.show(self.announced, self.holding.bytes());
+        let behind = self.ledger.open() > 0 || self.is_behind() || !self.due_ready.is_empty();
         gauges.waits_for(match self.waits {
             Some(wait) => wait.into(),
             None if behind && !self.runnable() => WaitingFor::Activation,
@@ -284,6 +293,11 @@ impl DeliveryState {
         let plan = &self.plan;
         let usable = plan.transport.is_ok() && plan.selector.is_ok() && plan.transformer.is_ok();
         plan.running && usable && !self.draining && !self.failed
+    }
+
+    /// Whether the integration has taken in more than was read.
+    fn is_behind(&self) -> bool {
+        self.ledger.read_upto() < self.intake
     }
 
     fn window(&self) -> usize {

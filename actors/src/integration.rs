@@ -1,6 +1,6 @@
 //! One integration: takes its events in, in order, once each, and hands them to its deliveries. In: wakes from the
-//! router, credit from its deliveries. Out: notes to the log, batches and wakes to its deliveries, which it starts
-//! and restarts. Owns: the intake position. A crash loses nothing: intake goes on from its recorded position.
+//! router. Out: notes to the log, batches and wakes to its deliveries, which it starts and restarts. Owns: the intake
+//! position. A crash loses nothing: intake goes on from its recorded position.
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -9,7 +9,10 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, Super
 use tokio::time::Instant;
 
 use crate::{
-    delivery::{DeliveryActor, DeliveryArgs, DeliveryMsg},
+    delivery::{
+        DeliveryActor, DeliveryArgs, DeliveryMsg,
+        handover::{Handover, Offer},
+    },
     domain::{
         activity::{Activity, ActivityResult},
         ids::{EventId, IntegrationId, SubscriptionId},
@@ -58,8 +61,6 @@ pub(crate) enum IntegrationMsg {
     ReadAgain,
     /// A commit of notes that is waited for came back, or one failed.
     Recorded(Result<(), LogError>),
-    /// A delivery stands at `at`, having read all it knows of, and would take so many events.
-    Ready { subscription: SubscriptionId, at: EventId, credit: usize },
     /// The configuration changed.
     Reconcile,
     /// The timer after a crash: start this delivery again.
@@ -74,15 +75,15 @@ fn read(result: std::thread::Result<Result<TakenIn, LogError>>) -> IntegrationMs
 
 const READ_PANICKED: &str = "taking in the next events panicked";
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// An announcement of credit, and a restart after a crash.
-const MESSAGES_A_DELIVERY: usize = 2;
+/// A restart after a crash.
+const MESSAGES_A_DELIVERY: usize = 1;
 
 pub(crate) struct IntegrationActor;
 
 pub(crate) struct IntegrationArgs {
     pub(crate) id: IntegrationId,
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
     pub(crate) limit: RestartLimit,
     pub(crate) level: Arc<Level>,
     /// Passed by each `Reconcile`, so that only one waits.
@@ -106,13 +107,15 @@ pub(crate) struct IntegrationState {
 /// A delivery as its integration sees it.
 struct Child {
     plan: Arc<Plan>,
-    actor: Option<Post<DeliveryMsg>>,
+    running: Option<Running>,
     budget: RestartBudget,
-    at: EventId,
-    credit: usize,
-    woken: bool,
     /// It kept crashing; its next change of configuration starts it again.
     parked: bool,
+}
+
+struct Running {
+    actor: Post<DeliveryMsg>,
+    handover: Arc<Handover>,
 }
 
 impl Actor for IntegrationActor {
@@ -146,7 +149,8 @@ impl Actor for IntegrationActor {
             marks,
             keys,
         };
-        state.reconcile(&me).await;
+        // Boxed: the room for it would be kept for as long as the actor lives.
+        Box::pin(state.reconcile(&me)).await;
         // Not here: an actor that fails before it runs leaves its deliveries behind.
         me.cast(IntegrationMsg::Begin);
         Ok(state)
@@ -173,7 +177,6 @@ impl Actor for IntegrationActor {
             IntegrationMsg::Begin => {}
             IntegrationMsg::ReadAgain => state.reading = false,
             IntegrationMsg::Recorded(result) => result?,
-            IntegrationMsg::Ready { subscription, at, credit } => state.ready(subscription, at, credit),
             IntegrationMsg::Reconcile => {
                 state.args.reconcile.open();
                 // What is rare is boxed: an actor's future is as large as the largest of what it may wait for.
@@ -242,7 +245,7 @@ impl IntegrationState {
         self.more = true;
         let prev = std::mem::replace(&mut self.intake, last);
         self.note(events.len(), notes);
-        for child in self.deliveries.values_mut() {
+        for child in self.deliveries.values() {
             child.offer(prev, first, last, &events);
         }
     }
@@ -264,16 +267,6 @@ impl IntegrationState {
         }
     }
 
-    fn ready(&mut self, subscription: SubscriptionId, at: EventId, credit: usize) {
-        let Some(child) = self.deliveries.get_mut(&subscription) else { return };
-        child.at = at;
-        child.woken = false;
-        child.credit = credit;
-        if at < self.intake {
-            child.wake(self.intake);
-        }
-    }
-
     async fn reconcile(&mut self, me: &Post<IntegrationMsg>) {
         let snapshot = self.args.wires.config.current();
         let plans: BTreeMap<SubscriptionId, Arc<Plan>> =
@@ -288,7 +281,7 @@ impl IntegrationState {
                 Some(child) if Arc::ptr_eq(&child.plan, &plan) => {}
                 Some(child) => {
                     child.plan = plan.clone();
-                    if let Some(actor) = &child.actor {
+                    if let Some(Running { actor, .. }) = &child.running {
                         actor.cast(DeliveryMsg::Plan(plan));
                     } else if std::mem::take(&mut child.parked) {
                         child.budget = RestartBudget::new(self.args.limit);
@@ -297,8 +290,7 @@ impl IntegrationState {
                 }
                 None => {
                     let budget = RestartBudget::new(self.args.limit);
-                    let child =
-                        Child { plan, actor: None, budget, at: EventId::ZERO, credit: 0, woken: true, parked: false };
+                    let child = Child { plan, running: None, budget, parked: false };
                     self.deliveries.insert(id, Box::new(child));
                     self.start(me, id).await;
                 }
@@ -309,21 +301,17 @@ impl IntegrationState {
     async fn start(&mut self, me: &Post<IntegrationMsg>, subscription: SubscriptionId) {
         let Some(child) = self.deliveries.get_mut(&subscription) else { return };
         let level = self.args.wires.mailboxes.open(Role::Delivery, subscription.0);
+        let handover = Arc::new(Handover::new(self.intake));
         let args = DeliveryArgs {
             level: level.clone(),
             plan: child.plan.clone(),
-            intake: self.intake,
+            handover: handover.clone(),
             marks: self.marks.clone(),
-            parent: me.clone(),
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),
         };
         match Actor::spawn_linked(None, DeliveryActor, args, me.actor().get_cell()).await {
-            Ok((actor, _)) => {
-                child.woken = true;
-                child.credit = 0;
-                child.actor = Some(Post::new(actor, level));
-            }
+            Ok((actor, _)) => child.running = Some(Running { actor: Post::new(actor, level), handover }),
             Err(error) => self.restart_or_park(me, subscription, &error.to_string()),
         }
     }
@@ -334,7 +322,7 @@ impl IntegrationState {
         self.args.wires.paces.forget(subscription);
         self.args.wires.records.forget(&*self.args.ports.log, Owner::Subscription(subscription));
         let Some(child) = self.deliveries.remove(&subscription) else { return };
-        if let Some(actor) = child.actor {
+        if let Some(Running { actor, .. }) = child.running {
             actor.actor().stop(Some("subscription deleted".to_owned()));
         }
         let ports = self.args.ports.clone();
@@ -349,7 +337,7 @@ impl IntegrationState {
         let crashed = self
             .deliveries
             .iter()
-            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.actor().get_id() == who.get_id()))
+            .find(|(_, child)| child.running.as_ref().is_some_and(|it| it.actor.actor().get_id() == who.get_id()))
             .map(|(id, _)| *id);
         if let Some(id) = crashed {
             self.restart_or_park(me, id, error);
@@ -359,7 +347,7 @@ impl IntegrationState {
     /// A delivery that keeps crashing rests alone: its siblings have nothing to do with its fault.
     fn restart_or_park(&mut self, me: &Post<IntegrationMsg>, id: SubscriptionId, error: &str) {
         let Some(child) = self.deliveries.get_mut(&id) else { return };
-        child.actor = None;
+        child.running = None;
         self.args.wires.deliveries.remove(id);
         add(&self.args.wires.counters.restarts, 1);
         match child.budget.crashed(Instant::now()) {
@@ -391,7 +379,8 @@ impl IntegrationState {
     }
 
     fn drain(&self, reply: RpcReplyPort<()>) {
-        let actors: Vec<_> = self.deliveries.values().filter_map(|child| child.actor.clone()).collect();
+        let actors: Vec<_> =
+            self.deliveries.values().filter_map(|child| Some(child.running.as_ref()?.actor.clone())).collect();
         tokio::spawn(async move {
             // All at once: none may begin anything while another still waits for its destination.
             join_all(actors.iter().map(|actor| actor.call(DeliveryMsg::Drain, None))).await;
@@ -401,23 +390,13 @@ impl IntegrationState {
 }
 
 impl Child {
-    /// Hands a batch on to a delivery that stands right before it and has credit; wakes any other, once.
-    fn offer(&mut self, prev: EventId, first: EventId, last: EventId, events: &[Stored]) {
-        let Some(actor) = &self.actor else { return };
-        if self.at >= prev && self.at < first && events.len() <= self.credit {
-            actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec(), intake: last });
-            self.credit = 0;
-            self.woken = true;
-        } else {
-            self.wake(last);
-        }
-    }
-
-    fn wake(&mut self, intake: EventId) {
-        if let Some(actor) = self.actor.as_ref().filter(|_| !self.woken) {
-            actor.cast(DeliveryMsg::Wake { intake });
-            self.credit = 0;
-            self.woken = true;
+    /// Hands a batch on to a delivery that stands right before it and has credit; wakes any other that rests.
+    fn offer(&self, prev: EventId, first: EventId, last: EventId, events: &[Stored]) {
+        let Some(Running { actor, handover }) = &self.running else { return };
+        match handover.offer(prev, first, last, events.len()) {
+            Offer::Batch => actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec() }),
+            Offer::Wake => actor.cast(DeliveryMsg::Wake),
+            Offer::Nothing => {}
         }
     }
 }

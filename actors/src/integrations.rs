@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -84,8 +84,8 @@ pub(crate) struct IntegrationsActor;
 
 #[derive(Clone)]
 pub(crate) struct IntegrationsArgs {
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
     pub(crate) limit: RestartLimit,
 }
 
@@ -323,7 +323,7 @@ impl IntegrationsState {
 }
 
 /// Cancels what waits for subscriptions that were deleted right before a crash.
-async fn cancel_forgotten(ports: Ports, wires: Wires) {
+async fn cancel_forgotten(ports: Arc<Ports>, wires: Arc<Wires>) {
     let mut after = SubscriptionId(0);
     let cancelled = async {
         while let Some(subscription) = ports.state.next_waiting(after).await? {

@@ -149,7 +149,7 @@ pub(crate) struct MetricsActor;
 
 pub(crate) struct MetricsState {
     clock: Arc<dyn Clock>,
-    wires: Wires,
+    wires: Arc<Wires>,
     /// The configuration whose destinations and subscriptions are known here.
     version: u64,
     samples: std::collections::VecDeque<(Instant, Totals)>,
@@ -162,7 +162,7 @@ const SAMPLES: usize = 5;
 impl Actor for MetricsActor {
     type Msg = MetricsMsg;
     type State = MetricsState;
-    type Arguments = (Arc<dyn Clock>, Wires);
+    type Arguments = (Arc<dyn Clock>, Arc<Wires>);
 
     async fn pre_start(
         &self,

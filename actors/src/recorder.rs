@@ -259,14 +259,14 @@ pub(crate) struct RecorderState {
 impl Actor for RecorderActor {
     type Msg = RecorderMsg;
     type State = RecorderState;
-    type Arguments = (Arc<dyn EventLog>, Wires);
+    type Arguments = (Arc<dyn EventLog>, Arc<Wires>);
 
     async fn pre_start(
         &self,
         me: ActorRef<RecorderMsg>,
         (log, wires): Self::Arguments,
     ) -> Result<RecorderState, ActorProcessingErr> {
-        let desk = wires.records;
+        let desk = wires.records.clone();
         desk.0.actor.set(me);
         // A wake that a predecessor did not take up is gone with its mailbox.
         desk.0.gate.open();

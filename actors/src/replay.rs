@@ -1,10 +1,10 @@
-//! Sends stored events again, one by one or in bulk, and takes dead letters away. In: requests of operators, its own
-//! timers. Out: due entries to the log, hints to the retry and delivery actors, activities. Owns: bulk replays, as
+//! Sends stored events again, one by one or in bulk, and takes dead letters away. In: requests of operators and of
+//! the scheduler, its own timers. Out: due entries to the log, hints to the retry and delivery actors, activities. Owns: bulk replays, as
 //! their stored jobs say. It is the only one that changes a delivery that is settled, so that what it looked at still
 //! holds when it commits. A crash loses nothing: each step is one commit of its due entries *and* of how far the job
 //! has come, and `pre_start` goes on from there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
@@ -12,7 +12,6 @@ use tokio::time::Instant;
 pub use self::{
     error::ReplayError,
     look::{Look, look, look_of},
-    retention::DeadLetterRetention,
     scan::{Letters, letters},
 };
 use self::{jobs::HEARD_WITHIN, pace::Pace, retention::Sweep};
@@ -118,25 +117,22 @@ pub(crate) enum ReplayMsg {
     },
     /// The timer of an active one: its next step. One of an earlier turn is stale.
     Step { id: ReplayId, turn: u64 },
-    /// The timer: look for letters that have outlived their retention.
-    Sweep,
-    /// Go on looking.
+    /// Take away the letters that have outlived this retention; answered with how many there were.
+    Sweep { age_max: Duration, reply: RpcReplyPort<Result<u64, LogError>> },
+    /// Go on with that.
     SweepOn(Sweep),
 }
 
 pub(crate) struct ReplayActor;
 
 pub(crate) struct ReplayArgs {
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
-    pub(crate) retention: DeadLetterRetention,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
 }
 
 pub(crate) struct ReplayState {
-    ports: Ports,
-    wires: Wires,
-    retention: DeadLetterRetention,
-    sweeping: bool,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     jobs: BTreeMap<ReplayId, Live>,
 }
 
@@ -159,18 +155,17 @@ impl Actor for ReplayActor {
     type Arguments = ReplayArgs;
 
     async fn pre_start(&self, me: ActorRef<ReplayMsg>, args: ReplayArgs) -> Result<ReplayState, ActorProcessingErr> {
-        let ReplayArgs { ports, wires, retention } = args;
+        let ReplayArgs { ports, wires } = args;
         // A predecessor that crashed may have commits on their way.
         ports.log.commit(Vec::new())?.await?;
         let jobs = ports.state.jobs().await?;
         let jobs = jobs.into_iter().map(|job| (job.id, Live::new(job))).collect();
-        let mut state = ReplayState { ports, wires, retention, sweeping: false, jobs };
+        let mut state = ReplayState { ports, wires, jobs };
         let active: Vec<ReplayId> =
             state.jobs.iter().filter(|(_, live)| live.job.status.is_active()).map(|(id, _)| *id).collect();
         for id in active {
             state.schedule(&me, id, Instant::now() + HEARD_WITHIN);
         }
-        me.send_interval(retention::SWEEP_EVERY, || ReplayMsg::Sweep);
         state.wires.replays.set(me);
         Ok(state)
     }
@@ -199,7 +194,7 @@ impl Actor for ReplayActor {
                 drop(reply.send(state.command(&me, author, id, command).await));
             }
             ReplayMsg::Step { id, turn } => state.step(&me, id, turn).await,
-            ReplayMsg::Sweep => state.sweep(&me),
+            ReplayMsg::Sweep { age_max, reply } => state.sweep(&me, age_max, reply).await,
             ReplayMsg::SweepOn(sweep) => state.sweep_on(&me, sweep).await,
         }
         Ok(())

@@ -78,7 +78,7 @@ pub(crate) struct RetryActor;
 
 pub(crate) struct RetryState {
     clock: Arc<dyn Clock>,
-    wires: Wires,
+    wires: Arc<Wires>,
     level: Arc<Level>,
     timer: Option<JoinHandle<()>>,
 }
@@ -86,7 +86,7 @@ pub(crate) struct RetryState {
 impl Actor for RetryActor {
     type Msg = RetryMsg;
     type State = RetryState;
-    type Arguments = (Ports, Wires);
+    type Arguments = (Arc<Ports>, Arc<Wires>);
 
     async fn pre_start(
         &self,
@@ -105,7 +105,7 @@ impl Actor for RetryActor {
                 wires.retry.timetable().note(*subscription, first.max(soonest));
             }
         }
-        let mut state = RetryState { clock: ports.clock, wires, level, timer: None };
+        let mut state = RetryState { clock: ports.clock.clone(), wires, level, timer: None };
         state.set_timer();
         Ok(state)
     }

@@ -61,16 +61,16 @@ pub(crate) enum RouterMsg {
 pub(crate) struct RouterActor;
 
 pub(crate) struct RouterState {
-    wires: Wires,
+    wires: Arc<Wires>,
     level: Arc<Level>,
 }
 
 impl Actor for RouterActor {
     type Msg = RouterMsg;
     type State = RouterState;
-    type Arguments = Wires;
+    type Arguments = Arc<Wires>;
 
-    async fn pre_start(&self, me: ActorRef<RouterMsg>, wires: Wires) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, me: ActorRef<RouterMsg>, wires: Arc<Wires>) -> Result<Self::State, ActorProcessingErr> {
         let level = wires.mailboxes.open(Role::Router, 0);
         wires.router.set(Post::new(me, level.clone()));
         wires.board.take();

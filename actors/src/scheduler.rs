@@ -85,10 +85,11 @@ impl TaskOptions {
 }
 
 /// The tasks that keep hookmill in order, each with its period.
-const MAINTENANCE: [(Task, Duration); 4] = [
+const MAINTENANCE: [(Task, Duration); 5] = [
     (Task::TrimEventLog, Duration::from_secs(60)),
     (Task::MeasureBacklogs, Duration::from_secs(2)),
     (Task::ForgetDedupKeys, Duration::from_secs(10)),
+    (Task::ForgetDeadLetters, Duration::from_secs(15 * 60)),
     (Task::ForgetActivities, Duration::from_secs(15 * 60)),
 ];
 
@@ -117,15 +118,15 @@ type Reply = RpcReplyPort<Result<Arc<TaskRun>, TaskError>>;
 pub(crate) struct SchedulerActor;
 
 pub(crate) struct SchedulerArgs {
-    pub(crate) ports: Ports,
-    pub(crate) wires: Wires,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
     pub(crate) retention: Retention,
     pub(crate) options: TaskOptions,
 }
 
 pub(crate) struct SchedulerState {
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     retention: Retention,
     options: TaskOptions,
     /// When each task with a schedule runs next, milliseconds since 1970.
@@ -267,8 +268,8 @@ fn by_itself(task: Task) -> Order {
 /// A run with what it needs.
 struct Work {
     run: Arc<TaskRun>,
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     retention: Retention,
     options: TaskOptions,
     /// Whether what is seldom done belongs to it.
@@ -309,6 +310,7 @@ impl Work {
             Task::TrimEventLog => self.trim().await,
             Task::MeasureBacklogs => self.measure_backlogs().await,
             Task::ForgetDedupKeys => self.forget_keys().await,
+            Task::ForgetDeadLetters => return self.forget_dead_letters().await,
             Task::ForgetActivities => self.forget_activities().await,
         };
         done.map_err(|error: LogError| error.to_string())

@@ -24,7 +24,7 @@ use crate::{
         state_store::StateStore,
     },
     recorder::RecorderActor,
-    replay::{DeadLetterRetention, ReplayActor, ReplayArgs},
+    replay::{ReplayActor, ReplayArgs},
     retry::RetryActor,
     router::{CommitBoard, RouterActor},
     scheduler::{Retention, SchedulerActor, SchedulerArgs, TaskOptions},
@@ -65,10 +65,8 @@ pub struct Ports {
 pub struct TreeOptions {
     /// How many restarts are too many, at every level.
     pub restarts: RestartLimit,
-    /// How long events are kept.
+    /// How much is kept, and for how long.
     pub retention: Retention,
-    /// How long dead letters are kept.
-    pub dead_letters: DeadLetterRetention,
     /// How long a deleted integration or endpoint may come back.
     pub deletion_grace: Duration,
     /// When tasks run.
@@ -90,7 +88,7 @@ pub struct Tree {
 impl Tree {
     /// Starts everything on the current runtime. `board` is the one that the log tells of its commits.
     pub async fn start(ports: Ports, options: TreeOptions, board: Arc<CommitBoard>) -> Result<Self, StartError> {
-        let wires = Wires::new(board);
+        let (ports, wires) = (Arc::new(ports), Arc::new(Wires::new(board)));
         wires.config.set_deletion_grace(options.deletion_grace);
         let args = RootArgs { ports: ports.clone(), wires: wires.clone(), options };
         let (root, ended) = Actor::spawn(None, RootActor, args).await?;
@@ -144,8 +142,8 @@ pub enum RestartError {
 /// How the outside talks to a running tree.
 #[derive(Clone)]
 pub struct TreeHandle {
-    ports: Ports,
-    pub(crate) wires: Wires,
+    ports: Arc<Ports>,
+    pub(crate) wires: Arc<Wires>,
 }
 
 impl TreeHandle {
@@ -289,8 +287,8 @@ const PARTS: [Part; 9] = [
 struct RootActor;
 
 struct RootArgs {
-    ports: Ports,
-    wires: Wires,
+    ports: Arc<Ports>,
+    wires: Arc<Wires>,
     options: TreeOptions,
 }
 
@@ -349,21 +347,20 @@ impl RootState {
         let (ports, wires, root) = (self.args.ports.clone(), self.args.wires.clone(), me.get_cell());
         let options = &self.args.options;
         let cell = match part {
-            Part::Activity => linked(ActivityActor, (ports.config, wires), root).await?,
-            Part::Metrics => linked(MetricsActor, (ports.clock, wires), root).await?,
+            Part::Activity => linked(ActivityActor, (ports.config.clone(), wires), root).await?,
+            Part::Metrics => linked(MetricsActor, (ports.clock.clone(), wires), root).await?,
             Part::Config => {
-                let args = ConfigArgs { store: ports.config, compiler: ports.compiler, clock: ports.clock, wires };
+                let Ports { config: store, compiler, clock, .. } = (*ports).clone();
+                let args = ConfigArgs { store, compiler, clock, wires };
                 linked(ConfigActor, args, root).await?
             }
-            Part::Recorder => linked(RecorderActor, (ports.log, wires), root).await?,
+            Part::Recorder => linked(RecorderActor, (ports.log.clone(), wires), root).await?,
             Part::Retry => linked(RetryActor, (ports, wires), root).await?,
             Part::Router => linked(RouterActor, wires, root).await?,
             Part::Integrations => {
                 linked(IntegrationsActor, IntegrationsArgs { ports, wires, limit: options.restarts }, root).await?
             }
-            Part::Replays => {
-                linked(ReplayActor, ReplayArgs { ports, wires, retention: options.dead_letters }, root).await?
-            }
+            Part::Replays => linked(ReplayActor, ReplayArgs { ports, wires }, root).await?,
             Part::Scheduler => {
                 let (retention, options) = (options.retention, options.tasks.clone());
                 linked(SchedulerActor, SchedulerArgs { ports, wires, retention, options }, root).await?

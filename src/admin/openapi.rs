@@ -1,7 +1,8 @@
 //! The `OpenAPI` document of the admin API, and the page that shows it. It is made of the route table: a method cannot
 //! be served without being described ([`doc`]), and what all have in common is added in one place ([`operation`],
 //! [`problems`]). Tests hold descriptions and behaviour together: what a method answers to members and parameters that
-//! it does not know must be what the document says it knows.
+//! it does not know must be what the document says it knows, and of each member it must take what the document allows and
+//! nothing else.
 
 mod doc;
 mod operation;
@@ -22,13 +23,14 @@ use utoipa::{
     ToSchema,
     openapi::{
         Components, HttpMethod, Info, License, OpenApi, OpenApiBuilder, PathItem, Paths, RefOr, Schema,
+        schema::AdditionalProperties,
         security::{Http, HttpAuthScheme, SecurityScheme},
         tag::{Tag, TagBuilder},
     },
 };
 
 pub(super) use self::{
-    doc::{Describe, Doc, EVENT, part_of, sealed_members, with},
+    doc::{Describe, Doc, EVENT, line, merged_members, or_null, part_of, patch_of, prose, sealed_members, with},
     page::{PREFIX as DOCS_PREFIX, asset, describe_asset, describe_page, page},
 };
 use super::routes;
@@ -39,7 +41,8 @@ const TITLE: &str = "hookmill admin API";
 const ABOUT: &str = "Configures a hookmill webhook gateway and tells what became of its events.\n\n\
     Sign in with `authorization: Bearer <token>`; `hookmill tokens create` makes one. A refusal is \
     `application/problem+json` (RFC 9457) with a stable `code`: switch on that. `HEAD` is answered wherever `GET` is. \
-    A list is read on with the `next` or `next_cursor` of its last reply. Times are RFC 3339 in UTC.";
+    A list is read on with the `next` or `next_cursor` of its last reply. Times are RFC 3339 in \
+    UTC. Names such as `active` are taken in upper case too.";
 /// The collections, in the order that they are shown in.
 const TAGS: [(&str, &str); 20] = [
     ("integrations", "Connections to third parties, with all that belongs to them."),
@@ -135,9 +138,24 @@ fn document() -> OpenApi {
     OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).tags(Some(tags)).build()
 }
 
+/// No variant of an object has members that it does not name.
+fn closed(mut schema: RefOr<Schema>) -> RefOr<Schema> {
+    if let RefOr::T(Schema::OneOf(one_of)) = &mut schema {
+        for variant in &mut one_of.items {
+            if let RefOr::T(Schema::Object(object)) = variant
+                && !object.properties.is_empty()
+            {
+                object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+            }
+        }
+    }
+    schema
+}
+
 /// A schema's name means one thing.
 fn add(known: &mut BTreeMap<String, RefOr<Schema>>, schemas: Vec<(String, RefOr<Schema>)>) {
     for (name, schema) in schemas {
+        let schema = closed(schema);
         let former = known.insert(name.clone(), schema.clone());
         debug_assert!(former.is_none_or(|former| former == schema), "two schemas are called {name}");
     }

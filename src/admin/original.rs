@@ -54,7 +54,7 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
             "/integration-management/integrations",
             integrations(
                 get(Viewer, list::<Integration>, doc::list_integrations)
-                    .post(Manager, create_integration, integrations::doc::create)
+                    .post(Manager, create_integration, doc::create_integration)
                     .scoped(),
             ),
         ),
@@ -62,7 +62,7 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
             "/integration-management/integrations/{id}",
             integrations(
                 get(Viewer, integrations::one, integrations::doc::one)
-                    .put(Manager, update_integration, integrations::doc::update)
+                    .put(Manager, update_integration, doc::update_integration)
                     .delete(Admin, delete::<Integration>, doc::delete_integration),
             ),
         ),
@@ -78,7 +78,7 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
             "/integration-management/webhooks",
             webhooks(
                 get(Viewer, list_webhooks, webhooks::doc::list_bare)
-                    .post(Manager, create_webhook, webhooks::doc::create)
+                    .post(Manager, create_webhook, doc::create_webhook)
                     .scoped(),
             ),
         ),
@@ -86,7 +86,7 @@ pub(super) fn routes() -> Vec<(&'static str, Methods<Shared>)> {
             "/integration-management/webhooks/{id}",
             webhooks(
                 get(Viewer, one::<Endpoint>, webhooks::doc::one)
-                    .put(Manager, update_webhook, webhooks::doc::update)
+                    .put(Manager, update_webhook, doc::update_webhook)
                     .delete(Manager, delete::<Endpoint>, doc::delete_webhook),
             ),
         ),

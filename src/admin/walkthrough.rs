@@ -1,5 +1,6 @@
 //! The API as a client meets it, over a running tree with ports in memory.
 
+mod allowed;
 mod deleting;
 mod documented;
 mod keeping;

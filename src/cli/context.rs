@@ -27,7 +27,7 @@ use super::{
     verify::read_secret,
 };
 use crate::{
-    app::published_address,
+    app::{Listener, published_address},
     secrets::{AdminToken, admin_token_file},
     settings::{Overrides, Settings, SettingsSources, process_environment},
 };
@@ -163,7 +163,8 @@ impl ServerArgs {
             (None, None) if file.exists() => read_secret(&file)?,
             (None, None) => return Ok(None),
         };
-        let mut address = admin.or_else(|| published_address(&settings.data_dir)).unwrap_or(settings.admin.address);
+        let told = || published_address(&settings.data_dir, Listener::Admin);
+        let mut address = admin.or_else(told).unwrap_or(settings.admin.address);
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }

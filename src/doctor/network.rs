@@ -8,6 +8,7 @@ use std::{
 
 use super::Finding;
 use crate::{
+    app::{Listener, published_address},
     settings::Settings,
     storage::{OpenError, StoreDir, store_format},
 };
@@ -15,18 +16,26 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(3);
 const REPLY_BYTES_MAX: u64 = 16 << 10;
 
-/// Both of them.
+/// Both of them. A running server says itself where it listens, whatever the settings given here say.
 pub(super) fn listeners(settings: &Settings) -> Vec<Finding> {
     let dir = settings.store_dir();
     let served =
         matches!(store_format(&dir), Ok(Some(_))) && matches!(StoreDir::open(&dir), Err(OpenError::Locked { .. }));
     let addresses = [
-        ("webhook port", "ingress.address", settings.ingress.address),
-        ("admin port", "admin.address", settings.admin.address),
+        ("webhook port", "ingress.address", settings.ingress.address, Listener::Ingress),
+        ("admin port", "admin.address", settings.admin.address, Listener::Admin),
     ];
-    let look = |(check, setting, address)| match served {
-        true => answering(check, setting, address),
-        false => free(check, setting, address),
+    let look = |(check, setting, configured, listener)| {
+        if !served {
+            return free(check, setting, configured);
+        }
+        match published_address(&settings.data_dir, listener) {
+            Some(told) => answering(check, told, "look at the server's log"),
+            None => {
+                let next = format!("set `{setting}` as the running server has it; else look at its log");
+                answering(check, configured, &next)
+            }
+        }
     };
     addresses.into_iter().map(look).collect()
 }
@@ -46,7 +55,7 @@ fn free(check: &'static str, setting: &str, address: SocketAddr) -> Finding {
     }
 }
 
-fn answering(check: &'static str, setting: &str, address: SocketAddr) -> Finding {
+fn answering(check: &'static str, address: SocketAddr, next: &str) -> Finding {
     match readiness(reachable(address)) {
         Ok((200, _)) => Finding::ok(check, format!("the running server answers at {address} and is ready")),
         Ok((503, body)) => Finding::warn(
@@ -54,15 +63,13 @@ fn answering(check: &'static str, setting: &str, address: SocketAddr) -> Finding
             format!("the running server answers at {address} and is not ready: {body}"),
             "see what it says; its log says more",
         ),
-        Ok((status, _)) => Finding::fail(
-            check,
-            format!("{address} answers {status} to `/readyz`: it is not this hookmill"),
-            format!("set `{setting}` as the running server has it"),
-        ),
+        Ok((status, _)) => {
+            Finding::fail(check, format!("{address} answers {status} to `/readyz`: it is not this hookmill"), next)
+        }
         Err(error) => Finding::fail(
             check,
             format!("a server works in the data directory, and {address} does not answer: {error}"),
-            format!("set `{setting}` as the running server has it; else look at its log"),
+            next,
         ),
     }
 }
@@ -130,7 +137,7 @@ mod tests {
             ("HTTP/1.1 404 No\r\n\r\n", Level::Fail, "not this hookmill"),
             ("SSH-2.0-OpenSSH\r\n", Level::Fail, "no HTTP"),
         ] {
-            let finding = answering("admin port", "admin.address", answers(reply));
+            let finding = answering("admin port", answers(reply), "look at the log");
             assert_eq!((finding.level, finding.detail.contains(word)), (level, true), "{finding:?}");
         }
         assert_eq!(reachable("0.0.0.0:80".parse().unwrap()), "127.0.0.1:80".parse().unwrap());

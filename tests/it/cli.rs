@@ -32,28 +32,28 @@ fn every_command_has_help_with_examples() {
     }
 }
 
-#[cfg(target_env = "gnu")]
 #[test]
 fn the_server_has_its_heap_tuned_unless_somebody_else_has_tuned_it() {
-    fn tunables(process_id: u32) -> String {
+    fn options(process_id: u32) -> Vec<String> {
         let environment = std::fs::read_to_string(format!("/proc/{process_id}/environ")).unwrap();
-        let value = environment.split('\0').find_map(|variable| variable.strip_prefix("GLIBC_TUNABLES="));
-        value.unwrap_or("(none)").to_owned()
+        let options = environment.split('\0').filter(|variable| variable.starts_with("MIMALLOC_"));
+        options.map(str::to_owned).collect()
     }
     let hookmill = Hookmill::start();
-    assert!(tunables(hookmill.process_id()).contains("glibc.malloc.hugetlb=1"));
+    let tuned = options(hookmill.process_id());
+    assert!(tuned.contains(&"MIMALLOC_PURGE_DELAY=0".to_owned()), "{tuned:?}");
     let data = tempfile::tempdir().unwrap();
     let mut given = command()
         .args(["serve", "--dev", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
         .arg(data.path().join("data"))
-        .env("GLIBC_TUNABLES", "glibc.malloc.arena_max=3")
+        .env("MIMALLOC_PURGE_DELAY", "100")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut said = BufReader::new(given.stdout.take().unwrap()).lines();
     assert!(said.next().is_some(), "it serves");
-    assert_eq!(tunables(given.id()), "glibc.malloc.arena_max=3");
+    assert_eq!(options(given.id()), ["MIMALLOC_PURGE_DELAY=100"]);
     given.kill().unwrap();
     given.wait().unwrap();
 }

@@ -292,8 +292,15 @@ async fn the_doctor_works_beside_a_server_and_without_one() {
         assert_eq!(level(&report, check), "ok", "{report}");
     }
     hookmill.post_signed("orders", "{}").await;
-    let (code, report) = doctor(&hookmill.data_dir(), &["--ingress", "127.0.0.1:1", "--admin", &admin]);
-    assert_eq!((code, level(&report, "webhook port")), (1, "fail"), "{report}");
+    let other = ["--ingress", "127.0.0.1:1", "--admin", "127.0.0.1:2"];
+    let (code, report) = doctor(&hookmill.data_dir(), &other);
+    let ports = |report: &Value| ["webhook port", "admin port"].map(|check| level(report, check).to_owned());
+    assert_eq!((code, ports(&report)), (0, ["ok", "ok"].map(str::to_owned)), "the server says where it is: {report}");
+    for told in ["ingress-address", "admin-address"] {
+        fs::remove_file(hookmill.data_dir().join(told)).unwrap();
+    }
+    let (code, report) = doctor(&hookmill.data_dir(), &other);
+    assert_eq!((code, ports(&report)), (1, ["fail", "fail"].map(str::to_owned)), "{report}");
 
     let stopped = hookmill.terminate();
     let data = stopped.data_dir();

@@ -48,7 +48,7 @@ async fn tasks_run_when_asked_and_what_they_found_survives_a_restart() {
     let none = server.integration("generic_hmac", "shop").await;
 
     let listed = server.get("/tasks").await;
-    assert_eq!(listed["total"], 9);
+    assert_eq!(listed["total"], 10);
     let task = server.get(&format!("/tasks/{ROUND}")).await;
     assert_eq!((&task["schedule"], &task["name"]), (&json!("0 */6 * * *"), &json!(ROUND)));
     assert!(task["next_run_at"].is_string());

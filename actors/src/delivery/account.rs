@@ -2,26 +2,30 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use super::{
-    DeliveryMsg,
+    DeliveryMsg, Pending,
+    beginning::{Attempted, Done},
     ledger::{Commit, Ledger},
+    outcome::millis,
 };
 use crate::{
     domain::{
         delivery::Position,
         ids::{EventId, SubscriptionId},
     },
+    metrics::{Counters, add, gauges::SubscriptionGauges},
     ports::{
         clock::Clock,
         event_log::LogError,
         state_store::{FirstTry, StateOp},
+        transport::Verdict,
     },
-    recorder::{Account, Standing},
+    recorder::{Account, RecordDesk, Standing},
     retry::RetryDesk,
-    tree::mailbox::Post,
+    tree::{mailbox::Post, wires::Wires},
 };
 
 /// The actor writes down what happens, the recorder takes it. Only what the actor waits for costs it a message.
@@ -30,16 +34,24 @@ pub(crate) struct DeliveryAccount {
     standing: Standing,
     owner: Post<DeliveryMsg>,
     retry: RetryDesk,
+    records: RecordDesk,
+    gauges: Arc<SubscriptionGauges>,
+    counters: Arc<Counters>,
     clock: Arc<dyn Clock>,
     book: Mutex<Book>,
 }
 
 struct Book {
     ledger: Ledger,
-    /// Commits on their way, oldest first, without their operations.
-    taken: VecDeque<Commit>,
+    /// Commits on their way, oldest first, without their operations. Boxed: where thousands of subscriptions have one
+    /// now and then, the room kept for the next ones is what costs.
+    taken: VecDeque<Box<Commit>>,
     /// The actor waits for something to be recorded.
     tell: bool,
+    /// Attempts under way.
+    in_flight: usize,
+    /// The actor waits for the end of any of them.
+    hear_of_ends: bool,
     closed: bool,
 }
 
@@ -47,12 +59,28 @@ impl DeliveryAccount {
     pub(super) fn new(
         subscription: SubscriptionId,
         owner: Post<DeliveryMsg>,
-        retry: RetryDesk,
+        wires: &Wires,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let book =
-            Book { ledger: Ledger::new(Position::default()), taken: VecDeque::new(), tell: false, closed: false };
-        Self { subscription, standing: Standing::default(), owner, retry, clock, book: Mutex::new(book) }
+        let book = Book {
+            ledger: Ledger::new(Position::default()),
+            taken: VecDeque::new(),
+            tell: false,
+            in_flight: 0,
+            hear_of_ends: false,
+            closed: false,
+        };
+        Self {
+            subscription,
+            standing: Standing::default(),
+            owner,
+            retry: wires.retry.clone(),
+            records: wires.records.clone(),
+            gauges: wires.gauges.of(subscription),
+            counters: wires.counters.clone(),
+            clock,
+            book: Mutex::new(book),
+        }
     }
 
     /// Goes on from a recorded position.
@@ -95,16 +123,72 @@ impl DeliveryAccount {
 
     /// Whether there is anything to record, and whether at once, soon, or with all others.
     pub(super) fn need(&self) -> Need {
-        let book = self.book();
-        if book.ledger.commit_due() {
-            Need::Now
-        } else if !book.ledger.dirty() {
-            Need::Nothing
-        } else if book.ledger.hurries() {
-            Need::Soon
-        } else {
-            Need::Later
+        self.book().need()
+    }
+
+    /// Asks the recorder to come. What must be recorded now is the actor's to hand in.
+    pub(super) fn ask(self: &Arc<Self>, need: Need) {
+        match need {
+            Need::Nothing | Need::Now => {}
+            Need::Later => self.records.later(self, false),
+            Need::Soon => self.records.later(self, true),
         }
+    }
+
+    /// Attempts under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.book().in_flight
+    }
+
+    /// One more attempt is under way.
+    pub(super) fn began(&self) {
+        self.book().in_flight += 1;
+    }
+
+    /// One less, as the actor learned.
+    pub(super) fn ended(&self) {
+        self.book().in_flight -= 1;
+    }
+
+    /// Whether the actor waits for the end of any attempt. It is told once.
+    pub(super) fn hear_of_ends(&self, hear: bool) {
+        self.book().hear_of_ends = hear;
+    }
+
+    /// An attempt ended. Of most nothing follows but that it is to be recorded: that is done here, and costs the actor
+    /// a turn only where it waits for it.
+    pub(super) fn attempted(self: &Arc<Self>, done: Done) {
+        let status =
+            match &done {
+                Done {
+                    pending: Pending { record: None, lane: None, .. }, attempted: Attempted::Made(report), ..
+                } if report.verdict == Verdict::Delivered => report.status,
+                _ => return self.owner.cast(DeliveryMsg::Done(Box::new(done))),
+            };
+        let Done { pending: Pending { event, held, .. }, at_ms, took, .. } = done;
+        let first_try = FirstTry { at_ms, duration_ms: millis(took), status };
+        add(&self.counters.delivered, 1);
+        let mut book = self.book();
+        book.ledger.delivered(event.id, first_try);
+        book.in_flight -= 1;
+        self.gauges.held_bytes.store(held.let_go(), Relaxed);
+        book.show(&self.gauges);
+        let need = book.need();
+        let tell = std::mem::take(&mut book.hear_of_ends) || need == Need::Now;
+        drop(book);
+        if tell {
+            self.owner.cast(DeliveryMsg::Ended);
+        } else {
+            self.ask(need);
+        }
+    }
+
+    /// For whoever looks on.
+    pub(super) fn show(&self, credit: bool, held_bytes: usize) {
+        let book = self.book();
+        self.gauges.held_bytes.store(held_bytes, Relaxed);
+        self.gauges.credit.store(if credit { book.ledger.room() } else { 0 }, Relaxed);
+        book.show(&self.gauges);
     }
 
     /// See [`Ledger::read`].
@@ -119,6 +203,7 @@ impl DeliveryAccount {
 
     /// See [`Ledger::delivered`].
     pub(super) fn delivered(&self, event: EventId, attempt: FirstTry) {
+        add(&self.counters.delivered, 1);
         self.book().ledger.delivered(event, attempt);
     }
 
@@ -148,6 +233,25 @@ impl DeliveryAccount {
     }
 }
 
+impl Book {
+    fn need(&self) -> Need {
+        if self.ledger.commit_due() {
+            Need::Now
+        } else if !self.ledger.dirty() {
+            Need::Nothing
+        } else if self.ledger.hurries() {
+            Need::Soon
+        } else {
+            Need::Later
+        }
+    }
+
+    fn show(&self, gauges: &SubscriptionGauges) {
+        gauges.in_flight.store(self.in_flight, Relaxed);
+        gauges.open.store(self.ledger.open(), Relaxed);
+    }
+}
+
 /// What a ledger asks of the recorder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -169,7 +273,7 @@ impl Account for DeliveryAccount {
         }
         let mut commit = book.ledger.take_commit(self.subscription, self.clock.now_ms());
         let ops = std::mem::take(&mut commit.ops);
-        book.taken.push_back(commit);
+        book.taken.push_back(Box::new(commit));
         ops
     }
 

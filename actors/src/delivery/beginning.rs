@@ -82,7 +82,7 @@ impl DeliveryState {
     fn free_slots(&self) -> usize {
         let window = self.window();
         let share = if self.due_waiting && window > 1 { window - (window / 4).max(1) } else { window };
-        share.saturating_sub(self.in_flight + self.due_reserved)
+        share.saturating_sub(self.ledger.in_flight() + self.due_reserved)
     }
 
     fn begin_ready(&mut self, me: &Post<DeliveryMsg>) {
@@ -96,12 +96,12 @@ impl DeliveryState {
                 continue;
             }
             let Some(permit) = self.admit(me, Try::First) else { return self.lanes.unpop(pending) };
-            self.begin(me, pending, permit);
+            self.begin(pending, permit);
         }
     }
 
     fn begin_due(&mut self, me: &Post<DeliveryMsg>) {
-        while self.may_begin() && self.in_flight < self.window() {
+        while self.may_begin() && self.ledger.in_flight() < self.window() {
             let Some(pending) = self.due_ready.pop_front() else { return };
             if self.must_wait(&pending) {
                 return self.due_ready.push_front(pending);
@@ -120,7 +120,7 @@ impl DeliveryState {
             }
             let attempt = if replay { Try::Replay } else { Try::Retry };
             let Some(permit) = self.admit(me, attempt) else { return self.due_ready.push_front(pending) };
-            self.begin(me, pending, permit);
+            self.begin(pending, permit);
         }
     }
 
@@ -134,7 +134,8 @@ impl DeliveryState {
     /// what was only near it does not wait long.
     fn must_wait(&self, pending: &Pending) -> bool {
         let together = pending.suspects_together();
-        self.alone || (pending.suspect() && (self.suspects >= together || (together == 1 && self.in_flight > 0)))
+        self.alone
+            || (pending.suspect() && (self.suspects >= together || (together == 1 && self.ledger.in_flight() > 0)))
     }
 
     /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
@@ -183,9 +184,9 @@ impl DeliveryState {
         self.alarm = Some((at, timer));
     }
 
-    fn begin(&mut self, me: &Post<DeliveryMsg>, mut pending: Pending, permit: Permit) {
+    fn begin(&mut self, mut pending: Pending, permit: Permit) {
         let Ok(transport) = self.plan.transport.clone() else { return };
-        self.in_flight += 1;
+        self.ledger.began();
         self.due_in_flight += usize::from(pending.due);
         add(&self.wires.counters.attempts, 1);
         let noted = pending.suspect().then(|| self.note_suspect(&mut pending));
@@ -199,7 +200,7 @@ impl DeliveryState {
             at_ms: self.ports.clock.now_ms(),
         };
         let destination = (self.plan.destination.id, self.plan.destination.meta.version);
-        let (me, deliveries) = (me.clone(), self.wires.deliveries.clone());
+        let (ledger, deliveries) = (self.ledger.clone(), self.wires.deliveries.clone());
         tokio::spawn(async move {
             let began = Instant::now();
             let at_ms = attempt.at_ms;
@@ -208,7 +209,7 @@ impl DeliveryState {
             for waiting in permit.end(ended(&attempted), took, Instant::now()) {
                 deliveries.hint(waiting, DeliveryMsg::Room);
             }
-            me.cast(DeliveryMsg::Done(Box::new(Done { pending, destination, attempted, at_ms, took })));
+            ledger.attempted(Done { pending, destination, attempted, at_ms, took });
         });
     }
 
@@ -266,7 +267,7 @@ impl DeliveryState {
                     lane: Some(lane),
                     record: Some(Box::new(record)),
                     due: false,
-                    _held: held,
+                    held,
                 });
             }
             Ok(None) => {

@@ -36,14 +36,14 @@ impl DeliveryState {
     /// is recorded; `retrying` keeps it from being taken twice.
     pub(super) fn load_due(&mut self, me: &Post<DeliveryMsg>) {
         let taken = self.due_in_flight + self.due_ready.len();
-        let free = self.window().saturating_sub(self.in_flight + self.due_ready.len() + self.due_reserved);
+        let free = self.window().saturating_sub(self.ledger.in_flight() + self.due_ready.len() + self.due_reserved);
         // While there are new events, retries take a quarter of the window and no more: the end of an outage, or a
         // replay of thousands, must not stop what is live.
-        let live = self.lanes.ready() > 0 || self.ledger.read_upto() < self.intake;
+        let live = self.lanes.ready() > 0 || self.is_behind();
         let share = if live { (self.window() / 4).max(1) } else { self.window() };
         let slots = free.min(share.saturating_sub(taken)).min(LOAD_MAX);
         let bytes_max = self.holding.room();
-        let crowded = bytes_max == 0 && self.in_flight > 0;
+        let crowded = bytes_max == 0 && self.ledger.in_flight() > 0;
         if !self.due_waiting || self.due_reserved > 0 || slots == 0 || crowded {
             return;
         }
@@ -111,7 +111,7 @@ impl DeliveryState {
                         lane,
                         record: Some(Box::new(record)),
                         due: true,
-                        _held: held,
+                        held,
                     });
                 }
                 None => {
@@ -137,7 +137,7 @@ struct Loaded {
 
 /// One look into the due queue.
 struct Load {
-    ports: Ports,
+    ports: Arc<Ports>,
     id: SubscriptionId,
     /// Due entries whose attempts are under way or not yet recorded.
     taken: HashSet<EventId>,

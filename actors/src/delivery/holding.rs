@@ -94,6 +94,13 @@ impl Holding {
     }
 }
 
+impl Held {
+    /// Counts no more. What is held beside it, bytes.
+    pub(super) fn let_go(self) -> usize {
+        self.own.bytes.load(Relaxed).saturating_sub(self.bytes)
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let All { bytes: all, holders } = &*self.own.all.0;

@@ -26,9 +26,9 @@ use crate::{
 
 impl DeliveryState {
     pub(super) async fn open(args: DeliveryArgs, me: &Post<DeliveryMsg>) -> Result<Self, ActorProcessingErr> {
-        let DeliveryArgs { plan, intake, marks, parent, level, ports, wires } = args;
+        let DeliveryArgs { plan, handover, marks, level, ports, wires } = args;
         let id = plan.subscription.id;
-        let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), wires.retry.clone(), ports.clock.clone()));
+        let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), &wires, ports.clock.clone()));
         // A predecessor that crashed may have commits on their way: no more of them, and read the position only after.
         wires.records.open(Owner::Subscription(id), &ledger);
         ports.log.commit(Vec::new())?.await?;
@@ -46,7 +46,6 @@ impl DeliveryState {
             me: None,
             level,
             plan,
-            parent,
             ports,
             wires,
             marks,
@@ -56,14 +55,13 @@ impl DeliveryState {
             ledger,
             lanes: Lanes::default(),
             unparking: VecDeque::new(),
-            intake,
+            intake: handover.intake(),
+            handover,
             expire_before: EventId::ZERO,
-            in_flight: 0,
             alone: false,
             suspects: 0,
             reading: false,
             announced: false,
-            ask_intake: false,
             started: now,
             due_waiting: true,
             due_reserved: 0,

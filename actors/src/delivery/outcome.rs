@@ -32,7 +32,7 @@ enum After {
 impl DeliveryState {
     pub(super) fn done(&mut self, done: Done) {
         let Done { pending, destination, attempted, at_ms, took } = done;
-        self.in_flight -= 1;
+        self.ledger.ended();
         self.due_in_flight -= usize::from(pending.due);
         if pending.suspect() {
             self.alone = false;
@@ -46,7 +46,6 @@ impl DeliveryState {
         }
         match attempted {
             Attempted::Made(AttemptReport { verdict: Verdict::Delivered, status, .. }) if record.is_none() => {
-                Self::count(&self.wires.counters.delivered);
                 self.ledger.delivered(event.id, FirstTry { at_ms, duration_ms: millis(took), status });
                 self.free_lane(lane);
             }
@@ -234,6 +233,6 @@ impl DeliveryState {
     }
 }
 
-fn millis(took: Duration) -> u32 {
+pub(super) fn millis(took: Duration) -> u32 {
     u32::try_from(took.as_millis()).unwrap_or(u32::MAX)
 }

@@ -14,10 +14,7 @@ use crate::{
         ids::{EventId, IntegrationId},
         limits::BATCH_EVENTS_MAX,
     },
-    integration::{
-        IntegrationMsg,
-        marks::{Known, RecentMarks},
-    },
+    integration::marks::{Known, RecentMarks},
     ports::{
         event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::{Mark, StateOp},
@@ -43,7 +40,7 @@ const LOOK_RUN: usize = 32;
 /// What looking at events needs, so that it can be done beside the actor.
 struct Look {
     sieve: Sieve,
-    ports: Ports,
+    ports: Arc<Ports>,
     marks: RecentMarks,
     integration: IntegrationId,
 }
@@ -89,8 +86,9 @@ fn mark_of(marks: &[(EventId, Mark)], event: EventId) -> Option<&Mark> {
 pub(super) const CORRUPT: &str = "its stored bytes are damaged or gone";
 
 impl DeliveryState {
-    pub(super) fn woken(&mut self, intake: EventId) {
-        self.intake = self.intake.max(intake);
+    /// The integration took the credit.
+    pub(super) fn woken(&mut self) {
+        self.intake = self.handover.intake();
         self.announced = false;
     }
 
@@ -180,7 +178,7 @@ impl DeliveryState {
     /// Puts a delivery where it is begun from, in its order.
     pub(super) fn enqueue(&mut self, event: Arc<Event>, lane: Option<u64>, record: Option<DeliveryRecord>) {
         let (id, held) = (event.id, self.holding.hold(&event));
-        let pending = Pending { event, lane, record: record.map(Box::new), due: false, _held: held };
+        let pending = Pending { event, lane, record: record.map(Box::new), due: false, held };
         if let Pushed::Parked(pending) = self.lanes.push(lane, id, pending, self.may_park()) {
             self.park(pending);
         }
@@ -208,9 +206,13 @@ impl DeliveryState {
         if self.reading || room == 0 || bytes_max == 0 || self.draining || self.failed {
             return;
         }
-        let (after, limit) = (self.ledger.read_upto(), self.read_limit());
+        let after = self.ledger.read_upto();
+        if after >= self.read_limit() && self.may_rest(after, room) {
+            return;
+        }
+        let limit = self.read_limit();
         if after >= limit {
-            return self.announce(room);
+            return;
         }
         // Small reads cost as much as large ones: wait until a good part of the window is free.
         if self.lanes.ready() > 0 && room < BATCH_EVENTS_MAX / 4 {
@@ -232,16 +234,15 @@ impl DeliveryState {
         });
     }
 
-    /// Tells the integration how many events may follow here; while the subscription rests, that none may.
-    fn announce(&mut self, room: usize) {
-        let runnable = self.runnable();
-        let ask = if runnable { !self.announced } else { std::mem::take(&mut self.ask_intake) };
-        if ask {
-            self.announced = true;
-            let credit = if runnable { room } else { 0 };
-            let ready = IntegrationMsg::Ready { subscription: self.id, at: self.ledger.read_upto(), credit };
-            self.parent.cast(ready);
+    /// Nothing that it knows of is to be read: leaves its credit, or learns of more. While the subscription rests it
+    /// leaves none.
+    fn may_rest(&mut self, at: EventId, room: usize) -> bool {
+        if self.announced {
+            return true;
         }
+        self.announced = self.runnable() && self.handover.announce(at, room);
+        self.intake = self.handover.intake();
+        self.announced
     }
 
     /// Everything unfinished before `before`, or older than the subscription's own expiry, goes to the dead letter;
@@ -255,7 +256,7 @@ impl DeliveryState {
             let own = EventId::at_millis(now_ms.saturating_sub(seconds.saturating_mul(1_000)));
             self.expire_before = self.expire_before.max(own);
         }
-        self.ask_intake = true;
+        self.intake = self.handover.intake();
         let before = self.expire_before;
         loop {
             let expired = self.lanes.take_ready(|pending| pending.event.id < before);

@@ -11,18 +11,21 @@ use utoipa::ToSchema;
 pub struct RetryPolicy {
     /// Waits between attempts, seconds: the first attempt is made at once, then one follows each wait.
     /// Default: the schedule that Standard Webhooks suggests, 5 s to 24 h, ten attempts in all.
+    #[schema(max_items = 64)]
     pub schedule_s: Vec<u64>,
     /// Waits that grow by themselves, in place of the schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponential: Option<Exponential>,
     /// No attempt is begun on an event accepted longer ago than this, seconds; `None`: no such limit.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_536_000)]
     pub age_max_s: Option<u64>,
     /// Statuses that go straight to the dead letter: `400`, or a class, `4xx`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<String>, max_items = 64)]
     pub dead_statuses: Vec<StatusPattern>,
     /// The longest `Retry-After` that is honoured, seconds.
+    #[schema(minimum = 0, maximum = 2_592_000)]
     pub retry_after_max_s: u64,
 }
 
@@ -31,10 +34,13 @@ pub struct RetryPolicy {
 #[serde(deny_unknown_fields)]
 pub struct Exponential {
     /// The first wait, seconds.
+    #[schema(minimum = 1, maximum = 2_592_000)]
     pub first_s: u64,
     /// The longest wait, seconds.
+    #[schema(minimum = 1, maximum = 2_592_000)]
     pub wait_max_s: u64,
     /// Attempts in all, the first included.
+    #[schema(minimum = 1, maximum = 1_000)]
     pub attempts_max: u32,
 }
 

@@ -1,7 +1,10 @@
 //! Which events of its integration a subscription takes. Pure.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type},
+};
 
 /// What a subscription takes: events whose type fits a pattern, and for which the filter holds. The default takes all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -9,6 +12,7 @@ use utoipa::ToSchema;
 pub struct Selection {
     /// Event type patterns, any of which must fit: the provider's names, `*` for any run of characters
     /// (`payment_intent.*`). Empty: every type, and events that have none.
+    #[schema(schema_with = type_patterns)]
     pub types: Vec<String>,
     /// A CEL expression that must be true: see `Programs::selector`. `None`: holds for all.
     pub filter: Option<String>,
@@ -18,6 +22,15 @@ pub struct Selection {
 pub const TYPE_PATTERNS_MAX: usize = 64;
 /// Characters of one pattern, at most.
 pub const TYPE_PATTERN_CHARS_MAX: usize = 128;
+
+/// In a description.
+fn type_patterns() -> Array {
+    let pattern = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+    let pattern = pattern.max_length(Some(TYPE_PATTERN_CHARS_MAX));
+    let about = "Event type patterns, any of which must fit: the provider's names, `*` for any run of characters \
+                 (`payment_intent.*`). Empty: every type, and events that have none.";
+    ArrayBuilder::new().items(pattern).max_items(Some(TYPE_PATTERNS_MAX)).description(Some(about)).build()
+}
 
 impl Selection {
     /// Whether it takes everything.

@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// Attempts a second, 1 to [`RATE_MAX`].
+    /// Attempts a second.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub per_second: u32,
     /// Attempts at once after a pause; `per_second` where it is not given.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub burst: Option<u32>,
 }
 
@@ -24,13 +26,16 @@ pub enum Concurrency {
     /// Always so many.
     Fixed {
         /// Attempts.
+        #[schema(minimum = 1, maximum = 10_000)]
         max: u16,
     },
     /// Learned from latency and from 429 and 503: grows while it helps, shrinks when it hurts.
     Adaptive {
         /// Never fewer.
+        #[schema(minimum = 1, maximum = 10_000)]
         min: u16,
         /// Never more.
+        #[schema(minimum = 1, maximum = 10_000)]
         max: u16,
     },
 }
@@ -39,9 +44,11 @@ pub enum Concurrency {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetryBudget {
-    /// Retries for each first attempt, 0 to 10.
+    /// Retries for each first attempt.
+    #[schema(minimum = 0.0, maximum = 10.0)]
     pub share: f64,
     /// Retries a second that are always allowed, so that they do not starve when traffic stops.
+    #[schema(minimum = 0.0, maximum = 1_000_000.0)]
     pub floor_per_second: f64,
 }
 
@@ -58,18 +65,25 @@ pub struct BreakerPolicy {
     /// `false`: attempts are made whatever happens.
     pub enabled: bool,
     /// It opens after so many failures in a row.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub consecutive_failures: u32,
-    /// It opens when this share of the attempts of the last `window_s` failed, 0 to 1.
+    /// It opens when this share of the attempts of the last `window_s` failed.
+    #[schema(minimum = 0.01, maximum = 1.0)]
     pub error_rate: f64,
     /// The share counts only from so many attempts on.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub attempts_min: u32,
     /// Attempts older than this are forgotten, seconds.
+    #[schema(minimum = 1, maximum = 3_600)]
     pub window_s: u32,
     /// How long it stays open at first, seconds; doubled with each failed probe.
+    #[schema(minimum = 1, maximum = 86_400)]
     pub open_s: u32,
     /// How long it stays open at most, seconds.
+    #[schema(minimum = 1, maximum = 86_400)]
     pub open_max_s: u32,
     /// Attempts that must succeed while it is half open.
+    #[schema(minimum = 1, maximum = 1_000)]
     pub probes: u32,
 }
 

@@ -27,6 +27,8 @@ pub enum Task {
     MeasureBacklogs,
     /// Forgets dedup keys whose window is over, or for which there is no room.
     ForgetDedupKeys,
+    /// Takes dead letters away that have outlived their retention.
+    ForgetDeadLetters,
     /// Forgets activities that have outlived their retention.
     ForgetActivities,
 }
@@ -46,7 +48,7 @@ pub enum Takes {
 
 impl Task {
     /// All there are, in the order that they are shown in.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TestAllActiveIntegrations,
         Self::ProcessPendingWebhookEvents,
         Self::CollectIntegrationMetrics,
@@ -55,6 +57,7 @@ impl Task {
         Self::TrimEventLog,
         Self::MeasureBacklogs,
         Self::ForgetDedupKeys,
+        Self::ForgetDeadLetters,
         Self::ForgetActivities,
     ];
 
@@ -69,6 +72,7 @@ impl Task {
             Self::TrimEventLog => "maintenance.trim_event_log",
             Self::MeasureBacklogs => "maintenance.measure_backlogs",
             Self::ForgetDedupKeys => "maintenance.forget_dedup_keys",
+            Self::ForgetDeadLetters => "maintenance.forget_dead_letters",
             Self::ForgetActivities => "maintenance.forget_activities",
         }
     }
@@ -88,13 +92,14 @@ impl Task {
             Self::CollectIntegrationMetrics => "Counts integrations, webhooks and events, for `GET /api/v1/metrics`",
             Self::TestIntegrationConnection => "Tests the connection of one integration",
             Self::ProcessWebhookEvent => {
-                "Looks where one event stands, and wakes those of its deliveries that can go on"
+                "Looks where one event stands, and tries those of its deliveries now that can go on or wait for a retry"
             }
             Self::TrimEventLog => "Removes finished events beyond `log.retention` and `log.bytes_max`",
             Self::MeasureBacklogs => "Measures what unfinished events hold of the log, for `backlog_full`",
             Self::ForgetDedupKeys => {
                 "Forgets dedup keys whose window is over, or that are more than `log.dedup_keys_max`"
             }
+            Self::ForgetDeadLetters => "Takes dead letters away beyond `retention.dead_letters`",
             Self::ForgetActivities => "Forgets activities beyond `retention.activities`",
         }
     }

@@ -35,7 +35,7 @@ const NAME_RUN: usize = 32;
 
 /// What taking in the next events needs.
 pub(super) struct Intake {
-    pub(super) ports: Ports,
+    pub(super) ports: Arc<Ports>,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) integration: IntegrationId,
     pub(super) recent: RecentKeys,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ractor::ActorRef;
+use ractor::{ActorRef, RpcReplyPort};
 
 use super::{ReplayMsg, ReplayState};
 use crate::{
@@ -16,27 +16,17 @@ use crate::{
     ports::event_log::LogError,
 };
 
-/// How often letters are looked at.
-pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Letters looked at in one step: other requests are answered between two.
 const STEP_LETTERS: usize = 256;
 
-/// How long a dead letter is kept, from when it came there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeadLetterRetention(pub Duration);
-
-impl Default for DeadLetterRetention {
-    fn default() -> Self {
-        Self(Duration::from_secs(30 * 24 * 3600))
-    }
-}
-
 /// A sweep under way.
 pub(crate) struct Sweep {
+    age_max: Duration,
     after: Option<(SubscriptionId, EventId)>,
     /// Letters from before this go, milliseconds since 1970.
     before_ms: u64,
     expired: u64,
+    reply: RpcReplyPort<Result<u64, LogError>>,
 }
 
 /// When a letter's time began. A clock that was wrong when it came cannot make it older than its event.
@@ -45,33 +35,33 @@ fn since_ms(letter: &DeadLetter) -> u64 {
 }
 
 impl ReplayState {
-    pub(super) fn sweep(&mut self, me: &ActorRef<ReplayMsg>) {
-        let now_ms = self.ports.clock.now_ms();
-        if self.sweeping || !self.wires.clock_trust.holds(now_ms) {
-            return;
-        }
-        self.sweeping = true;
-        let age_ms = u64::try_from(self.retention.0.as_millis()).unwrap_or(u64::MAX);
-        let sweep = Sweep { after: None, before_ms: now_ms.saturating_sub(age_ms), expired: 0 };
-        let _ = me.cast(ReplayMsg::SweepOn(sweep));
+    pub(super) async fn sweep(
+        &mut self,
+        me: &ActorRef<ReplayMsg>,
+        age_max: Duration,
+        reply: RpcReplyPort<Result<u64, LogError>>,
+    ) {
+        let age_ms = u64::try_from(age_max.as_millis()).unwrap_or(u64::MAX);
+        let before_ms = self.ports.clock.now_ms().saturating_sub(age_ms);
+        self.sweep_on(me, Sweep { age_max, after: None, before_ms, expired: 0, reply }).await;
     }
 
     pub(super) async fn sweep_on(&mut self, me: &ActorRef<ReplayMsg>, mut sweep: Sweep) {
-        match self.sweep_step(&mut sweep).await {
+        let swept = match self.sweep_step(&mut sweep).await {
             Ok(true) => {
                 let _ = me.cast(ReplayMsg::SweepOn(sweep));
                 return;
             }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "dead letters that have outlived their retention remain"),
-        }
-        self.sweeping = false;
+            Ok(false) => Ok(sweep.expired),
+            Err(error) => Err(error),
+        };
         if sweep.expired > 0 {
-            let kept_s = self.retention.0.as_secs();
+            let kept_s = sweep.age_max.as_secs();
             let detail = format!("{} were kept for {kept_s} s, the setting `retention.dead_letters`", sweep.expired);
             let about = ("dead letters".to_owned(), None);
             self.note(Author::hookmill(), "dead_letters.expired", about, ActivityResult::Ok, detail);
         }
+        drop(sweep.reply.send(swept));
     }
 
     /// Whether there may be more.

@@ -17,8 +17,12 @@ use crate::{
         event_log::{LogError, ReadBounds, TrimRequest, id_of},
         state_store::Remembered,
     },
+    replay::ReplayMsg,
     tree::{Ports, wires::Wires},
 };
+
+/// Millions of dead letters take minutes.
+const LETTERS_WAIT_MAX: Duration = Duration::from_hours(1);
 
 /// How much is kept, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub struct Retention {
     pub backlog_bytes_max: u64,
     /// Beyond so many dedup keys the oldest are forgotten.
     pub dedup_keys_max: u64,
+    /// Dead letters are taken away after this, from when they came there.
+    pub dead_letters_age_max: Duration,
     /// Activities are forgotten after this.
     pub activities_age_max: Duration,
 }
@@ -43,6 +49,7 @@ impl Default for Retention {
             bytes_max,
             backlog_bytes_max: bytes_max / 4,
             dedup_keys_max: 3_000_000,
+            dead_letters_age_max: Duration::from_secs(30 * 24 * 3600),
             activities_age_max: Duration::from_secs(400 * 24 * 3600),
         }
     }
@@ -133,6 +140,17 @@ impl Work {
             );
         }
         Ok(json!({"outdated": forgotten.outdated, "displaced": forgotten.displaced}))
+    }
+
+    /// Takes dead letters away that have outlived their retention. An object: `forgotten`.
+    pub(super) async fn forget_dead_letters(&self) -> Result<Value, String> {
+        if self.trusted_now_ms().is_none() {
+            return Ok(rests());
+        }
+        let age_max = self.retention.dead_letters_age_max;
+        let swept = self.wires.replays.call(|reply| ReplayMsg::Sweep { age_max, reply }, LETTERS_WAIT_MAX).await;
+        let forgotten = swept.ok_or("the replay actor did not end it; what is left goes next time")?;
+        Ok(json!({"forgotten": forgotten.map_err(|error| error.to_string())?}))
     }
 
     /// Forgets activities that have outlived their retention. An object: `forgotten`.

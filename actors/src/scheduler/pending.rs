@@ -1,5 +1,6 @@
 //! Events that are neither done nor under way: where they are, what they wait for, and a wake for those that wait for
-//! nothing. Looks and wakes only; what becomes of a delivery is its actor's own.
+//! nothing. Looks and wakes only, but for the retry of an event that an operator names, which is made due at once; what
+//! becomes of a delivery is its actor's own.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use super::details::{name_of, that_fit};
 use crate::{
     delivery::DeliveryMsg,
     domain::{
-        delivery::DeliveryStatus,
+        delivery::{DeliveryRecord, DeliveryStatus},
         ids::{EventId, IntegrationId, SubscriptionId},
         standing::{Processing, Standing},
     },
@@ -18,7 +19,7 @@ use crate::{
     metrics::gauges::{SubscriptionView, WaitingFor},
     ports::{
         event_log::LogError,
-        state_store::{DeliveryState as Known, StateStore},
+        state_store::{DeliveryState as Known, StateOp, StateStore},
     },
     replay::look,
     snapshot::{Plan, Snapshot},
@@ -100,9 +101,29 @@ impl<'a> Pending<'a> {
     }
 
     /// It reads on, takes what is due and begins what it may: all that its actor would do by itself.
-    fn wake_subscription(&self, id: SubscriptionId, intake: EventId) {
-        self.wires.deliveries.hint(id, DeliveryMsg::Wake { intake });
+    fn wake_subscription(&self, id: SubscriptionId) {
+        self.wires.deliveries.hint(id, DeliveryMsg::Wake);
         self.wires.deliveries.hint(id, DeliveryMsg::Due);
+    }
+
+    /// Makes a retry due now that is not due yet; whether it is. Its actor leaves the record alone until then, which is
+    /// longer than a commit takes.
+    async fn pull_forward(
+        &self,
+        subscription: SubscriptionId,
+        event: EventId,
+        mut record: DeliveryRecord,
+    ) -> Result<bool, LogError> {
+        let now_ms = self.ports.clock.now_ms();
+        let is_far = record.due_ms.is_some_and(|due_ms| due_ms > now_ms.saturating_add(FRESH_MS));
+        // Once the subscription is deleted its retries are cancelled, which must not be undone.
+        if !is_far || !self.wires.deliveries.holds(subscription) {
+            return Ok(false);
+        }
+        record.due_ms = Some(now_ms);
+        self.ports.log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
+        self.wires.retry.schedule(subscription, now_ms);
+        Ok(true)
     }
 }
 
@@ -179,7 +200,7 @@ pub(super) async fn sweep(pending: &Pending<'_>, limit: u32) -> Result<Value, Lo
         }
         for plan in pending.snapshot.plans_of(*integration) {
             if of_subscription(pending, plan, intake, &mut sweep).await? {
-                pending.wake_subscription(plan.subscription.id, intake);
+                pending.wake_subscription(plan.subscription.id);
             }
         }
     }
@@ -240,17 +261,18 @@ async fn parked(state: &dyn StateStore, id: SubscriptionId, limit: usize) -> Res
 struct Delivery {
     subscription_id: SubscriptionId,
     standing: Standing,
-    /// What keeps it; `None` where it is done, under way or woken.
+    /// What keeps it; `None` where it is done, under way, or free to go on.
     waiting_for: Option<Waits>,
     woken: bool,
     /// To its next attempt, seconds.
     next_attempt_in_s: Option<u64>,
 }
 
-/// Looks where an event stands and wakes those of its deliveries that wait for nothing. An object: the event's `status`, in
-/// the words of the module before hookmill; how many were `woken`; its `deliveries`.
+/// Looks where an event stands and wakes those of its deliveries that wait for nothing but the time of their next attempt,
+/// which is now. An object: the event's `status`, in the words of the module before hookmill; how many were `woken`; its
+/// `deliveries`.
 pub(super) async fn one_event(pending: &Pending<'_>, event: EventId) -> Result<Value, LogError> {
-    let Pending { ports, now_ms, .. } = pending;
+    let Pending { ports, .. } = pending;
     let integration = event.integration();
     let note = ports.state.note(event).await?;
     let intake = ports.state.intake(integration).await?;
@@ -259,22 +281,31 @@ pub(super) async fn one_event(pending: &Pending<'_>, event: EventId) -> Result<V
         let (id, start_after) = (plan.subscription.id, plan.subscription.start_after);
         let look = look(&*ports.state, id, start_after, event, note.as_ref()).await?;
         let Some(standing) = look.standing else { continue };
-        let due_ms = look.record.and_then(|record| record.due_ms).filter(|_| standing == Standing::Retrying);
-        let stand = match standing {
-            Standing::Pending | Standing::Processing => pending.stand(plan, event.millis()),
-            Standing::Retrying => pending.stand_due(plan, due_ms.unwrap_or(0)),
-            Standing::Parked => Stand::Waits(Waits::Order),
+        let (mut woken, mut due_ms) = (false, None);
+        let stand = match (standing, look.record) {
+            (Standing::Pending | Standing::Processing, _) => pending.stand(plan, event.millis()),
+            (Standing::Retrying, Some(record)) => {
+                due_ms = record.due_ms;
+                woken = plan.running && pending.pull_forward(id, event, record).await?;
+                if woken {
+                    due_ms = Some(pending.now_ms);
+                }
+                // Its destination may keep it all the same.
+                pending.stand_due(plan, due_ms.unwrap_or(0))
+            }
+            (Standing::Parked, _) => Stand::Waits(Waits::Order),
             _ => Stand::UnderWay,
         };
         if stand == Stand::Idle {
-            pending.wake_subscription(id, intake);
+            pending.wake_subscription(id);
+            woken = true;
         }
         deliveries.push(Delivery {
             subscription_id: id,
             standing,
             waiting_for: if let Stand::Waits(what) = stand { Some(what) } else { None },
-            woken: stand == Stand::Idle,
-            next_attempt_in_s: due_ms.map(|due_ms| due_ms.saturating_sub(*now_ms).div_ceil(1_000)),
+            woken,
+            next_attempt_in_s: due_ms.map(|due_ms| due_ms.saturating_sub(pending.now_ms).div_ceil(1_000)),
         });
     }
     let is_untaken = intake < event;

@@ -23,7 +23,7 @@ pub enum Role {
     Router,
     /// One wake: the timetable is written by others under a lock, and its timer passes the same gate.
     Retry,
-    /// A wake, a read and a timer; and of each subscription one announcement of credit and one crash.
+    /// A wake, a read and a timer; and of each subscription one crash.
     Integration,
     /// The end of each attempt and commit under way, and one of each other message.
     Delivery,

@@ -8,16 +8,18 @@ use hookmill_actors::{
         delivery::{DeadReason, DeliveryStatus},
         order::{OnFailure, Order},
         replay::DeadLetterFilter,
+        task::Task,
     },
     ports::{
         event_log::EventLog,
         state_store::{DeliveryState, StateStore},
     },
-    replay::{DeadLetterRetention, ReplayError},
+    replay::ReplayError,
     scheduler::Retention,
     testkit::scripted_transport::ScriptedTransports,
     tree::TreeOptions,
 };
+use serde_json::json;
 
 use crate::{
     replaying::{Down, FAIL, OK},
@@ -88,8 +90,11 @@ async fn letters_are_discarded_by_query_a_bounded_number_a_call() {
 #[tokio::test(start_paused = true)]
 async fn letters_leave_after_their_retention_with_one_activity_and_not_by_a_jump_of_the_clock() {
     let options = TreeOptions {
-        retention: Retention { age_max: Duration::from_secs(3_600), ..Retention::default() },
-        dead_letters: DeadLetterRetention(Duration::from_secs(24 * 3_600)),
+        retention: Retention {
+            age_max: Duration::from_secs(3_600),
+            dead_letters_age_max: Duration::from_secs(24 * 3_600),
+            ..Retention::default()
+        },
         ..TreeOptions::default()
     };
     let it = Down::start_with(options).await;
@@ -97,6 +102,8 @@ async fn letters_leave_after_their_retention_with_one_activity_and_not_by_a_jump
     it.world.clock.jump(60 * 24 * 3_600_000);
     tokio::time::sleep(Duration::from_secs(1_800)).await;
     assert_eq!(it.world.state.counts().await.unwrap().dead, 600, "a clock that jumped removes nothing");
+    let last = || it.world.handle().task(Task::ForgetDeadLetters).last.expect("it runs every quarter of an hour");
+    assert!(last().result.as_ref().is_some_and(|result| result["rests"].is_string()));
     it.world.clock.jump(-60 * 24 * 3_600_000);
     tokio::time::sleep(Duration::from_secs(22 * 3_600)).await;
     let young = it.dead(5).await;
@@ -109,6 +116,7 @@ async fn letters_leave_after_their_retention_with_one_activity_and_not_by_a_jump
         assert_eq!(it.world.status(it.subscription, *event).await, DeliveryStatus::Dead);
     }
     assert_eq!(it.world.handle().counters().totals().dead_letters_expired, 600);
+    assert_eq!(last().result, Some(json!({"forgotten": 0})), "all went in an earlier run");
     let entries = it.world.config.newest_activities(100);
     let noted: Vec<_> = entries.iter().filter(|entry| entry.activity.action == "dead_letters.expired").collect();
     assert_eq!(noted.len(), 1);

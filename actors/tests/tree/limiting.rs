@@ -22,7 +22,7 @@ use hookmill_actors::{
 
 use crate::world::{World, quick_retries};
 
-async fn limit(world: &World, subscription: SubscriptionId, limits: DestinationLimits) -> DestinationId {
+pub(crate) async fn limit(world: &World, subscription: SubscriptionId, limits: DestinationLimits) -> DestinationId {
     let destination = world.handle().config().current().configuration.subscriptions[&subscription].destination_id;
     world
         .update(ResourceKey::Destination(destination), |resource| {

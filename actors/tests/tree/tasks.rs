@@ -8,6 +8,7 @@ use hookmill_actors::{
         config::{IntegrationStatus, Resource, ResourceKey},
         delivery::DeliveryStatus,
         ids::{EventId, IntegrationId},
+        shaping::{BreakerPolicy, DestinationLimits},
         task::{Task, TaskArguments, TaskRun, TaskStatus},
     },
     ports::{state_store::StateStore, transport::Verdict},
@@ -18,7 +19,10 @@ use hookmill_actors::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::world::{World, quick_retries};
+use crate::{
+    limiting::limit,
+    world::{World, quick_retries},
+};
 
 const ROUND: Task = Task::TestAllActiveIntegrations;
 const SWEEP: Task = Task::ProcessPendingWebhookEvents;
@@ -168,10 +172,6 @@ async fn what_waits_is_told_with_what_it_waits_for() {
     let one = world.found(SWEEP, TaskArguments { limit: Some(1), ..TaskArguments::default() }).await;
     assert_eq!((one["events"].as_array().map(Vec::len), &one["looked_at"]), (Some(1), &json!(2)), "one of each");
 
-    let one = world.found(Task::ProcessWebhookEvent, of(failed)).await;
-    assert_eq!((&one["status"], &one["woken"]), (&json!("processing"), &json!(0)));
-    assert_eq!(one["deliveries"][0]["waiting_for"], "retry");
-    assert!(one["deliveries"][0]["next_attempt_in_s"].as_u64().is_some_and(|wait| wait > 400), "{one}");
     let resume = |resource: &mut Resource| {
         let Resource::Subscription(it) = resource else { unreachable!() };
         it.active = true;
@@ -183,6 +183,56 @@ async fn what_waits_is_told_with_what_it_waits_for() {
     let unknown = EventId::from_parts(1, integration, 1);
     let refused = world.handle().run_task("deploy", Task::ProcessWebhookEvent, of(unknown)).await;
     assert_eq!(refused, Err(TaskError::NoEvent(unknown)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_of_an_event_that_is_asked_for_is_made_now_and_no_other() {
+    let world = world_with(|_| {}).await;
+    world.transports.set_script(|_, consignment| {
+        let verdict = if consignment.attempt < 3 { Verdict::Retry { after: None } } else { Verdict::Delivered };
+        Step::Answer(verdict, Duration::from_millis(1))
+    });
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[600, 600])).await;
+    let (one, other) = (world.post(integration, "a").await, world.post(integration, "b").await);
+    world.until(subscription, &[one, other], DeliveryStatus::Retrying).await;
+    sleep(SOON).await;
+    for attempts in [2, 3] {
+        let found = world.found(Task::ProcessWebhookEvent, of(one)).await;
+        assert_eq!((&found["status"], &found["woken"]), (&json!("processing"), &json!(1)), "{found}");
+        assert_eq!(found["deliveries"][0]["next_attempt_in_s"], 0, "{found}");
+        sleep(SOON).await;
+        let made = world.arrivals(subscription);
+        assert_eq!(made.iter().filter(|event| **event == one).count(), attempts);
+    }
+    assert_eq!(world.status(subscription, one).await, DeliveryStatus::Delivered);
+    assert_eq!(world.arrivals(subscription).iter().filter(|event| **event == other).count(), 1, "it has its time");
+    let found = world.found(Task::ProcessWebhookEvent, of(one)).await;
+    assert_eq!((&found["status"], &found["woken"]), (&json!("success"), &json!(0)), "{found}");
+    world.until(subscription, &[other], DeliveryStatus::Delivered).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_asked_for_still_waits_for_its_destination() {
+    let world = world_with(|_| {}).await;
+    world.transports.set_script(|_, consignment| {
+        let verdict = if consignment.attempt == 1 { Verdict::Retry { after: None } } else { Verdict::Delivered };
+        Step::Answer(verdict, Duration::from_millis(1))
+    });
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[6_000])).await;
+    let breaker = BreakerPolicy { consecutive_failures: 1, open_s: 100, ..BreakerPolicy::default() };
+    limit(&world, subscription, DestinationLimits { breaker, ..DestinationLimits::default() }).await;
+    let event = world.post(integration, "a").await;
+    world.until(subscription, &[event], DeliveryStatus::Retrying).await;
+    sleep(SOON).await;
+    assert_eq!(world.found(Task::ProcessWebhookEvent, of(event)).await["woken"], 1);
+    sleep(SOON).await;
+    let found = world.found(Task::ProcessWebhookEvent, of(event)).await;
+    assert_eq!((&found["woken"], &found["deliveries"][0]["waiting_for"]), (&json!(0), &json!("breaker")), "{found}");
+    assert_eq!(world.arrivals(subscription).len(), 1);
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.status(subscription, event).await, DeliveryStatus::Delivered, "once the breaker lets it");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use hookmill_actors::{
         shaping::{BreakerPolicy, DestinationLimits},
     },
     flow::BreakerState,
+    metrics::gauges::{SubscriptionView, WaitingFor},
     ports::transport::Verdict,
     testkit::scripted_transport::{ScriptedTransports, Step},
 };
@@ -101,4 +102,25 @@ async fn no_mailbox_passes_its_bound_however_much_comes_at_once() {
         assert_eq!(mailbox.highest > 0, mailbox.actors > 0, "{mailbox:?}");
     }
     assert!(world.handle().mailboxes().iter().any(|mailbox| mailbox.actors > 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_rest_the_gauges_say_so_though_the_actor_is_not_told_of_each_end() {
+    let world = World::start(ScriptedTransports::new(|_, consignment| {
+        let millis = u64::from(consignment.event.id.to_bytes()[9] % 7);
+        Step::Answer(Verdict::Delivered, Duration::from_millis(millis))
+    }))
+    .await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, quick_retries(&[1; 5])).await;
+    for burst in [1, 1, 40, 1, 300] {
+        let events = world.post_many(integration, burst).await;
+        world.until(subscription, &events, DeliveryStatus::Delivered).await;
+        let gauges = world.handle().subscription_gauges();
+        let [SubscriptionView { in_flight, queued, open, held_bytes, waiting_for, credit, .. }] = gauges[..] else {
+            panic!("one subscription: {gauges:?}");
+        };
+        assert_eq!((in_flight, queued, open, held_bytes, waiting_for), (0, 0, 0, 0, WaitingFor::Nothing), "{burst}");
+        assert!(credit > 0, "the next events may be handed over");
+    }
 }

@@ -1,11 +1,20 @@
 //! Documents of configuration in the document of the API. The requests' types say the members that [`super`] reads.
 
 use axum::http::StatusCode;
-use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
+use serde_json::{Value, json};
+use utoipa::{
+    ToSchema,
+    openapi::{
+        Ref,
+        schema::{AdditionalProperties, Array, ArrayBuilder, ObjectBuilder},
+    },
+};
 
-use super::{Applied, document::Whole};
-use crate::admin::{openapi::Doc, problem::Code};
+use super::{Applied, THINGS_MAX, document::Whole};
+use crate::admin::{
+    openapi::{Doc, line},
+    problem::Code,
+};
 
 /// What shall stand. Things are known by their names; a member that is left out has its default.
 #[derive(ToSchema)]
@@ -18,14 +27,34 @@ struct Application {
     #[schema(required = false)]
     prune: bool,
     /// The `plan` of a dry run: nothing else is done than what that showed.
-    #[schema(min_length = 1, max_length = 64, required = false)]
-    plan: String,
-    /// Destinations, with the members of their own resource.
-    #[schema(value_type = Vec<Object>, max_items = 1_000, required = false)]
-    destinations: Vec<Map<String, Value>>,
-    /// Integrations, each with its `webhooks` and `subscriptions`; a subscription names its `destination`.
-    #[schema(value_type = Vec<Object>, max_items = 1_000, required = false)]
-    integrations: Vec<Map<String, Value>>,
+    #[schema(schema_with = line::<64>, required = false)]
+    plan: (),
+    #[schema(schema_with = destinations, required = false)]
+    destinations: (),
+    #[schema(schema_with = integrations, required = false)]
+    integrations: (),
+}
+
+fn destinations() -> Array {
+    let destination = ObjectBuilder::new().property("name", line::<255>()).required("name");
+    listed(destination, "Destinations, with the members of their own resource.")
+}
+
+fn integrations() -> Array {
+    let integration = ObjectBuilder::new()
+        .property("name", line::<255>())
+        .property("type", Ref::from_schema_name("IntegrationType"))
+        .property("environment", Ref::from_schema_name("Environment"))
+        .required("name")
+        .required("type")
+        .required("environment");
+    let about = "Integrations, each with its `webhooks` and `subscriptions`; a subscription names its `destination`.";
+    listed(integration, about)
+}
+
+fn listed(thing: ObjectBuilder, about: &str) -> Array {
+    let thing = thing.additional_properties(Some(AdditionalProperties::FreeForm(true)));
+    ArrayBuilder::new().items(thing).max_items(Some(THINGS_MAX)).description(Some(about)).build()
 }
 
 fn documents() -> Value {

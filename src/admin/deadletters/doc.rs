@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{DiscardedMany, DiscardedView, Queued, View};
 use crate::admin::{
-    openapi::{Doc, EVENT},
+    openapi::{Doc, EVENT, line},
     paging::{LimitParam, Slice},
     problem::Code,
 };
@@ -51,6 +51,7 @@ struct ListParams {
 /// Which dead letters; every member narrows.
 #[derive(ToSchema)]
 #[schema(as = DeadLetterQuery)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct Query {
     #[schema(minimum = 1, required = false)]
@@ -71,20 +72,20 @@ struct Query {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct Discard {
-    #[schema(min_length = 1, max_length = 300)]
-    reason: String,
+    #[schema(schema_with = line::<300>)]
+    reason: (),
 }
 
 /// Which dead letters will not be delivered, and why.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct DiscardMany {
-    #[schema(min_length = 1, max_length = 300)]
-    reason: String,
+    #[schema(schema_with = line::<300>)]
+    reason: (),
     #[schema(inline)]
     query: Query,
     /// The `next` of the call before.
-    #[schema(required = false)]
+    #[schema(pattern = "^[A-Za-z0-9_-]{27}$", required = false)]
     after: String,
 }
 

@@ -7,11 +7,14 @@ use hookmill_actors::domain::{
     shaping::{BreakerPolicy, Concurrency, Rate, RetryBudget},
 };
 use serde_json::{Map, Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+};
 
 use super::{Shown, View, test::Outcome};
 use crate::admin::{
-    openapi::{Doc, EVENT, part_of, sealed_members},
+    openapi::{Doc, EVENT, line, merged_members, or_null, part_of, patch_of, sealed_members},
     paging::{SearchParam, WindowParams, Windowed},
     problem::Code,
 };
@@ -69,8 +72,8 @@ struct ListParams {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 pub(in crate::admin) struct NewDestination {
-    #[schema(min_length = 1, max_length = 255)]
-    name: String,
+    #[schema(schema_with = line::<255>)]
+    name: (),
     /// Default `http`.
     #[schema(required = false)]
     r#type: String,
@@ -81,22 +84,81 @@ pub(in crate::admin) struct NewDestination {
     settings: Map<String, Value>,
     /// What it needs to sign in: sealed, and never shown again. Given again when `url` or `proxy` comes to name another
     /// server.
-    #[schema(schema_with = sealed_members, required = false)]
+    #[schema(schema_with = credentials, required = false)]
     credentials: (),
     limits: Option<LimitsChange>,
     /// Made where it is left out; sealed, and never shown again.
-    #[schema(max_length = 128, write_only, required = false)]
+    #[schema(pattern = "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$", write_only, required = false)]
     signing_secret: String,
 }
 
 /// What a destination is asked to bear: `null` takes a member back to its default, and what is not given stays.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct LimitsChange {
     rate: Option<Rate>,
-    concurrency: Option<Concurrency>,
+    concurrency: Option<NewConcurrency>,
     retry_budget: Option<RetryBudget>,
     breaker: Option<BreakerPolicy>,
+}
+
+/// Attempts under way at once: always so many, or as many as latency and refusals let it find out.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+enum NewConcurrency {
+    Fixed {
+        #[schema(required = false)]
+        mode: Fixed,
+        #[schema(minimum = 1, maximum = 10_000)]
+        max: u16,
+    },
+    Adaptive {
+        mode: Adaptive,
+        #[schema(minimum = 1, maximum = 10_000, required = false)]
+        min: u16,
+        #[schema(minimum = 1, maximum = 10_000)]
+        max: u16,
+    },
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it is read from a table; this says its form")]
+enum Fixed {
+    Fixed,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it is read from a table; this says its form")]
+enum Adaptive {
+    Adaptive,
+}
+
+/// The objects of a destination that a patch is merged with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct Merged {
+    limits: Option<LimitsPatch>,
+    #[schema(schema_with = merged_credentials)]
+    credentials: (),
+}
+
+/// What a destination is asked to bear, merged with what stands.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct LimitsPatch {
+    #[schema(schema_with = patch_of::<Rate>, required = false)]
+    rate: (),
+    #[schema(schema_with = concurrency_patch, required = false)]
+    concurrency: (),
+    #[schema(schema_with = patch_of::<RetryBudget>, required = false)]
+    retry_budget: (),
+    #[schema(schema_with = patch_of::<BreakerPolicy>, required = false)]
+    breaker: (),
 }
 
 /// Another secret to sign with.
@@ -104,7 +166,7 @@ struct LimitsChange {
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct SigningSecret {
     /// Made where it is left out.
-    #[schema(max_length = 128, write_only, required = false)]
+    #[schema(pattern = "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$", write_only, required = false)]
     signing_secret: String,
 }
 
@@ -115,13 +177,12 @@ struct TestSample {
     /// A stored event, sent as it arrived.
     #[schema(required = false)]
     event_id: EventId,
-    #[schema(min_length = 1, required = false)]
-    event_type: String,
-    #[schema(min_length = 1, max_length = 255, required = false)]
-    content_type: String,
-    /// A text, or JSON.
-    #[schema(value_type = Value, required = false)]
-    body: Value,
+    #[schema(schema_with = line::<128>, required = false)]
+    event_type: (),
+    #[schema(schema_with = line::<255>, required = false)]
+    content_type: (),
+    #[schema(schema_with = body, required = false)]
+    body: (),
 }
 
 /// A destination that is not stored, and what its test sends.
@@ -130,19 +191,41 @@ struct TestSample {
 struct UnsavedTest {
     #[schema(schema_with = unsaved)]
     destination: (),
-    /// A stored event, sent as it arrived.
-    #[schema(required = false)]
-    event_id: EventId,
-    #[schema(min_length = 1, required = false)]
-    event_type: String,
-    #[schema(min_length = 1, max_length = 255, required = false)]
-    content_type: String,
-    /// A text, or JSON.
-    #[schema(value_type = Value, required = false)]
-    body: Value,
 }
 
-fn unsaved() -> utoipa::openapi::schema::Object {
+/// Without a mode it is fixed.
+fn concurrency_patch() -> Object {
+    let mut patch = patch_of::<Concurrency>();
+    if let Some(mode) = patch.properties.get_mut("mode") {
+        *mode = or_null(mode.clone());
+    }
+    patch
+}
+
+/// Anything but `null`.
+fn body() -> Object {
+    let kinds = [Type::String, Type::Object, Type::Array, Type::Number, Type::Boolean];
+    let body = ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds));
+    body.description(Some("A text, or JSON.")).build()
+}
+
+/// Texts by name.
+fn credentials() -> Object {
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
+    let mut credentials = sealed_members();
+    credentials.additional_properties = Some(Box::new(text.into()));
+    credentials
+}
+
+/// `null` takes one away.
+fn merged_credentials() -> Object {
+    let text = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null])).min_length(Some(1));
+    let mut credentials = merged_members();
+    credentials.additional_properties = Some(Box::new(text.into()));
+    credentials
+}
+
+fn unsaved() -> Object {
     part_of::<NewDestination>(&[])
 }
 
@@ -198,10 +281,11 @@ pub(in crate::admin) fn merge() -> Doc {
         .about("As `PUT`, but objects are merged with what stands (RFC 7396).")
         .conditional()
         .change::<NewDestination>(
-            "DestinationChange",
+            "DestinationPatch",
             &["signing_secret"],
             json!({"limits": {"rate": {"per_second": 80}}}),
         )
+        .with_members::<Merged>()
         .merge_patch()
         .reply::<View>(StatusCode::OK, example())
         .tagged()
@@ -232,6 +316,7 @@ pub(in crate::admin) fn test_unsaved() -> Doc {
     Doc::new("test_unsaved_destination", "Makes one attempt at a destination that is not stored")
         .about("It is 200 whatever comes of it; `verdict` tells.")
         .body::<UnsavedTest>(json!({"destination": {"settings": {"url": "https://billing.example.com/hooks"}}}))
+        .with_members::<TestSample>()
         .reply::<Outcome>(StatusCode::OK, tested())
         .refused(&[Code::Corrupt, Code::NotFound])
 }

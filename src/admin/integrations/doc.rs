@@ -3,16 +3,19 @@
 use axum::http::StatusCode;
 use hookmill_actors::domain::config::{Environment, IntegrationStatus, IntegrationType};
 use serde_json::{Map, Value, json};
-use utoipa::{IntoParams, ToSchema, openapi::schema::Object};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Object, ObjectBuilder, Type},
+};
 
-use super::{Detail, View};
+use super::{Detail, TYPES, View};
 use crate::admin::{
     deleted::{DeletedParam, Deletion},
-    destinations::doc::NewDestination,
-    openapi::{Doc, part_of, sealed_members},
+    destinations::doc::{self as destinations, NewDestination},
+    openapi::{Doc, line, merged_members, part_of, prose, sealed_members},
     paging::{SearchParam, WindowParams, Windowed},
     setup::Made,
-    subscriptions::doc::NewSubscription,
+    subscriptions::doc::{self as subscriptions, NewSubscription},
     webhooks::doc::{self as webhooks, NewWebhook},
 };
 
@@ -66,15 +69,16 @@ pub(in crate::admin) struct ListParams {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct NewIntegration {
-    #[schema(min_length = 1, max_length = 255)]
-    name: String,
-    r#type: IntegrationType,
+    #[schema(schema_with = line::<255>)]
+    name: (),
+    #[schema(schema_with = types)]
+    r#type: (),
     environment: Environment,
     /// One of `GET /api/v1/providers`; where it is left out, the one that is configured by hand.
     #[schema(required = false)]
     provider: String,
-    #[schema(max_length = 1_000)]
-    description: Option<String>,
+    #[schema(schema_with = prose::<1_000>, required = false)]
+    description: (),
     /// Shown to everybody who may read; a secret in it is refused.
     #[schema(value_type = Option<Object>)]
     configuration: Option<Map<String, Value>>,
@@ -94,6 +98,12 @@ struct NewIntegration {
     subscription: (),
 }
 
+/// The short names are taken too.
+fn types() -> Object {
+    let names = TYPES.map(|(name, _)| name);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).build()
+}
+
 fn webhook_part() -> Object {
     part_of::<NewWebhook>(&["integration_id"])
 }
@@ -110,18 +120,17 @@ fn subscription_part() -> Object {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct IntegrationChange {
-    #[schema(min_length = 1, max_length = 255, required = false)]
-    name: String,
-    /// As it is; it cannot be changed.
-    #[schema(required = false)]
-    r#type: IntegrationType,
+    #[schema(schema_with = line::<255>, required = false)]
+    name: (),
+    #[schema(schema_with = types, required = false)]
+    r#type: (),
     #[schema(required = false)]
     environment: Environment,
     /// As it is; it cannot be changed.
     #[schema(required = false)]
     provider: String,
-    #[schema(max_length = 1_000)]
-    description: Option<String>,
+    #[schema(schema_with = prose::<1_000>, required = false)]
+    description: (),
     #[schema(required = false)]
     status: StatusToSet,
     #[schema(value_type = Option<Object>)]
@@ -131,6 +140,14 @@ struct IntegrationChange {
     credentials: (),
     #[schema(required = false)]
     activate: Activate,
+}
+
+/// The objects of an integration that a patch is merged with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct Merged {
+    #[schema(schema_with = merged_members)]
+    credentials: (),
 }
 
 /// When a change takes force.
@@ -170,6 +187,8 @@ pub(in crate::admin) fn list() -> Doc {
 pub(in crate::admin) fn create() -> Doc {
     let mut made = example();
     made["webhook"] = webhooks::with_secret();
+    made["destination"] = destinations::with_secret();
+    made["subscription"] = subscriptions::example();
     Doc::new("create_integration", "Makes an integration")
         .about("With `webhook` and `destination` the whole way of an event is made at once, all or nothing.")
         .body::<NewIntegration>(json!({
@@ -179,6 +198,8 @@ pub(in crate::admin) fn create() -> Doc {
             "environment": "production",
             "credentials": {"api_key": "an example, no key"},
             "webhook": {"name": "Events"},
+            "destination": {"name": "Billing", "settings": {"url": "https://billing.example.com/hooks"}},
+            "subscription": {"name": "Payments to billing"},
         }))
         .reply::<Made>(StatusCode::CREATED, made)
         .tagged()
@@ -209,7 +230,8 @@ pub(in crate::admin) fn merge() -> Doc {
     Doc::new("patch_integration", "Changes an integration, its objects member by member")
         .about("As `PUT`, but `configuration` and `credentials` are merged with what stands (RFC 7396).")
         .conditional()
-        .body::<IntegrationChange>(change())
+        .change::<IntegrationChange>("IntegrationPatch", &[], change())
+        .with_members::<Merged>()
         .merge_patch()
         .reply::<View>(StatusCode::OK, example())
         .tagged()

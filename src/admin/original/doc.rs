@@ -5,10 +5,11 @@ use serde_json::json;
 use crate::admin::{
     integrations::{
         View,
-        doc::{ListParams, example},
+        doc::{self as integrations, ListParams, example},
     },
     openapi::Doc,
     paging::{SearchParam, WindowParams, Windowed},
+    webhooks::doc as webhooks,
 };
 
 pub(super) fn list_integrations() -> Doc {
@@ -18,6 +19,22 @@ pub(super) fn list_integrations() -> Doc {
         .query::<SearchParam>()
         .query::<ListParams>()
         .list::<Windowed<View>, View>(page)
+}
+
+pub(super) fn create_integration() -> Doc {
+    integrations::create().nullable("OriginalNewIntegration")
+}
+
+pub(super) fn update_integration() -> Doc {
+    integrations::update().nullable("OriginalIntegrationChange")
+}
+
+pub(super) fn create_webhook() -> Doc {
+    webhooks::create().nullable("OriginalNewWebhook")
+}
+
+pub(super) fn update_webhook() -> Doc {
+    webhooks::update().nullable("OriginalWebhookChange")
 }
 
 pub(super) fn delete_integration() -> Doc {

@@ -2,7 +2,10 @@
 
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Array, ArrayBuilder, ObjectBuilder, Type},
+};
 
 use super::{List, View};
 use crate::admin::{events::doc::verification, openapi::Doc, verification::Verification};
@@ -18,12 +21,12 @@ struct SignedRequest {
     headers: Map<String, Value>,
     #[schema(required = false)]
     body: String,
-    #[schema(required = false)]
+    #[schema(pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$", required = false)]
     body_base64: String,
     #[schema(min_length = 1, max_length = 4_096, write_only, required = false)]
     secret: String,
-    #[schema(max_items = 10, write_only, required = false)]
-    secrets: Vec<String>,
+    #[schema(schema_with = secrets, required = false)]
+    secrets: (),
     #[schema(value_type = Object, required = false)]
     settings: Map<String, Value>,
     /// As of when; else now.
@@ -34,6 +37,11 @@ struct SignedRequest {
     /// Path and query.
     #[schema(required = false)]
     target: String,
+}
+
+fn secrets() -> Array {
+    let secret = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(4_096));
+    ArrayBuilder::new().items(secret.write_only(true)).max_items(Some(10)).build()
 }
 
 #[derive(ToSchema)]

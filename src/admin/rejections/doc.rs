@@ -103,7 +103,7 @@ struct AcceptanceOfMany {
     #[schema(required = false)]
     unverified: bool,
     /// The `next` of the call before.
-    #[schema(required = false)]
+    #[schema(pattern = "^[0-9a-f]{16}$", required = false)]
     after: String,
 }
 

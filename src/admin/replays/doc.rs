@@ -1,13 +1,16 @@
 //! Replays in the document. The requests' types say the parameters and members that [`super`] reads.
 
 use axum::http::StatusCode;
-use hookmill_actors::domain::replay::ReplayStatus;
+use hookmill_actors::domain::{delivery::DeadReason, replay::ReplayStatus, selection::TYPE_PATTERNS_MAX};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::schema::{Array, ArrayBuilder},
+};
 
 use super::View;
 use crate::admin::{
-    openapi::{Doc, EVENT},
+    openapi::{Doc, EVENT, line},
     paging::{PageParams, Paged},
     problem::Code,
 };
@@ -66,39 +69,49 @@ struct NewReplay {
     start: bool,
 }
 
-/// What a replay covers. `dead_letters` takes `reason`; `events` needs integration and subscription, and takes the rest.
+/// What a replay covers.
 #[derive(ToSchema)]
 #[schema(as = NewReplayQuery)]
+#[serde(tag = "source", rename_all = "snake_case")]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
-struct QueryAsked {
-    source: Source,
-    #[schema(minimum = 1, required = false)]
-    integration_id: u32,
-    #[schema(minimum = 1, required = false)]
-    subscription_id: u32,
-    #[schema(required = false)]
-    reason: hookmill_actors::domain::delivery::DeadReason,
-    /// Patterns such as `payment.*`.
-    #[schema(required = false)]
-    types: Vec<String>,
-    #[schema(minimum = 1, required = false)]
-    endpoint_id: u32,
-    #[schema(required = false)]
-    status: Standing,
-    /// Not before this time.
-    #[schema(format = DateTime, required = false)]
-    from: String,
-    /// Before this time.
-    #[schema(format = DateTime, required = false)]
-    to: String,
+enum QueryAsked {
+    DeadLetters {
+        #[schema(minimum = 1, required = false)]
+        integration_id: u32,
+        #[schema(minimum = 1, required = false)]
+        subscription_id: u32,
+        #[schema(required = false)]
+        reason: DeadReason,
+        /// Not before this time.
+        #[schema(format = DateTime, required = false)]
+        from: String,
+        /// Before this time.
+        #[schema(format = DateTime, required = false)]
+        to: String,
+    },
+    Events {
+        #[schema(minimum = 1)]
+        integration_id: u32,
+        #[schema(minimum = 1)]
+        subscription_id: u32,
+        #[schema(schema_with = types, required = false)]
+        types: (),
+        #[schema(minimum = 1, required = false)]
+        endpoint_id: u32,
+        #[schema(required = false)]
+        status: Standing,
+        /// Not before this time.
+        #[schema(format = DateTime, required = false)]
+        from: String,
+        /// Before this time.
+        #[schema(format = DateTime, required = false)]
+        to: String,
+    },
 }
 
-#[derive(ToSchema)]
-#[schema(as = ReplaySource, rename_all = "snake_case")]
-#[expect(dead_code, reason = "it is read from a table; this says its form")]
-enum Source {
-    DeadLetters,
-    Events,
+fn types() -> Array {
+    let about = "Patterns such as `payment.*`.";
+    ArrayBuilder::new().items(line::<128>()).max_items(Some(TYPE_PATTERNS_MAX)).description(Some(about)).build()
 }
 
 #[derive(ToSchema)]

@@ -4,14 +4,25 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use hookmill_actors::domain::{
-    backoff::RetryPolicy, ids::EventId, order::Order, selection::Selection, shaping::Rate, transform::Transform,
+    backoff::{DEAD_STATUSES_MAX, Exponential, SCHEDULE_MAX, WAIT_MAX_S},
+    ids::EventId,
+    order::Order,
+    selection::Selection,
+    shaping::Rate,
+    transform::Transform,
 };
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        KnownFormat, Schema,
+        schema::{AnyOfBuilder, Array, ArrayBuilder, ObjectBuilder, SchemaFormat, Type},
+    },
+};
 
 use super::{View, dry_run::View as DryRun};
 use crate::admin::{
-    openapi::{Doc, EVENT},
+    openapi::{Doc, EVENT, line, patch_of},
     paging::{Active, SearchParam, WindowParams, Windowed},
     problem::Code,
 };
@@ -58,8 +69,8 @@ pub(in crate::admin) struct NewSubscription {
     integration_id: u32,
     #[schema(minimum = 1)]
     destination_id: u32,
-    #[schema(min_length = 1, max_length = 255)]
-    name: String,
+    #[schema(schema_with = line::<255>)]
+    name: (),
     #[schema(required = false)]
     active: bool,
     /// The same as `active`.
@@ -69,10 +80,9 @@ pub(in crate::admin) struct NewSubscription {
     #[schema(minimum = 1, maximum = 256, required = false)]
     in_flight_max: u16,
     #[schema(required = false)]
-    retry: RetryPolicy,
-    /// With which events it begins: `now`, `beginning`, or those after a time.
-    #[schema(required = false)]
-    start: String,
+    retry: RetryChange,
+    #[schema(schema_with = start, required = false)]
+    start: (),
     selection: Option<Selection>,
     order: Option<Order>,
     transform: Option<Transform>,
@@ -80,8 +90,85 @@ pub(in crate::admin) struct NewSubscription {
     headers: Option<BTreeMap<String, String>>,
     rate: Option<Rate>,
     /// An event that was accepted longer ago is not delivered, seconds.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 31_536_000)]
     expires_after_s: Option<u64>,
+}
+
+/// How it retries; what is not given stays, or is as the settings say.
+#[derive(ToSchema)]
+#[schema(as = NewRetryPolicy)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct RetryChange {
+    #[schema(schema_with = waits, required = false)]
+    schedule_s: (),
+    exponential: Option<Exponential>,
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    age_max_s: Option<u64>,
+    #[schema(schema_with = dead_statuses, required = false)]
+    dead_statuses: (),
+    #[schema(minimum = 0, maximum = 2_592_000, required = false)]
+    retry_after_max_s: u64,
+}
+
+/// The objects of a subscription that a patch is merged with.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct Merged {
+    #[schema(required = false)]
+    retry: MergedRetry,
+    #[schema(schema_with = patch_of::<Order>)]
+    order: (),
+    #[schema(schema_with = patch_of::<Transform>)]
+    transform: (),
+    /// Names and templates; `null` takes one away.
+    headers: Option<BTreeMap<String, Option<String>>>,
+    #[schema(schema_with = patch_of::<Rate>)]
+    rate: (),
+}
+
+/// How it retries; what is not given stays.
+#[derive(ToSchema)]
+#[schema(as = RetryPolicyPatch)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "bodies are read member by member; this says their form")]
+struct MergedRetry {
+    #[schema(schema_with = waits, required = false)]
+    schedule_s: (),
+    #[schema(schema_with = patch_of::<Exponential>, required = false)]
+    exponential: (),
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    age_max_s: Option<u64>,
+    #[schema(schema_with = dead_statuses, required = false)]
+    dead_statuses: (),
+    #[schema(minimum = 0, maximum = 2_592_000, required = false)]
+    retry_after_max_s: u64,
+}
+
+fn integer(bounds: std::ops::RangeInclusive<u64>) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(*bounds.start())).maximum(Some(*bounds.end()))
+}
+
+fn waits() -> Array {
+    let about = "Waits between attempts, seconds: the first attempt is made at once, then one follows each wait.";
+    let waits = ArrayBuilder::new().items(integer(0..=WAIT_MAX_S)).max_items(Some(SCHEDULE_MAX));
+    waits.description(Some(about)).build()
+}
+
+fn dead_statuses() -> Array {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^([45][0-9]{2}|4xx|5xx)$"));
+    let statuses = ArrayBuilder::new().items(AnyOfBuilder::new().item(integer(400..=599)).item(text));
+    let about = "Statuses that go straight to the dead letter: `400`, or a class, `4xx`.";
+    statuses.max_items(Some(DEAD_STATUSES_MAX)).description(Some(about)).build()
+}
+
+fn start() -> Schema {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    AnyOfBuilder::new()
+        .item(text().enum_values(Some(["now", "beginning"])))
+        .item(text().format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime))))
+        .description(Some("With which events it begins: `now`, `beginning`, or those after a time."))
+        .into()
 }
 
 /// What would become of events.
@@ -106,6 +193,7 @@ struct DryRunRequest {
 
 /// An event that is not stored.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct DryRunSample {
     #[schema(required = false)]
@@ -165,7 +253,8 @@ pub(in crate::admin) fn merge() -> Doc {
     Doc::new("patch_subscription", "Changes a subscription, its objects member by member")
         .about("As `PUT`, but objects are merged with what stands (RFC 7396).")
         .conditional()
-        .change::<NewSubscription>("SubscriptionChange", &["start"], json!({"retry": {"retry_after_max_s": 3_600}}))
+        .change::<NewSubscription>("SubscriptionPatch", &["start"], json!({"retry": {"retry_after_max_s": 3_600}}))
+        .with_members::<Merged>()
         .merge_patch()
         .reply::<View>(StatusCode::OK, example())
         .tagged()

@@ -2,12 +2,18 @@
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        Schema,
+        schema::{AnyOfBuilder, Array, ArrayBuilder, ObjectBuilder, Type},
+    },
+};
 
 use super::{Made, View};
 use crate::{
     admin::{
-        openapi::Doc,
+        openapi::{Doc, line},
         paging::{PageParams, Paged},
         problem::Code,
     },
@@ -43,16 +49,31 @@ struct ListParams {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "bodies are read member by member; this says their form")]
 struct NewToken {
-    #[schema(min_length = 1, max_length = 64)]
-    name: String,
+    #[schema(schema_with = line::<64>)]
+    name: (),
     role: Role,
-    /// Such as `integration:7` or `environment:staging`; where it is left out, it is for all that its maker's is for.
-    #[schema(max_items = 64, required = false)]
-    scopes: Vec<String>,
+    #[schema(schema_with = scopes, required = false)]
+    scopes: (),
     #[schema(format = DateTime)]
     expires_at: Option<String>,
-    /// How long it is valid, such as `30d`; does not go with `expires_at`.
-    expires_in: Option<String>,
+    #[schema(schema_with = life, required = false)]
+    expires_in: (),
+}
+
+fn scopes() -> Array {
+    let scope = "^(integration:[1-9][0-9]{0,9}|environment:(development|staging|production))$";
+    let scope = ObjectBuilder::new().schema_type(Type::String).pattern(Some(scope));
+    let about = "Such as `integration:7` or `environment:staging`; where it is left out, it is for all that its maker's is for.";
+    ArrayBuilder::new().items(scope).max_items(Some(64)).description(Some(about)).build()
+}
+
+fn life() -> Schema {
+    let units = "(s|sec|seconds?|m|min|minutes?|h|hr|hours?|d|days?|w|weeks?|M|months?|y|years?)";
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^([0-9]+ ?{units} ?)+$")));
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(60)).maximum(Some(315_360_000));
+    let about = "How long it is valid, such as `30d`, or seconds; does not go with `expires_at`.";
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    AnyOfBuilder::new().item(text).item(seconds).item(null).description(Some(about)).into()
 }
 
 pub(in crate::admin) fn list() -> Doc {

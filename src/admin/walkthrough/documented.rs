@@ -16,12 +16,12 @@ const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 /// Read before the rest is, as resources of their own.
 const PARTS: [&str; 3] = ["webhook", "destination", "subscription"];
 
-fn parsed() -> Value {
+pub(super) fn parsed() -> Value {
     serde_json::from_str(&openapi_json()).expect("it is JSON")
 }
 
 /// Follows a reference.
-fn at<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+pub(super) fn at<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => document.pointer(&reference[1..]).expect("it leads somewhere"),
         None => value,
@@ -29,7 +29,7 @@ fn at<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
 }
 
 /// The path with the document's own examples, of things that are there where any is.
-fn filled(document: &Value, path: &str, operation: &Value, provider: &str) -> String {
+pub(super) fn filled(document: &Value, path: &str, operation: &Value, provider: &str) -> String {
     let mut filled = path.to_owned();
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
         let parameter = at(document, parameter);

@@ -3,12 +3,18 @@
 use axum::http::StatusCode;
 use hookmill_actors::domain::shaping::Rate;
 use serde_json::{Map, Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{
+        Schema,
+        schema::{AnyOfBuilder, ObjectBuilder, Type},
+    },
+};
 
 use super::{Shown, View, rotation::Rotated};
 use crate::admin::{
     deleted::{DeletedParam, Deletion},
-    openapi::Doc,
+    openapi::{Doc, line, prose},
     paging::{Active, SearchParam, WindowParams, Windowed},
 };
 
@@ -57,13 +63,12 @@ struct Narrowing {
 pub(in crate::admin) struct NewWebhook {
     #[schema(minimum = 1)]
     integration_id: u32,
-    #[schema(min_length = 1, max_length = 255)]
-    name: String,
-    #[schema(max_length = 1_000)]
-    description: Option<String>,
-    /// Below `/webhooks/receive`; made where it is left out.
-    #[schema(pattern = "^/?[A-Za-z0-9_~-]+(/[A-Za-z0-9_~-]+)*$", max_length = 255, required = false)]
-    path: String,
+    #[schema(schema_with = line::<255>)]
+    name: (),
+    #[schema(schema_with = prose::<1_000>, required = false)]
+    description: (),
+    #[schema(schema_with = path, required = false)]
+    path: (),
     /// Made where it is left out; sealed, and never shown again.
     #[schema(min_length = 8, max_length = 512, write_only, required = false)]
     secret: String,
@@ -88,6 +93,17 @@ pub(in crate::admin) struct NewWebhook {
     #[schema(minimum = 0, maximum = 7_776_000)]
     dedup_window_s: Option<u64>,
     rate_limit: Option<Rate>,
+}
+
+/// No segment is `.` or `..`, and with its leading slash it is no longer than it may be.
+fn path() -> Schema {
+    let segment = r"(\.?[A-Za-z0-9_~-][A-Za-z0-9._~-]*|\.\.[A-Za-z0-9._~-]+)";
+    let text = |leading: &str, chars_max| {
+        let text = ObjectBuilder::new().schema_type(Type::String).max_length(Some(chars_max));
+        text.pattern(Some(format!("^{leading}{segment}(/{segment})*$")))
+    };
+    let path = AnyOfBuilder::new().item(text("/", 255)).item(text("", 254));
+    path.description(Some("Below `/webhooks/receive`; made where it is left out.")).into()
 }
 
 /// A new secret for an endpoint.

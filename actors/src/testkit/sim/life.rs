@@ -9,7 +9,7 @@ use super::{
     destinations::Mood,
     disk::{Manners, SimLog},
     programs::{SimPrograms, SimProviders},
-    scenario::{self, Scenario},
+    scenario,
 };
 use crate::{
     configuration::{Kind, Write},
@@ -84,8 +84,7 @@ impl Life {
             connections: Arc::new(ThirdParties::default()),
             clock: clock.clone(),
         };
-        let Scenario { retention, dead_letters, .. } = world.scenario;
-        let options = TreeOptions { retention, dead_letters, ..TreeOptions::default() };
+        let options = TreeOptions { retention: world.scenario.retention, ..TreeOptions::default() };
         let started = Tree::start(ports, options, board).await;
         let features = world.features;
         (log.clone(), started.map(|tree| Self { tree, log, clock, rng: own, features }))

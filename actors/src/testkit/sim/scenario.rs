@@ -17,7 +17,6 @@ use crate::{
         shaping::{BreakerPolicy, Concurrency, DestinationLimits, Rate, RetryBudget},
         transform::Transform,
     },
-    replay::DeadLetterRetention,
     scheduler::Retention,
 };
 
@@ -31,7 +30,6 @@ pub(super) struct Scenario {
     pub(super) steps: u32,
     pub(super) manners: Manners,
     pub(super) retention: Retention,
-    pub(super) dead_letters: DeadLetterRetention,
     pub(super) clock_jumps: bool,
 }
 
@@ -53,11 +51,13 @@ impl Scenario {
             lives: rng.u32(1..=4),
             steps: rng.u32(5..=25),
             manners,
-            retention: Retention { age_max, ..Retention::default() },
-            dead_letters: if features.replays && rng.u8(..5) == 0 {
-                DeadLetterRetention(Duration::from_secs(1_200))
-            } else {
-                DeadLetterRetention::default()
+            retention: Retention {
+                age_max,
+                dead_letters_age_max: match features.replays && rng.u8(..5) == 0 {
+                    true => Duration::from_secs(1_200),
+                    false => Retention::default().dead_letters_age_max,
+                },
+                ..Retention::default()
             },
             clock_jumps: features.clock_jumps && rng.u8(..5) == 0,
         }
