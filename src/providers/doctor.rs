@@ -161,9 +161,9 @@ fn former(case: &Case) -> Vec<(String, Case)> {
     let with = |former: &Former| {
         let since = Duration::from_secs(case.now_ms.saturating_sub(former.ended_ms) / 1_000);
         let since = humantime_serde::re::humantime::format_duration(since);
-        let cause =
+        let words =
             format!("it is signed with a former secret, which had ended {since} before; its sender needs the new one");
-        (cause, Case { secrets: vec![former.secret.clone()], ..case.clone() })
+        (words, Case { secrets: vec![former.secret.clone()], ..case.clone() })
     };
     case.former.iter().map(with).collect()
 }

@@ -123,11 +123,28 @@ fn an_error_never_repeats_the_url() {
 }
 
 #[test]
+fn a_certificate_and_its_key_are_told_apart() {
+    let certified = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+    let (own, other) = (certified("hookmill"), certified("other"));
+    let (pem, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    for (certificate, key, field, problem) in [
+        (&*pem, &*other.signing_key.serialize_pem(), "client_key", "is not the key of `client_certificate`"),
+        (&pem, &pem, "client_key", "no private key"),
+        (&pem, ENCRYPTED_KEY, "client_key", "is encrypted"),
+        (CERTIFICATE_V1, &key, "client_certificate", "(UnsupportedCertVersion); it must be of X.509 version 3"),
+    ] {
+        let credentials = json!({"client_certificate": certificate, "client_key": key});
+        let error = refused(with(json!({"url": "https://a.example/"}), &credentials), problem);
+        assert_eq!(error.field, format!("credentials.{field}"), "{error}");
+        assert!(error.problem.contains(problem), "{error}");
+    }
+}
+
+#[test]
 fn headers_auth_and_peers_have_faults_of_their_own() {
     let url = "https://a.example/";
     let certified = rcgen::generate_simple_self_signed(vec!["hookmill".to_owned()]).unwrap();
     let (pem, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
-    let other = rcgen::generate_simple_self_signed(vec!["other".to_owned()]).unwrap().signing_key.serialize_pem();
     let secret = "0123456789abcdef";
     let cases = [
         (json!({"method": "GET"}), json!({}), "method", "`POST`, `PUT`, `PATCH`, `DELETE`"),
@@ -177,25 +194,6 @@ fn headers_auth_and_peers_have_faults_of_their_own() {
         (json!({"ca": "nonsense"}), json!({}), "ca", "no certificate"),
         (json!({"ca": pem, "url": "http://a/"}), json!({}), "ca", "without TLS"),
         (json!({}), json!({"client_certificate": pem}), "credentials.client_key", "missing"),
-        (
-            json!({}),
-            json!({"client_certificate": pem, "client_key": other}),
-            "credentials.client_key",
-            "is not the key of",
-        ),
-        (
-            json!({}),
-            json!({"client_certificate": CERTIFICATE_V1, "client_key": key}),
-            "credentials.client_certificate",
-            "(UnsupportedCertVersion); it must be of X.509 version 3",
-        ),
-        (
-            json!({}),
-            json!({"client_certificate": pem, "client_key": ENCRYPTED_KEY}),
-            "credentials.client_key",
-            "is encrypted",
-        ),
-        (json!({}), json!({"client_certificate": pem, "client_key": pem}), "credentials.client_key", "no private key"),
         (
             json!({"url": "http://a/"}),
             json!({"client_certificate": pem, "client_key": key}),
