@@ -10,6 +10,7 @@ mod activities;
 mod apply;
 mod auth;
 mod backup;
+mod change;
 mod comment;
 mod connection_tests;
 mod deadletters;

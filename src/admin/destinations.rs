@@ -13,7 +13,7 @@ use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     domain::{
         activity::ActivityResult,
-        config::{Destination, DestinationStatus},
+        config::{Configuration, Destination, DestinationStatus},
         ids::DestinationId,
         secret::Secret,
         shaping::DestinationLimits,
@@ -35,9 +35,10 @@ pub(super) use self::{
 use super::{
     Api,
     access::{Author, State},
+    change::Changeable,
     fields::secret,
     form::Form,
-    json::{Json, MergePatch, OptionalJson},
+    json::{Json, OptionalJson},
     merge::Merge,
     paging::{Params, Search},
     problem::Problem,
@@ -164,48 +165,33 @@ pub(super) async fn create(
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
-/// `PUT /api/v1/destinations/{id}`: members that are not given stay.
-pub(super) async fn update(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let patch = Patch::read(body)?;
-    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
-}
+impl Changeable for Destination {
+    type Patch = Patch;
 
-/// `PATCH /api/v1/destinations/{id}`: as `PUT`, but objects are merged with what stands.
-pub(super) async fn merge(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    MergePatch(body): MergePatch,
-) -> Result<Response, Problem> {
-    let merged = |current: &Destination| {
-        let owner = Owner::DestinationCredentials(current.id);
-        let mut merge = Merge::new(&body)?.member("settings", &current.settings)?;
+    fn read_patch(body: Value) -> Result<Patch, Problem> {
+        Patch::read(body)
+    }
+
+    fn merge(&self, mut patch: Merge, tools: &Tools) -> Result<Merge, Problem> {
+        patch = patch.member("settings", &self.settings)?;
         for (name, limit) in [
-            ("rate", json_of(&current.limits.rate)?),
-            ("concurrency", json_of(&current.limits.concurrency)?),
-            ("retry_budget", json_of(&current.limits.retry_budget)?),
-            ("breaker", json_of(&current.limits.breaker)?),
+            ("rate", json_of(&self.limits.rate)?),
+            ("concurrency", json_of(&self.limits.concurrency)?),
+            ("retry_budget", json_of(&self.limits.retry_budget)?),
+            ("breaker", json_of(&self.limits.breaker)?),
         ] {
-            merge = merge.within("limits", name, &limit)?;
+            patch = patch.within("limits", name, &limit)?;
         }
         // For other servers they must be given whole.
-        let kind = merge.text("type").unwrap_or(&current.kind).to_lowercase();
-        let is_same = merge.object("settings").is_none_or(|next| tell_the_same(current, &kind, next));
-        let stands = current.credentials.as_ref().filter(|_| is_same);
-        merge.credentials(owner, stands, &api.tools).map(Merge::into_body)
-    };
-    let made = api
-        .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
-        .await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+        let kind = patch.text("type").unwrap_or(&self.kind).to_lowercase();
+        let is_same = patch.object("settings").is_none_or(|next| tell_the_same(self, &kind, next));
+        let stands = self.credentials.as_ref().filter(|_| is_same);
+        patch.credentials(Owner::DestinationCredentials(self.id), stands, tools)
+    }
+
+    fn patched(&self, patch: &Patch, _: &Configuration, tools: &Tools) -> Result<Self, Problem> {
+        patch.applied_to(self, tools)
+    }
 }
 
 fn json_of(limit: &impl Serialize) -> Result<Value, Problem> {

@@ -7,7 +7,7 @@ use axum::{http::StatusCode, response::Response};
 use hookmill_actors::{
     configuration::ConfigError,
     domain::{
-        config::{Environment, Integration, IntegrationStatus, IntegrationType, Meta},
+        config::{Configuration, Environment, Integration, IntegrationStatus, IntegrationType, Meta},
         ids::IntegrationId,
         secret::Secret,
     },
@@ -19,11 +19,11 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
-    access::{Author, State},
+    access::State,
+    change::Changeable,
     comment,
     fields::{kind, line, object, one_of, prose, string},
     form::{Change, Form},
-    json::{Json, MergePatch},
     merge::Merge,
     paging::{Params, Search},
     problem::{Code, Problem},
@@ -119,21 +119,35 @@ impl Managed for Integration {
     }
 }
 
-/// `PUT /api/v1/integrations/{id}`: members that are not given stay. With `activate: after_test` it is 202, and nothing
-/// is changed until the connection test of what is wanted has passed.
-pub(super) async fn update(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let patch = Patch::read(body)?;
-    if patch.after_test {
-        return hold(&api, &author, id, &condition, &patch).await;
+impl Changeable for Integration {
+    type Patch = Patch;
+
+    fn read_patch(body: Value) -> Result<Patch, Problem> {
+        Patch::read(body)
     }
-    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current, &api.tools)).await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+
+    fn merge(&self, patch: Merge, tools: &Tools) -> Result<Merge, Problem> {
+        let patch = patch.member("configuration", &self.configuration)?;
+        patch.credentials(Owner::Credentials(self.id), self.credentials.as_ref(), tools)
+    }
+
+    fn patched(&self, patch: &Patch, _: &Configuration, tools: &Tools) -> Result<Self, Problem> {
+        patch.applied_to(self, tools)
+    }
+
+    /// With `activate: after_test` it is 202, and nothing is changed until the connection test of what is wanted has passed.
+    async fn before(
+        api: &Api,
+        author: &str,
+        id: u32,
+        condition: &IfMatch,
+        patch: &Patch,
+    ) -> Result<Option<Response>, Problem> {
+        if !patch.after_test {
+            return Ok(None);
+        }
+        hold(api, author, id, condition, patch).await.map(Some)
+    }
 }
 
 async fn hold(api: &Api, author: &str, id: u32, condition: &IfMatch, patch: &Patch) -> Result<Response, Problem> {
@@ -155,29 +169,6 @@ pub(super) async fn held(api: &Api, author: &str, current: &Integration, wanted:
         tracing::error!(cause, "a change that waits for its test could not be stored");
         Problem::new(Code::Unavailable, "the change cannot be stored now; the log has the cause")
     })
-}
-
-/// `PATCH /api/v1/integrations/{id}`: as `PUT`, but `configuration` and `credentials` are merged with what stands.
-pub(super) async fn merge(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    MergePatch(body): MergePatch,
-) -> Result<Response, Problem> {
-    let merged = |current: &Integration| {
-        let owner = Owner::Credentials(current.id);
-        let merge = Merge::new(&body)?.member("configuration", &current.configuration)?;
-        merge.credentials(owner, current.credentials.as_ref(), &api.tools).map(Merge::into_body)
-    };
-    let patch = Patch::read(merged(&api.find::<Integration>(id)?)?)?;
-    if patch.after_test {
-        return hold(&api, &author, id, &condition, &patch).await;
-    }
-    let made = api
-        .update(&author, id, &condition, |current, _| Patch::read(merged(current)?)?.applied_to(current, &api.tools))
-        .await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
 }
 
 /// An integration with what one of all does not tell.
@@ -324,7 +315,7 @@ pub(super) fn status_to_set(value: Option<Value>) -> Result<Option<IntegrationSt
 }
 
 /// An update as asked for.
-struct Patch {
+pub(super) struct Patch {
     name: Option<String>,
     kind: Option<IntegrationType>,
     provider: Option<String>,

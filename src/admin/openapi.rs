@@ -7,6 +7,7 @@
 mod doc;
 mod operation;
 mod page;
+mod parts;
 mod problems;
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,9 @@ use utoipa::{
 };
 
 pub(super) use self::{
-    doc::{Describe, Doc, EVENT, line, merged_members, or_null, part_of, patch_of, prose, sealed_members, with},
+    doc::{Describe, Doc, EVENT},
     page::{PREFIX as DOCS_PREFIX, asset, describe_asset, describe_page, page},
+    parts::{line, merged_members, or_null, part_of, patch_of, prose, sealed_members, with},
 };
 use super::routes;
 

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use super::{
     Api, Shared,
     access::{Author, State},
+    change::update,
     connection_tests, integrations,
     json::{Json, OptionalJson},
     paging::Params,
@@ -131,7 +132,7 @@ async fn update_integration(
     {
         members.remove("status");
     }
-    integrations::update(State(api), author, Segments(id), condition, Json(body)).await
+    update::<Integration>(State(api), author, Segments(id), condition, Json(body)).await
 }
 
 /// `GET /integration-management/webhooks`: a bare array of all, not paged.
@@ -157,7 +158,7 @@ async fn update_webhook(
     condition: IfMatch,
     Json(body): Json,
 ) -> Result<Response, Problem> {
-    webhooks::update(api, author, id, condition, Json(sent_back(body))).await
+    update::<Endpoint>(api, author, id, condition, Json(sent_back(body))).await
 }
 
 /// The former secret ends at once, unless `grace_s` says otherwise: callers of the original rely on that.

@@ -6,8 +6,10 @@
 use hookmill_actors::domain::config::{Destination, Endpoint, Integration, Subscription};
 
 use super::{
-    Shared, activities, apply, backup, connection_tests, deadletters, deleted, destinations, events, flow,
-    integrations, keys, metrics, openapi, original, providers, rejections, replays,
+    Shared, activities, apply, backup,
+    change::{merge, update},
+    connection_tests, deadletters, deleted, destinations, events, flow, integrations, keys, metrics, openapi, original,
+    providers, rejections, replays,
     resource::{delete, list, one},
     restart, setup, status, subscriptions,
     table::{Methods, delete as delete_route, get, open, post},
@@ -38,8 +40,8 @@ fn configuration() -> Vec<Route> {
         (
             "/api/v1/integrations/{id}",
             get(Viewer, integrations::one, integrations::doc::one)
-                .put(Manager, integrations::update, integrations::doc::update)
-                .patch(Manager, integrations::merge, integrations::doc::merge)
+                .put(Manager, update::<Integration>, integrations::doc::update)
+                .patch(Manager, merge::<Integration>, integrations::doc::merge)
                 .delete(Admin, deleted::delete::<Integration>, integrations::doc::delete),
         ),
         ("/api/v1/integrations/{id}/flow", get(Viewer, flow::of_integration, flow::doc::of_integration)),
@@ -66,8 +68,8 @@ fn configuration() -> Vec<Route> {
         (
             "/api/v1/webhooks/{id}",
             get(Viewer, one::<Endpoint>, webhooks::doc::one)
-                .put(Manager, webhooks::update, webhooks::doc::update)
-                .patch(Manager, webhooks::merge, webhooks::doc::merge)
+                .put(Manager, update::<Endpoint>, webhooks::doc::update)
+                .patch(Manager, merge::<Endpoint>, webhooks::doc::merge)
                 .delete(Manager, deleted::delete::<Endpoint>, webhooks::doc::delete),
         ),
         ("/api/v1/webhooks/{id}/restore", post(Manager, deleted::restore_endpoint, webhooks::doc::restore)),
@@ -81,8 +83,8 @@ fn configuration() -> Vec<Route> {
         (
             "/api/v1/destinations/{id}",
             get(Viewer, one::<Destination>, destinations::doc::one)
-                .put(Manager, destinations::update, destinations::doc::update)
-                .patch(Manager, destinations::merge, destinations::doc::merge)
+                .put(Manager, update::<Destination>, destinations::doc::update)
+                .patch(Manager, merge::<Destination>, destinations::doc::merge)
                 .delete(Manager, delete::<Destination>, destinations::doc::delete),
         ),
         ("/api/v1/destinations/{id}/flow", get(Viewer, flow::one, flow::doc::of_destination)),
@@ -105,8 +107,8 @@ fn configuration() -> Vec<Route> {
         (
             "/api/v1/subscriptions/{id}",
             get(Viewer, one::<Subscription>, subscriptions::doc::one)
-                .put(Manager, subscriptions::update, subscriptions::doc::update)
-                .patch(Manager, subscriptions::merge, subscriptions::doc::merge)
+                .put(Manager, update::<Subscription>, subscriptions::doc::update)
+                .patch(Manager, merge::<Subscription>, subscriptions::doc::merge)
                 .delete(Manager, delete::<Subscription>, subscriptions::doc::delete),
         ),
     ]

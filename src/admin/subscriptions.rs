@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use axum::{http::StatusCode, response::Response};
 use hookmill_actors::domain::{
     backoff::{AGE_MAX_S, RetryPolicy},
-    config::{Meta, Subscription},
+    config::{Configuration, Meta, Subscription},
     ids::{DestinationId, EventId, IntegrationId, SubscriptionId},
     limits::IN_FLIGHT_MAX,
     order::Order,
@@ -28,14 +28,15 @@ use utoipa::ToSchema;
 use super::{
     Api,
     access::{Author, State},
+    change::Changeable,
     fields::{boolean, line, number, string},
     form::{Change, Form},
     integrations::NAME_CHARS_MAX,
-    json::{Json, MergePatch, quoted},
+    json::{Json, quoted},
     merge::Merge,
     paging::{Params, Search},
     problem::Problem,
-    resource::{IfMatch, Managed, Segments, reply, time},
+    resource::{IfMatch, Managed, reply, time},
     tools::Tools,
 };
 
@@ -154,42 +155,37 @@ pub(super) async fn create(
     Ok(reply(StatusCode::CREATED, &made, &made.view(&api.tools)))
 }
 
-/// `PUT /api/v1/subscriptions/{id}`: members that are not given stay.
-pub(super) async fn update(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let patch = Patch::read(body)?;
-    // Another change at the same time was checked by whoever makes it: no text is stored that was not.
-    check(&api, &patch.applied_to(&api.find(id)?)?).await?;
-    let made = api.update(&author, id, &condition, |current, _| patch.applied_to(current)).await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
-}
+impl Changeable for Subscription {
+    type Patch = Patch;
 
-/// `PATCH /api/v1/subscriptions/{id}`: as `PUT`, but objects are merged with what stands.
-pub(super) async fn merge(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    MergePatch(body): MergePatch,
-) -> Result<Response, Problem> {
-    let merged = |current: &Subscription| {
-        let body = Merge::new(&body)?
-            .within("retry", "exponential", &current.retry.exponential)?
-            .member("order", &current.order)?
-            .member("transform", &current.transform)?
-            .member("headers", &current.headers)?
-            .member("rate", &current.rate)?
-            .into_body();
-        Patch::read(body)?.applied_to(current)
-    };
-    check(&api, &merged(&api.find(id)?)?).await?;
-    let made = api.update(&author, id, &condition, |current, _| merged(current)).await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+    fn read_patch(body: Value) -> Result<Patch, Problem> {
+        Patch::read(body)
+    }
+
+    fn merge(&self, patch: Merge, _tools: &Tools) -> Result<Merge, Problem> {
+        patch
+            .within("retry", "exponential", &self.retry.exponential)?
+            .member("order", &self.order)?
+            .member("transform", &self.transform)?
+            .member("headers", &self.headers)?
+            .member("rate", &self.rate)
+    }
+
+    fn patched(&self, patch: &Patch, _: &Configuration, _: &Tools) -> Result<Self, Problem> {
+        patch.applied_to(self)
+    }
+
+    /// Another change at the same time was checked by whoever makes it: no text is stored that was not.
+    async fn before(
+        api: &Api,
+        _author: &str,
+        id: u32,
+        _condition: &IfMatch,
+        patch: &Patch,
+    ) -> Result<Option<Response>, Problem> {
+        check(api, &patch.applied_to(&api.find(id)?)?).await?;
+        Ok(None)
+    }
 }
 
 /// Where a new subscription begins.
@@ -354,7 +350,7 @@ fn replace<T: Clone + Default>(change: &Change<T>, member: &mut T) {
 }
 
 /// An update as asked for.
-struct Patch {
+pub(super) struct Patch {
     integration: Option<u32>,
     destination: Option<u32>,
     name: Option<String>,

@@ -46,36 +46,6 @@ pub(super) struct Methods<S> {
     shape: Option<fn(MethodRouter<S>) -> MethodRouter<S>>,
 }
 
-/// `GET` for a role; `HEAD` comes with it.
-pub(super) fn get<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
-where
-    S: Clone + Send + Sync + 'static,
-    H: Handler<T, S>,
-    T: 'static,
-{
-    Methods::new().get(role, handler, doc)
-}
-
-/// `POST` for a role.
-pub(super) fn post<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
-where
-    S: Clone + Send + Sync + 'static,
-    H: Handler<T, S>,
-    T: 'static,
-{
-    Methods::new().post(role, handler, doc)
-}
-
-/// `DELETE` for a role.
-pub(super) fn delete<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
-where
-    S: Clone + Send + Sync + 'static,
-    H: Handler<T, S>,
-    T: 'static,
-{
-    Methods::new().delete(role, handler, doc)
-}
-
 /// `GET` for everybody; the gate must know the path too.
 pub(super) fn open<S, H, T>(handler: H, doc: Describe) -> Methods<S>
 where
@@ -100,6 +70,22 @@ macro_rules! methods {
         }
     )*};
 }
+
+macro_rules! beginnings {
+    ($($name:ident $method:ident,)*) => {$(
+        #[doc = concat!("Of a path whose first method is `", stringify!($method), "`.")]
+        pub(super) fn $name<S, H, T>(role: Role, handler: H, doc: Describe) -> Methods<S>
+        where
+            S: Clone + Send + Sync + 'static,
+            H: Handler<T, S>,
+            T: 'static,
+        {
+            Methods::new().$name(role, handler, doc)
+        }
+    )*};
+}
+
+beginnings! { get GET, post POST, delete DELETE, }
 
 impl<S: Clone + Send + Sync + 'static> Methods<S> {
     fn new() -> Self {

@@ -28,16 +28,17 @@ pub(super) use self::rotation::{rotate_secret, rotated};
 use super::{
     Api,
     access::{Author, State},
+    change::Changeable,
     destinations::rate,
     fields::{boolean, line, number, object, prose, secret},
     form::{Change, Form},
     integrations::{DESCRIPTION_CHARS_MAX, NAME_CHARS_MAX},
-    json::{Json, MergePatch},
+    json::Json,
     merge::Merge,
     paging::{Params, Search},
     problem::{Code, Problem},
     redact,
-    resource::{Configured, IfMatch, Managed, Segments, reply},
+    resource::{Configured, Managed, reply},
     tools::Tools,
 };
 
@@ -108,39 +109,21 @@ pub(super) async fn create(
     Ok(reply(StatusCode::CREATED, &made, &shown))
 }
 
-/// `PUT /api/v1/webhooks/{id}`: members that are not given stay. A new `secret` replaces all former ones at once.
-pub(super) async fn update(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    Json(body): Json,
-) -> Result<Response, Problem> {
-    let patch = Patch::read(body)?;
-    let made = api
-        .update(&author, id, &condition, |current, configuration| {
-            patch.applied_to(current, integration_of(configuration, current.integration_id)?, &api.tools)
-        })
-        .await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
-}
+impl Changeable for Endpoint {
+    type Patch = Patch;
 
-/// `PATCH /api/v1/webhooks/{id}`: as `PUT`, but `verification` is merged with what stands.
-pub(super) async fn merge(
-    State(api): State<Api>,
-    Author(author): Author,
-    Segments(id): Segments<u32>,
-    condition: IfMatch,
-    MergePatch(body): MergePatch,
-) -> Result<Response, Problem> {
-    let made = api
-        .update(&author, id, &condition, |current: &Endpoint, configuration| {
-            let merged = Merge::new(&body)?.member("verification", &current.verification)?;
-            let integration = integration_of(configuration, current.integration_id)?;
-            Patch::read(merged.into_body())?.applied_to(current, integration, &api.tools)
-        })
-        .await?;
-    Ok(reply(StatusCode::OK, &made, &made.view(&api.tools)))
+    fn read_patch(body: Value) -> Result<Patch, Problem> {
+        Patch::read(body)
+    }
+
+    fn merge(&self, patch: Merge, _tools: &Tools) -> Result<Merge, Problem> {
+        patch.member("verification", &self.verification)
+    }
+
+    /// A new `secret` replaces all former ones at once.
+    fn patched(&self, patch: &Patch, configuration: &Configuration, tools: &Tools) -> Result<Self, Problem> {
+        patch.applied_to(self, integration_of(configuration, self.integration_id)?, tools)
+    }
 }
 
 /// The text of a secret that hookmill made.
@@ -279,7 +262,7 @@ impl Fields {
 }
 
 /// An update as asked for.
-struct Patch {
+pub(super) struct Patch {
     integration: Option<u32>,
     name: Option<String>,
     fields: Fields,

@@ -94,7 +94,7 @@ pub(super) fn refused(error: SettingsError) -> Problem {
 }
 
 /// An update as asked for.
-pub(super) struct Patch {
+pub(in crate::admin) struct Patch {
     name: Option<String>,
     kind: Option<String>,
     status: Option<DestinationStatus>,
