@@ -79,15 +79,15 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// Columns of an example: in a wider terminal nothing breaks it, so that it can be pasted.
-const HELP_COLUMNS: usize = 80;
+/// Columns of an example: neither a terminal of 80 breaks it nor a manual page there, so that it can be pasted.
+const HELP_COLUMNS: usize = 72;
 
 const EXAMPLES: &str = "\
 Examples:
   hookmill --dev                         # serve on loopback alone
   hookmill --config hookmill.toml        # serve with a settings file
-  hookmill demo                          # see webhooks arrive, fail, be retried
-  hookmill config default                # every setting with its explanation
+  hookmill demo                          # see webhooks fail and succeed
+  hookmill config default                # every setting explained
   hookmill config check --print          # where each setting comes from
   hookmill events list --status failure  # what did not get through
   hookmill context add prod --url https://hooks.example.com:8081 \\
@@ -290,13 +290,21 @@ impl UsageError {
 fn tell(error: &anyhow::Error) {
     let mut stderr = io::stderr().lock();
     // Nothing can be done where standard error is gone.
-    let _ = writeln!(stderr, "error: {error}");
-    for cause in error.chain().skip(1) {
-        let _ = writeln!(stderr, "  because: {cause}");
-    }
+    let _ = stderr.write_all(told(error).as_bytes());
     if let Some(next) = next_step(error) {
         let _ = writeln!(stderr, "next: {next}");
     }
+}
+
+/// An error and its causes, a line each; what a line ends with is not told again.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = format!("error: {error}\n");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.trim_end().ends_with(&cause) {
+            told.extend(["  because: ", &cause, "\n"]);
+        }
+    }
+    told
 }
 
 fn next_step(error: &anyhow::Error) -> Option<String> {
@@ -407,6 +415,15 @@ mod tests {
         }
         let whole = command();
         check(&whole, &whole, "");
+    }
+
+    #[test]
+    fn a_cause_that_its_error_repeats_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("admin token: {0}")]
+        struct Wrapped(#[source] std::io::Error);
+        let error = anyhow::Error::from(Wrapped(std::io::Error::other("mode 0644"))).context("cannot start");
+        assert_eq!(told(&error), "error: cannot start\n  because: admin token: mode 0644\n");
     }
 
     #[test]

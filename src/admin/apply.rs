@@ -101,7 +101,7 @@ pub(super) async fn apply(
         match done {
             // Somebody else was faster.
             Err(error @ (ConfigError::Conflict { .. } | ConfigError::NotFound(_))) => refused = Some(error),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(plan.refused(error, &config.current().configuration)),
             Ok(_) => {
                 let version = config.current().version();
                 let Plan { summary, entries, .. } = plan.shown(wanted.dry_run);

@@ -26,8 +26,12 @@ use utoipa::ToSchema;
 
 use crate::destinations::{new_signing_secret, validate_signing_secret};
 
-use self::draft::Patch;
-pub(super) use self::{credentials::needed as stored_credentials, draft::Draft, limits::rate};
+use self::{credentials::tell_the_same, draft::Patch};
+pub(super) use self::{
+    credentials::{needed as stored_credentials, stay as credentials_stay},
+    draft::Draft,
+    limits::rate,
+};
 use super::{
     Api,
     access::{Author, State},
@@ -178,7 +182,11 @@ impl Changeable for Destination {
         ] {
             patch = patch.within("limits", name, &limit)?;
         }
-        patch.credentials(Owner::DestinationCredentials(self.id), self.credentials.as_ref(), tools)
+        // For other servers they must be given whole.
+        let kind = patch.text("type").unwrap_or(&self.kind).to_lowercase();
+        let is_same = patch.object("settings").is_none_or(|next| tell_the_same(self, &kind, next));
+        let stands = self.credentials.as_ref().filter(|_| is_same);
+        patch.credentials(Owner::DestinationCredentials(self.id), stands, tools)
     }
 
     fn patched(&self, patch: &Patch, _: &Configuration, tools: &Tools) -> Result<Self, Problem> {
@@ -337,8 +345,20 @@ pub(super) mod tests {
         assert_eq!(patched(json!({"credentials": null})).expect("it is right").credentials, None);
         assert_eq!(pointers(patched(json!({"credentials": {"tokn": "x"}}))), ["/credentials/tokn"]);
         assert_eq!(pointers(patched(json!({"credentials": {"token": "***"}}))), ["/credentials"]);
-        let settings = json!({"settings": {"url": "https://other.example"}});
+        let settings = json!({"settings": {"url": "https://ledger.example/v2?a=b"}});
         assert_eq!(patched(settings).expect("the stored ones go with it").credentials, made.credentials);
+        for settings in [
+            json!({"url": "https://other.example/hooks"}),
+            json!({"url": "https://ledger.example:444/hooks"}),
+            json!({"url": "http://ledger.example/hooks"}),
+            json!({"url": "https://ledger.example/hooks", "proxy": "http://proxy.example:3128"}),
+        ] {
+            assert_eq!(pointers(patched(json!({"settings": settings}))), ["/credentials"], "{settings}");
+        }
+        for credentials in [json!({"token": "another"}), json!(null)] {
+            let elsewhere = json!({"settings": {"url": "https://other.example"}, "credentials": credentials});
+            assert!(patched(elsewhere).is_ok(), "{credentials}");
+        }
 
         let mut moved = made.clone();
         moved.id = DestinationId(6);

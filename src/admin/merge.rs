@@ -60,6 +60,16 @@ impl Merge {
         Ok(self)
     }
 
+    /// A member as it stands by now, where it is a text.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.members.get(name).and_then(Value::as_str)
+    }
+
+    /// A member as it stands by now, where it is an object.
+    pub(super) fn object(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.members.get(name).and_then(Value::as_object)
+    }
+
     /// The update that it amounts to.
     pub(super) fn into_body(self) -> Value {
         Value::Object(self.members)

@@ -154,6 +154,7 @@ fn read(provider: &'static dyn Provider, body: Value, now_ms: u64) -> Result<Cas
         provider,
         settings,
         secrets: one.into_iter().chain(many.unwrap_or_default()).collect(),
+        former: Vec::new(),
         headers,
         body: Bytes::from(body),
         method: method.to_owned(),

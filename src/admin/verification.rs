@@ -7,7 +7,6 @@ use hookmill_actors::{
     domain::{
         config::{Endpoint, Integration},
         headers::{HeaderBlock, REDACTED},
-        secret::Secret,
     },
     ports::{
         provider::{Refusal, SettingsError},
@@ -23,7 +22,7 @@ use super::{
     problem::{Code, Problem},
     resource::time,
 };
-use crate::providers::doctor::{Case, Diagnosis};
+use crate::providers::doctor::{Case, Diagnosis, Former};
 
 /// Larger bodies are hashed once, not once for every guess: a scheme with many settings has some thousand of them.
 const GUESS_BODY_BYTES_MAX: usize = 32 << 10;
@@ -94,14 +93,19 @@ impl Api {
     pub(super) fn case(&self, integration: &Integration, endpoint: &Endpoint, facts: Facts) -> Result<Case, Problem> {
         let provider =
             self.tools.provider(&integration.provider).map_err(|detail| Problem::new(Code::Conflict, detail))?;
-        let active = endpoint.secrets.iter().filter(|it| it.expires_at_ms.is_none_or(|ends_ms| ends_ms > facts.at_ms));
-        let opened =
-            active.map(|it| self.tools.sealer.open(Owner::EndpointSecret(endpoint.integration_id), &it.sealed));
-        let secrets: Vec<Secret> = opened.collect::<Result<_, _>>().map_err(|error| Problem::internal(&error))?;
+        let (mut secrets, mut former) = (Vec::new(), Vec::new());
+        for stored in &endpoint.secrets {
+            let opened = self.tools.sealer.open(Owner::EndpointSecret(endpoint.integration_id), &stored.sealed);
+            match stored.expires_at_ms.filter(|ended_ms| *ended_ms <= facts.at_ms) {
+                Some(ended_ms) => former.extend(opened.ok().map(|secret| Former { secret, ended_ms })),
+                None => secrets.push(opened.map_err(|error| Problem::internal(&error))?),
+            }
+        }
         Ok(Case {
             provider,
             settings: effective_settings(endpoint),
             secrets,
+            former,
             headers: facts.headers,
             body: facts.body,
             method: facts.method,

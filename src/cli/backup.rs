@@ -25,7 +25,7 @@ use crate::{
 const BACKUP_EXAMPLES: &str = "\
 Examples:
   hookmill backup --to /backups/hookmill
-  hookmill backup --to /backups/hookmill --data-dir /var/lib/hookmill --json
+  hookmill backup --to /backups --data-dir /var/lib/hookmill --json
   hookmill backup --to /backups/hookmill --context prod
 
 Works while the server runs: the one that a flag, the environment or a context names, over its admin API, or that of the \

@@ -256,8 +256,8 @@ const ADD_EXAMPLES: &str = "\
 Examples:
   hookmill context add prod --url https://hooks.example.com:8081 \\
     --token-file token.txt
-  pass show hookmill/prod |
-    hookmill context add prod --url https://prod.example.com:8081 --token-file -
+  pass show hookmill/prod | hookmill context add prod \\
+    --url https://hooks.example.com:8081 --token-file -
   hookmill context add lab --url https://10.0.0.7:8081 --ca lab-ca.pem \\
     --token-file token.txt";
 

@@ -35,7 +35,7 @@ pub(super) struct DemoArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill demo              # watch 15 seconds of webhooks of three providers
+  hookmill demo              # 15 seconds of webhooks of three providers
   hookmill demo --rate 1000  # more of them
   hookmill demo | cat        # plain lines instead of a live view";
 

@@ -1,7 +1,7 @@
 //! Documents that people write: JSON, TOML or YAML in, JSON out. `${NAME}` stands for a variable of the environment,
 //! `$${` for `${` itself. No error repeats what a document holds: it may be a secret.
 
-use std::path::Path;
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use serde_json::{Map, Value};
 
@@ -39,7 +39,7 @@ impl Form {
 pub(super) fn object(file: &Path) -> anyhow::Result<Map<String, Value>> {
     let value = parsed(file)?;
     let wrong = |problem: String| UsageError::new(format!("{}: {problem}", file.display()));
-    match expanded(value, "", &|name| std::env::var(name).ok()).map_err(wrong)? {
+    match with_variables(&value, &|name| std::env::var(name).ok()).map_err(wrong)? {
         Value::Object(members) => Ok(members),
         _ => Err(wrong("the document must be an object".to_owned())),
     }
@@ -107,6 +107,26 @@ fn of_toml(value: toml::Value) -> Value {
         toml::Value::Array(items) => items.into_iter().map(of_toml).collect(),
         toml::Value::Table(members) => members.into_iter().map(|(name, value)| (name, of_toml(value))).collect(),
     }
+}
+
+/// With each `${NAME}` replaced; where there is no such variable, all that are missing are told at once.
+fn with_variables(value: &Value, variable: &dyn Fn(&str) -> Option<String>) -> Result<Value, String> {
+    expanded(value.clone(), "", variable).map_err(|problem| {
+        let missing = RefCell::new(BTreeSet::new());
+        let noted = |name: &str| {
+            variable(name).or_else(|| {
+                missing.borrow_mut().insert(name.to_owned());
+                Some(String::new())
+            })
+        };
+        // What else is wrong with it is told once these are there.
+        let _ = expanded(value.clone(), "", &noted);
+        let missing: Vec<String> = missing.take().into_iter().collect();
+        match missing.as_slice() {
+            [] | [_] => problem,
+            several => format!("{problem}; all that are missing: {}", several.join(", ")),
+        }
+    })
 }
 
 /// With each `${NAME}` replaced, in texts at any depth; what is wrong is told with its place, which begins with `at`.
@@ -228,6 +248,17 @@ mod tests {
         for wrong in ["${", "${}", "${1A}", "${a b}", "x${KEY_1"] {
             assert!(expanded(json!(wrong), "", &variable).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn all_missing_variables_are_told_at_once() {
+        let variable = |name: &str| (name == "THERE").then(String::new);
+        let document = json!({"a": "${GONE_2}", "b": ["${THERE}", "${GONE_1}", "${GONE_2}"]});
+        let missing = with_variables(&document, &variable).expect_err("two are not there");
+        assert!(missing.starts_with("a: the environment has no variable GONE_2; set it"), "{missing}");
+        assert!(missing.ends_with("; all that are missing: GONE_1, GONE_2"), "{missing}");
+        let missing = with_variables(&json!("${GONE_1}"), &variable).expect_err("one is not there");
+        assert!(!missing.contains("all that"), "{missing}");
     }
 
     proptest::proptest! {

@@ -46,9 +46,9 @@ pub(super) struct KeysArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  hookmill keys list --sealed        # the keys, and what is sealed with each
+  hookmill keys list --sealed        # and what is sealed with each
   hookmill keys rotate               # a new key seals everything again
-  hookmill keys retire 5f0c21aa      # forget a key that nothing is sealed with
+  hookmill keys retire 5f0c21aa      # forget one that seals nothing
   hookmill keys list --context prod  # of a server on another machine
 
 A server does it, and goes on serving meanwhile: the one that a flag, the environment or a context names, or that of \
@@ -83,7 +83,7 @@ const ADD_EXAMPLES: &str = "\
 Examples:
   hookmill keys add                         # then `keys rotate --to ID`
   hookmill keys add --from old-keys.toml    # to read an older backup
-  hookmill keys add --output new-keys.toml  # for HOOKMILL_KEYRING or a KMS";
+  hookmill keys add --output new-keys.toml  # for HOOKMILL_KEYRING";
 
 #[derive(Debug, Args)]
 #[command(after_help = ADD_EXAMPLES)]

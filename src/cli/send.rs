@@ -32,8 +32,8 @@ Examples:
   hookmill send --provider stripe --secret-file key.txt \\
     --url http://localhost:8080/webhooks/receive/stripe
   hookmill send --provider generic_hmac --settings verification.json \\
-    --url https://hooks.example.com/webhooks/receive/sms --body event.json \\
-    --count 10 --secret-file - < key.txt
+    --url https://hooks.example.com/webhooks/receive/sms \\
+    --body event.json --count 10 --secret-file - < key.txt
 
 Exit code: 0 every reply was 2xx, 1 one was not, 2 something could not be read.";
 

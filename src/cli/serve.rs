@@ -21,7 +21,7 @@ pub(super) struct ServeArgs {
 const EXAMPLES: &str = "\
 Examples:
   hookmill serve --dev
-  hookmill serve --config /etc/hookmill.toml --data-dir /var/lib/hookmill
+  hookmill serve --config /etc/hookmill.toml --data-dir /srv/hookmill
   HOOKMILL_LOG__RETENTION=7d hookmill serve --ingress 0.0.0.0:8080";
 
 /// What the server is told beside its settings.

@@ -102,6 +102,7 @@ fn verify(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<bool> {
         provider: provider(name)?,
         settings: args.settings.as_deref().map(read_settings).transpose()?.unwrap_or_default(),
         secrets: args.secret_files.iter().map(|file| read_secret(file)).collect::<Result<_, _>>()?,
+        former: Vec::new(),
         headers: header_lines(&read(headers, HEADER_FILE_BYTES_MAX)?)
             .with_context(|| format!("{} has no line of the form `Name: value`", headers.display()))?,
         body: read(body, BODY_FILE_BYTES_MAX)?.into(),

@@ -1,7 +1,7 @@
 //! Says why a signature holds or fails. What usually goes wrong between a signer and a verifier is tried out:
 //! a change that makes the signature hold is the likely cause.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use base64::{
     Engine as _,
@@ -27,12 +27,22 @@ pub(crate) struct Case {
     pub(crate) provider: &'static dyn Provider,
     pub(crate) settings: Map<String, Value>,
     pub(crate) secrets: Vec<Secret>,
+    /// Secrets that no longer held when it came.
+    pub(crate) former: Vec<Former>,
     pub(crate) headers: HeaderBlock,
     pub(crate) body: Bytes,
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) peer: IpAddr,
     pub(crate) now_ms: u64,
+}
+
+/// A secret that was rotated out.
+#[derive(Clone)]
+pub(crate) struct Former {
+    pub(crate) secret: Secret,
+    /// Milliseconds since 1970.
+    pub(crate) ended_ms: u64,
 }
 
 /// What was found out about a signature.
@@ -122,7 +132,8 @@ fn causes_of(case: &Case, refusal: &Refusal, own_time_ms: u64, guess_bytes_max: 
         return vec!["the body is too large to try the usual causes on".into()];
     }
     let mut found = Vec::new();
-    for (cause, changed) in bodies(case).into_iter().chain(secrets(case)).chain(settings(case)).chain(providers(case)) {
+    let changes = former(case).into_iter().chain(bodies(case)).chain(secrets(case));
+    for (cause, changed) in changes.chain(settings(case)).chain(providers(case)) {
         if changed.holds_at(own_time_ms) || changed.signed_at_s().is_some_and(|at| changed.holds_at(at * 1_000)) {
             found.push(cause);
         }
@@ -143,6 +154,18 @@ fn causes_of(case: &Case, refusal: &Refusal, own_time_ms: u64, guess_bytes_max: 
         });
     }
     found
+}
+
+/// With the secrets that its sender may still have.
+fn former(case: &Case) -> Vec<(String, Case)> {
+    let with = |former: &Former| {
+        let since = Duration::from_secs(case.now_ms.saturating_sub(former.ended_ms) / 1_000);
+        let since = humantime_serde::re::humantime::format_duration(since);
+        let words =
+            format!("it is signed with a former secret, which had ended {since} before; its sender needs the new one");
+        (words, Case { secrets: vec![former.secret.clone()], ..case.clone() })
+    };
+    case.former.iter().map(with).collect()
 }
 
 /// The body as it may have been when it was signed.
@@ -340,6 +363,7 @@ mod tests {
             provider,
             settings,
             secrets: vec![secret],
+            former: Vec::new(),
             headers,
             body: Bytes::copy_from_slice(body),
             method: "POST".into(),
@@ -388,6 +412,15 @@ mod tests {
         assert_told(&Case { secrets: vec![Secret::new("key")], ..newline }, "secret 1 ends in a line feed");
         let empty = signed("github", json!({}), "key", b"");
         assert_told(&Case { body: Bytes::from_static(BODY), ..empty }, "the signature is that of an empty body");
+    }
+
+    #[test]
+    fn knows_a_secret_that_was_rotated_out() {
+        let case = signed("stripe", json!({}), "old", BODY);
+        let former = |secret| vec![Former { secret: Secret::new(secret), ended_ms: NOW_MS - 90_000 }];
+        let rotated = Case { secrets: vec![Secret::new("new")], former: former("old"), ..case };
+        assert_told(&rotated, "it is signed with a former secret, which had ended 1m 30s before");
+        assert_told(&Case { former: former("older"), ..rotated }, "none of the usual causes");
     }
 
     #[test]

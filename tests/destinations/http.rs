@@ -263,6 +263,7 @@ async fn a_proxy_gets_whole_urls_for_http_and_tunnels_for_https() {
     assert_eq!(plain_service.last().body, BODY);
     let report = transport("http", settings, None).attempt(consignment(1), NOW_MS).await;
     assert_eq!((report.verdict, report.status), (RETRY, Some(407)));
+    assert_eq!(error_of(&report), "the proxy answered 407 Proxy Authentication Required");
 
     let url = format!("https://localhost:{}/in", secure.port());
     let settings = json!({"url": url, "proxy": proxy, "ca": authority.pem});
@@ -277,6 +278,17 @@ async fn a_proxy_gets_whole_urls_for_http_and_tunnels_for_https() {
     let report = transport("http", settings, Some(authority.client())).attempt(consignment(1), NOW_MS).await;
     assert_eq!(report.verdict, RETRY);
     assert_eq!(error_of(&report), "the proxy opened no tunnel: proxy authorization required");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_down_is_told_from_a_destination_that_is() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    for scheme in ["http", "https"] {
+        let settings = json!({"url": format!("{scheme}://127.0.0.1:9/"), "proxy": format!("http://{gone}")});
+        let report = transport("http", settings, None).attempt(consignment(1), NOW_MS).await;
+        assert_eq!(report.verdict, RETRY);
+        assert_eq!(error_of(&report), "the proxy cannot be reached: connection refused", "{scheme}");
+    }
 }
 
 #[tokio::test]

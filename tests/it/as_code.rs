@@ -3,6 +3,7 @@
 
 use std::{path::Path, process::Command};
 
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
@@ -136,11 +137,30 @@ async fn all_or_nothing_and_each_fault_at_its_place() {
     let user = User::new();
     let document = |text: &str| user.write("a.yaml", text);
     let apply = |file: &str| run(&user, &server, &["apply", "-f", file]);
+    let other = server.integration("generic_hmac", "held").await;
+    let reserved = json!({"integration_id": other, "name": "reserved", "path": "reserved"});
+    server.create("/webhooks", reserved).await;
+    let deleted = server.admin(Method::DELETE, "/webhooks/2", None).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
     let shop = "integrations:\n- name: Shop\n  type: custom\n  environment: staging\n";
     for (more, code, words) in [
         ("  webhooks:\n  - name: w\n    pth: x\n", 2, "a.yaml: integrations.0.webhooks.0.pth: is not known"),
         ("  subscriptions:\n  - name: s\n    destination: gone\n", 2, "names no destination"),
-        ("  webhooks:\n  - {name: w, path: a}\n  - {name: v, path: a}\n", 5, "`path` is already used by"),
+        (
+            "  webhooks:\n  - {name: w, path: a}\n  - {name: v, path: a}\n",
+            2,
+            "webhooks.1.path: is that of another webhook",
+        ),
+        (
+            "  webhooks:\n  - {name: w}\n  - {name: v, path: held}\n",
+            5,
+            "integrations.0.webhooks.1.path: is already used by webhook endpoint 1",
+        ),
+        (
+            "  webhooks:\n  - {name: w, path: reserved}\n",
+            5,
+            "integrations.0.webhooks.0.path: is reserved for webhook endpoint 2, which is deleted",
+        ),
         ("  webhooks:\n  - {name: w}\n  - {name: w}\n", 2, "integrations.0.webhooks.1.name"),
         ("  credentials: {key: '***'}\n", 2, "integrations.0.credentials.key: is `***`"),
         ("- name: Shop\n  type: custom\n  environment: staging\n", 2, "integrations.1.name"),
@@ -152,7 +172,7 @@ async fn all_or_nothing_and_each_fault_at_its_place() {
         assert_eq!(refused.code, code, "{more}: {}", refused.err);
         assert!(refused.err.contains(words), "{more}: {}", refused.err);
     }
-    assert_eq!(server.get("/integrations").await["total"], 0, "nothing half applied");
+    assert_eq!(server.get("/integrations").await["total"], 1, "nothing half applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

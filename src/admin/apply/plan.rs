@@ -8,7 +8,7 @@ use std::{
 };
 
 use hookmill_actors::{
-    configuration::Write,
+    configuration::{ConfigError, Write},
     domain::{
         config::{Configuration, Destination, Endpoint, Integration, ResourceKey, Subscription},
         ids::{DestinationId, EndpointId, IntegrationId, SubscriptionId},
@@ -83,6 +83,8 @@ pub(super) struct Plan {
     writes: [Vec<Write>; 3],
     /// What each entry was based on.
     versions: Vec<u64>,
+    /// Where the documents ask for a path.
+    paths: BTreeMap<String, Place>,
 }
 
 impl Plan {
@@ -109,6 +111,25 @@ impl Plan {
 
     pub(super) fn take_writes(&mut self) -> Vec<Write> {
         std::mem::take(&mut self.writes).into_iter().flatten().collect()
+    }
+
+    /// Why the configuration was not changed, with the place in the documents that stands against it.
+    pub(super) fn refused(&self, error: ConfigError, configuration: &Configuration) -> Problem {
+        let path = match &error {
+            ConfigError::Taken { by: ResourceKey::Endpoint(by), .. } => {
+                configuration.endpoints.get(by).map(|it| it.path.clone())
+            }
+            ConfigError::Reserved { by } => {
+                configuration.deleted.get(&ResourceKey::Endpoint(*by)).and_then(|kept| kept.path.clone())
+            }
+            _ => None,
+        };
+        let place = path.and_then(|path| self.paths.get(&path));
+        let problem = Problem::from(error);
+        match place {
+            Some(place) => Problem { faults: within(&place.pointer(), problem.clone()).faults, ..problem },
+            None => problem,
+        }
     }
 
     /// Without what only would be: the numbers and secrets of things that a dry run does not make.
@@ -177,6 +198,7 @@ impl<'a> Planner<'a> {
             entries: Vec::new(),
             writes: [const { Vec::new() }; 3],
             versions: Vec::new(),
+            paths: BTreeMap::new(),
         };
         Self {
             integrations: by_name(all.integrations.values().map(|it| (it.name.clone(), it.id))),
@@ -262,7 +284,7 @@ impl<'a> Planner<'a> {
         let mut seen = BTreeSet::new();
         for (part, members) in wanted.webhooks.iter().enumerate() {
             let place = Place { integration: index, collection: "webhooks", index: part };
-            self.webhook(&integration, members.clone(), &mut seen)
+            self.webhook(&integration, place, members.clone(), &mut seen)
                 .map_err(|problem| within(&place.pointer(), problem))?;
         }
         seen.clear();
@@ -277,6 +299,7 @@ impl<'a> Planner<'a> {
     fn webhook(
         &mut self,
         integration: &Integration,
+        place: Place,
         members: Map<String, Value>,
         seen: &mut BTreeSet<String>,
     ) -> Result<(), Problem> {
@@ -289,6 +312,9 @@ impl<'a> Planner<'a> {
         let current = id.and_then(|id| self.configuration().endpoints.get(&id).cloned());
         let number = self.number::<Endpoint>(current.as_deref());
         let settled = settle::webhook(self.api, integration, members, current.as_deref(), number, self.now_ms)?;
+        if self.plan.paths.insert(settled.next.path.clone(), place).is_some() {
+            return Err(Problem::member("/path", "is that of another webhook of the documents, too"));
+        }
         self.settle(current.as_deref(), settled, Some(&integration.name));
         Ok(())
     }

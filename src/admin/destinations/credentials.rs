@@ -2,10 +2,13 @@
 //! their names. Pure.
 
 use hookmill_actors::{domain::config::Destination, domain::secret::Secret, ports::sealer::Owner};
+use hyper::Uri;
 use serde_json::{Map, Value};
 
 use super::super::{fields::kind, problem::Problem, redact::REDACTED, tools::Tools};
 
+/// Settings that name who is told them.
+const SERVERS: [&str; 2] = ["url", "proxy"];
 const MEMBERS_MAX: usize = 16;
 const BYTES_MAX: usize = 32 * 1024;
 
@@ -52,6 +55,26 @@ pub(in crate::admin) fn needed(destination: &Destination, tools: &Tools) -> Resu
     stored(destination, tools).map_err(|error| {
         Problem::member("/credentials", format!("what is stored cannot be read ({error}); give them again"))
     })
+}
+
+/// Refuses that what is stored goes to another server than it was given for: whoever may change a destination would
+/// learn it there.
+pub(in crate::admin) fn stay(current: &Destination, kind: &str, settings: &Map<String, Value>) -> Result<(), Problem> {
+    if current.credentials.is_none() || tell_the_same(current, kind, settings) {
+        return Ok(());
+    }
+    Err(Problem::member("/credentials", "were given for another server; give them again, or `null` to remove them"))
+}
+
+/// Whether a destination with these settings tells its credentials to the same servers.
+pub(super) fn tell_the_same(current: &Destination, kind: &str, settings: &Map<String, Value>) -> bool {
+    current.kind == kind && SERVERS.iter().all(|name| server(&current.settings, name) == server(settings, name))
+}
+
+/// Scheme, host and port, as they are written.
+fn server(settings: &Map<String, Value>, member: &str) -> Option<(String, String)> {
+    let uri: Uri = settings.get(member)?.as_str()?.parse().ok()?;
+    Some((uri.scheme_str()?.to_ascii_lowercase(), uri.authority()?.as_str().to_ascii_lowercase()))
 }
 
 /// Their names, each with what stands in place of a secret.

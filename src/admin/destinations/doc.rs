@@ -82,7 +82,8 @@ pub(in crate::admin) struct NewDestination {
     /// As its type wants them; what `http` wants is its `url`, and `store` wants none.
     #[schema(value_type = Object, required = false)]
     settings: Map<String, Value>,
-    /// What it needs to sign in: sealed, and never shown again.
+    /// What it needs to sign in: sealed, and never shown again. Given again when `url` or `proxy` comes to name another
+    /// server.
     #[schema(schema_with = credentials, required = false)]
     credentials: (),
     limits: Option<LimitsChange>,

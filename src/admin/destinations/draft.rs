@@ -21,7 +21,7 @@ use super::{
         tools::Tools,
     },
     READ_ONLY, SETTINGS_BYTES_MAX, SETTINGS_DEPTH_MAX, STATUSES,
-    credentials::{credentials, needed},
+    credentials::{credentials, needed, stay},
     given_or_made,
     limits::LimitsPatch,
     signing_secret,
@@ -145,7 +145,7 @@ impl Patch {
         }
         let sealed = |secret: &Secret| tools.sealer.seal(Owner::DestinationCredentials(current.id), secret);
         match &self.credentials {
-            Change::Keep => {}
+            Change::Keep => stay(current, &next.kind, &next.settings)?,
             Change::Clear => next.credentials = None,
             Change::Set(secret) => next.credentials = Some(sealed(secret)),
         }

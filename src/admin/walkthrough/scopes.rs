@@ -460,3 +460,29 @@ async fn whoever_deleted_something_within_his_scopes_restores_it_or_purges_it() 
         assert_eq!(purged.status, StatusCode::NO_CONTENT, "{path}: {}", purged.text);
     }
 }
+
+#[tokio::test]
+async fn credentials_stay_with_the_server_that_they_were_given_for() {
+    let run = two_of_everything().await;
+    let (_, token) = run.token("shop", "manager", &["integration:1"]).await;
+    let send = async |method: &str, path: &str, body: Value| {
+        run.send_as(Some(&token), method, &format!("/api/v1/{path}"), body).await
+    };
+    // Nobody uses it yet, so the token sees it and may change it; what is sealed in it is another's all the same.
+    let settings = |url: &str| json!({"url": url, "auth": {"type": "bearer"}});
+    let given = json!({"settings": settings("https://free.example/in"), "credentials": {"token": "planted-token"}});
+    assert_eq!(run.put("/api/v1/destinations/4", given).await.status, StatusCode::OK);
+    for (method, body) in [
+        ("PUT", json!({"settings": settings("https://evil.example/in")})),
+        ("PATCH", json!({"settings": {"url": "https://evil.example/in"}})),
+        ("PATCH", json!({"settings": {"url": "https://evil.example/in"}, "credentials": {}})),
+        ("PATCH", json!({"settings": {"proxy": "http://evil.example:3128"}})),
+    ] {
+        let refused = send(method, "destinations/4", body.clone()).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{method} {body}: {}", refused.text);
+        let pointer = refused.body["errors"][0]["pointer"].as_str().unwrap_or_default();
+        assert!(pointer.starts_with("/credentials"), "{method} {body}: {}", refused.text);
+    }
+    let own = json!({"settings": {"url": "https://other.example/in"}, "credentials": {"token": "own-token"}});
+    assert_eq!(send("PATCH", "destinations/4", own).await.status, StatusCode::OK);
+}

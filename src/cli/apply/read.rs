@@ -65,7 +65,7 @@ impl Documents {
             };
             for (index, mut item) in items.into_iter().enumerate() {
                 let folder = file.parent().unwrap_or(Path::new("."));
-                read_secrets(&mut item, folder).with_context(|| format!("{}: {collection}.{index}", file.display()))?;
+                read_secrets(&mut item, &format!("{collection}.{index}"), folder).map_err(wrong)?;
                 things.push(Thing { file: file.to_owned(), index, document: item });
             }
         }
@@ -127,14 +127,19 @@ fn find(folder: &Path, deep: usize, files: &mut Vec<PathBuf>) -> anyhow::Result<
     Ok(())
 }
 
-/// Puts in the secrets that stand in files: of the thing itself, and of its webhooks.
-fn read_secrets(thing: &mut Value, folder: &Path) -> anyhow::Result<()> {
+/// Puts in the secrets that stand in files: of the thing itself, and of its webhooks. What is wrong is told with its
+/// place, which begins with `at`.
+fn read_secrets(thing: &mut Value, at: &str, folder: &Path) -> Result<(), String> {
     let Value::Object(members) = thing else { return Ok(()) };
     for (name, value) in members {
         match (name.as_str(), value) {
-            ("secret" | "secret_key" | "signing_secret" | "credentials", value) => put_in(value, folder)?,
+            ("secret" | "secret_key" | "signing_secret" | "credentials", value) => {
+                put_in(value, &format!("{at}.{name}"), folder)?;
+            }
             ("webhooks", Value::Array(webhooks)) => {
-                webhooks.iter_mut().try_for_each(|webhook| read_secrets(webhook, folder))?;
+                for (index, webhook) in webhooks.iter_mut().enumerate() {
+                    read_secrets(webhook, &format!("{at}.webhooks.{index}"), folder)?;
+                }
             }
             _ => {}
         }
@@ -142,17 +147,21 @@ fn read_secrets(thing: &mut Value, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn put_in(value: &mut Value, folder: &Path) -> anyhow::Result<()> {
+fn put_in(value: &mut Value, at: &str, folder: &Path) -> Result<(), String> {
     match value {
         Value::String(text) => {
             let Some(path) = text.strip_prefix(FILE_REFERENCE) else { return Ok(()) };
-            let secret = read_secret(&folder.join(path)).map_err(|error| UsageError::new(format!("{error:#}")))?;
-            let secret = secret.expose_str().ok_or_else(|| UsageError::new(format!("{path} is not UTF-8 text")))?;
+            let secret = read_secret(&folder.join(path)).map_err(|error| format!("{at}: {error:#}"))?;
+            let secret = secret.expose_str().ok_or_else(|| format!("{at}: {path} is not UTF-8 text"))?;
             *text = secret.to_owned();
             Ok(())
         }
-        Value::Object(members) => members.values_mut().try_for_each(|value| put_in(value, folder)),
-        Value::Array(items) => items.iter_mut().try_for_each(|value| put_in(value, folder)),
+        Value::Object(members) => members
+            .iter_mut()
+            .try_for_each(|(name, value)| put_in(value, &format!("{at}.{}", crate::cli::show::escaped(name)), folder)),
+        Value::Array(items) => {
+            items.iter_mut().enumerate().try_for_each(|(index, value)| put_in(value, &format!("{at}.{index}"), folder))
+        }
         _ => Ok(()),
     }
 }
@@ -206,7 +215,12 @@ mod tests {
             ("a.yaml", "integration: []", "`integration` is not known"),
             ("a.toml", "integrations = 1", "must be a list"),
             ("a.json", "[]", "must be an object"),
-            ("a.yaml", "integrations:\n- webhooks:\n  - secret: file:gone", "gone"),
+            (
+                "a.yaml",
+                "integrations:\n- webhooks:\n  - secret: file:gone",
+                "a.yaml: integrations.0.webhooks.0.secret: cannot open",
+            ),
+            ("a.yaml", "destinations:\n- credentials: {token: 'file:gone'}", "destinations.0.credentials.token: "),
             ("a.txt", "", "holds no"),
         ] {
             let folder = folder(&[(name, text)]);

@@ -74,14 +74,26 @@ pub(in crate::destinations) enum ConnectError {
     /// The proxy's fault, or its answer.
     #[error("the proxy opened no tunnel: {0}")]
     Proxy(String),
+    /// There is no connection to the proxy.
+    #[error("the proxy cannot be reached: {0}")]
+    ProxyUnreached(Box<ConnectError>),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl ConnectError {
+    /// The same of a connection that was to go to a proxy.
+    pub(in crate::destinations) fn of_proxy(self) -> Self {
+        Self::ProxyUnreached(Box::new(self))
+    }
+
     /// Whether another attempt cannot end otherwise.
     pub(in crate::destinations) fn is_final(&self) -> bool {
-        matches!(self, Self::Denied { denied: Denied::Own(_), .. } | Self::Denied { literal: true, .. })
+        match self {
+            Self::Denied { denied, literal } => *literal || matches!(denied, Denied::Own(_)),
+            Self::ProxyUnreached(error) => error.is_final(),
+            Self::Unresolved(_) | Self::Timeout(_) | Self::Proxy(_) | Self::Io(_) => false,
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::net::TcpStream;
-use tower::Service;
+use tower::{Service, ServiceExt};
 
 use super::{
     super::{
@@ -176,11 +176,35 @@ fn tls(ca: Option<&str>, identity: Option<&(Secret, Secret)>) -> Result<ClientCo
     };
     let Some((certificate, key)) = identity else { return Ok(verified.with_no_client_auth()) };
     let chain = certificates(certificate.expose()).map_err(|problem| fault_of(CERTIFICATE, problem))?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose())
-        .map_err(|_| fault_of(KEY, "holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`)"))?;
-    verified
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| fault_of(KEY, format!("does not go with `client_certificate`: {error}")))
+    let key = PrivateKeyDer::from_pem_slice(key.expose()).map_err(|_| fault_of(KEY, no_key(key)))?;
+    verified.with_client_auth_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => fault_of(KEY, "is not the key of `client_certificate`"),
+        rustls::Error::InvalidCertificate(why) => fault_of(
+            CERTIFICATE,
+            format!(
+                "cannot be used ({}); it must be of X.509 version 3, which `openssl x509 -req` makes with `-extfile`",
+                certificate_words(&why)
+            ),
+        ),
+        other => fault_of(KEY, format!("cannot be used: {other}")),
+    })
+}
+
+fn no_key(pem: &Secret) -> &'static str {
+    match pem.expose_str() {
+        Some(text) if text.contains("ENCRYPTED") => {
+            "is encrypted; give it without its passphrase, as `openssl pkey` writes it"
+        }
+        _ => "holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`)",
+    }
+}
+
+/// What is wrong with a certificate, without the wrapping of what rustls has no name for.
+pub(super) fn certificate_words(error: &rustls::CertificateError) -> String {
+    match error {
+        rustls::CertificateError::Other(rustls::OtherError(inner)) => inner.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -209,10 +233,11 @@ impl Route {
         let Some(proxy) = self.proxy else {
             return Ok(Stream { tcp: self.connector.call(uri).await?, to_proxy: false });
         };
+        let mut connector = self.connector.map_err(ConnectError::of_proxy);
         if uri.scheme_str() != Some("https") {
-            return Ok(Stream { tcp: self.connector.call(proxy.uri).await?, to_proxy: true });
+            return Ok(Stream { tcp: connector.call(proxy.uri).await?, to_proxy: true });
         }
-        let mut tunnel = Tunnel::new(proxy.uri, self.connector);
+        let mut tunnel = Tunnel::new(proxy.uri, connector);
         if let Some(authorization) = proxy.authorization {
             tunnel = tunnel.with_auth(authorization);
         }

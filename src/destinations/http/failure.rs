@@ -5,9 +5,12 @@ use std::{error::Error, io, iter};
 use hookmill_actors::ports::transport::{AttemptReport, Timings, Verdict};
 use hyper_util::client::legacy;
 
-use super::super::{
-    egress::connector::ConnectError,
-    report::{RETRY, failed},
+use super::{
+    super::{
+        egress::connector::ConnectError,
+        report::{RETRY, failed},
+    },
+    client::certificate_words,
 };
 
 /// The report of an attempt that got no answer because of `error`.
@@ -38,12 +41,22 @@ fn known(error: &(dyn Error + 'static)) -> Option<(Verdict, String)> {
         let verdict = if error.is_final() { Verdict::Refused } else { RETRY };
         return match error {
             ConnectError::Io(error) => known(error),
+            ConnectError::ProxyUnreached(error) => {
+                Some((verdict, format!("the proxy cannot be reached: {}", of(&**error).1)))
+            }
             _ => Some((verdict, error.to_string())),
         };
     }
     let words = if let Some(error) = error.downcast_ref::<rustls::Error>() {
         match error {
-            rustls::Error::InvalidCertificate(why) => format!("certificate not trusted: {why}"),
+            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
+                "certificate not trusted: its issuer is not known here; a destination's `ca` names private ones"
+                    .to_owned()
+            }
+            rustls::Error::InvalidCertificate(why) => format!("certificate not trusted: {}", certificate_words(why)),
+            rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+                "TLS failed: the other side does not speak TLS at this port".to_owned()
+            }
             _ => format!("TLS failed: {error}"),
         }
     } else if let Some(error) = error.downcast_ref::<hyper::Error>() {

@@ -91,7 +91,9 @@ pub(super) async fn judge(
 }
 
 fn words(status: StatusCode, headers: &HeaderMap) -> String {
-    let mut words = format!("the destination answered {}", status.as_u16());
+    // A proxy's word alone (RFC 9110, 15.5.8).
+    let who = if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED { "proxy" } else { "destination" };
+    let mut words = format!("the {who} answered {}", status.as_u16());
     if let Some(reason) = status.canonical_reason() {
         words.push(' ');
         words.push_str(reason);

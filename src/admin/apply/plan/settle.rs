@@ -135,6 +135,9 @@ pub(super) fn destination(
     let (mut next, mut made_secret) = draft.into_destination(id, tools);
     next.meta = current.map_or(MADE, |current| current.meta);
     if let Some(current) = current {
+        if stays {
+            destinations::credentials_stay(current, &next.kind, &next.settings)?;
+        }
         if !gives_status || next.status == current.status {
             (next.status, next.status_reason) = (current.status, current.status_reason.clone());
         }
