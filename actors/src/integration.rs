@@ -34,6 +34,7 @@ use crate::{
     tree::{
         Ports,
         beside::here_or_beside,
+        fault,
         mailbox::{Level, Post, Role},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
@@ -196,7 +197,7 @@ impl Actor for IntegrationActor {
     ) -> Result<(), ActorProcessingErr> {
         let me = state.me.clone();
         match event {
-            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &error.to_string()),
+            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &fault::of_failed(&error)),
             SupervisionEvent::ActorTerminated(..)
             | SupervisionEvent::ActorStarted(_)
             | SupervisionEvent::ProcessGroupChanged(_) => {}
@@ -312,7 +313,7 @@ impl IntegrationState {
         };
         match Actor::spawn_linked(None, DeliveryActor, args, me.actor().get_cell()).await {
             Ok((actor, _)) => child.running = Some(Running { actor: Post::new(actor, level), handover }),
-            Err(error) => self.restart_or_park(me, subscription, &error.to_string()),
+            Err(error) => self.restart_or_park(me, subscription, &fault::of_start(&error)),
         }
     }
 

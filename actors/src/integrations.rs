@@ -23,7 +23,7 @@ use crate::{
     recorder::Owner,
     router::gate::Gate,
     tree::{
-        Ports,
+        Ports, fault,
         mailbox::{Post, Role},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
@@ -149,7 +149,7 @@ impl Actor for IntegrationsActor {
         state: &mut IntegrationsState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &error.to_string()),
+            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &fault::of_failed(&error)),
             SupervisionEvent::ActorTerminated(..)
             | SupervisionEvent::ActorStarted(_)
             | SupervisionEvent::ProcessGroupChanged(_) => {}
@@ -242,7 +242,7 @@ impl IntegrationsState {
                         (child.actor, child.reconcile) = (Some(actor), reconcile);
                     }
                 }
-                Err(error) => self.restart_or_park(me, id, &error.to_string()),
+                Err(error) => self.restart_or_park(me, id, &fault::of_start(&error)),
             }
         }
     }

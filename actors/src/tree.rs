@@ -39,6 +39,7 @@ use crate::{
 pub use crate::replay::ReplayError;
 
 pub(crate) mod beside;
+pub(crate) mod fault;
 pub mod mailbox;
 pub mod restart;
 pub(crate) mod wires;
@@ -320,7 +321,7 @@ impl Actor for RootActor {
     ) -> Result<(), ActorProcessingErr> {
         match state.start(&me, part).await {
             Ok(()) => Ok(()),
-            Err(error) => state.crashed(&me, part, &error.to_string()),
+            Err(error) => state.crashed(&me, part, &fault::of_start(&error)),
         }
     }
 
@@ -332,7 +333,7 @@ impl Actor for RootActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(who, error) => match state.forget(&who) {
-                Some(part) => state.crashed(&me, part, &error.to_string()),
+                Some(part) => state.crashed(&me, part, &fault::of_failed(&error)),
                 None => Ok(()),
             },
             SupervisionEvent::ActorTerminated(..)
