@@ -171,8 +171,12 @@ impl DeliveryAccount {
         let mut book = self.book();
         book.ledger.delivered(event.id, first_try);
         book.in_flight -= 1;
-        self.gauges.held_bytes.store(held.let_go(), Relaxed);
-        book.show(&self.gauges);
+        let held_bytes = held.let_go();
+        // Of a crashed actor, whose gauges are its successor's by now.
+        if !book.closed {
+            self.gauges.held_bytes.store(held_bytes, Relaxed);
+            book.show(&self.gauges);
+        }
         let need = book.need();
         let tell = std::mem::take(&mut book.hear_of_ends) || need == Need::Now;
         drop(book);
