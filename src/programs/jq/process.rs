@@ -144,6 +144,8 @@ fn start(options: &ProgramOptions, process: &Process) -> Result<Pipes, String> {
         .arg("jq-worker")
         .args(limits.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]))
         .env_clear()
+        // The heap takes what it needs and reserves nothing, so that the limit of the address space is one of memory.
+        .env("MIMALLOC_DISALLOW_ARENA_ALLOC", "1")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
