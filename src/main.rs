@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-/// mimalloc, as deliveries are made on one thread and let go on another, which glibc's heap pays for with a lock: a
-/// fifth of all that a server can do. `benches/README.md` has the figures.
+/// mimalloc, as what is allocated on one thread and let go on another costs glibc's heap a lock: with thousands of
+/// integrations about a fifth of what the server can do. `benches/README.md` has the figures, and what it costs in
+/// memory.
 #[global_allocator]
 static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
