@@ -137,7 +137,7 @@ pub trait StateView: Send + Sync + 'static {
     /// positions. Visible to readers when it returns; durable only after [`StateView::sync`].
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError>;
 
-    /// Makes what was applied so far survive a power cut, save for positions that are kept behind. Segments before the
+    /// Makes what was applied so far survive a power cut, save for what stands in memory. Segments before the
     /// returned place may be removed.
     fn sync(&self) -> Result<LogPlace, LogError>;
 

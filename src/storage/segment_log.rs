@@ -23,7 +23,9 @@ use hookmill_actors::{
     },
     ports::{
         clock::Clock,
-        event_log::{CommitListener, Committing, EventLog, Head, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        event_log::{
+            CommitListener, Committing, EventLog, Head, LogError, ReadBounds, Recent, Stored, TrimRequest, Trimmed,
+        },
         state_store::StateOp,
     },
 };
@@ -293,10 +295,15 @@ impl EventLog for SegmentLog {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError> {
-        if let Some(recent) = self.shared.tail.after(integration, after, bounds) {
-            return Ok(recent.iter().map(reader::decode_recent).collect());
+        if let Some(recent) = self.recent(integration, after, bounds) {
+            return Ok(recent.events);
         }
         self.reading(move |catalog| reader::read(catalog, integration, after, bounds)).await
+    }
+
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        let (records, all) = self.shared.tail.after(integration, after, bounds)?;
+        Some(Recent { events: records.iter().map(reader::decode_recent).collect(), all })
     }
 
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {

@@ -73,6 +73,15 @@ pub struct ReadBounds {
     pub bytes_max: usize,
 }
 
+/// What a read found in memory.
+#[derive(Debug)]
+pub struct Recent {
+    /// In order.
+    pub events: Vec<Stored>,
+    /// Whether these were all there were. Of later ones the [`CommitListener`] hears after this was read.
+    pub all: bool,
+}
+
 /// What may go from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrimRequest {
@@ -158,6 +167,12 @@ pub trait EventLog: Send + Sync {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError>;
+
+    /// The same at once, where all that follows `after` is in memory; `None` where it may not be.
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        let _ = (integration, after, bounds);
+        None
+    }
 
     /// How many bytes of the log an integration's events after `after` take.
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError>;
