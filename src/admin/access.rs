@@ -33,7 +33,7 @@ use hookmill_actors::{
 pub(super) use self::subject::Kind;
 pub(super) use self::{
     sight::Sight,
-    subject::{Admits, Subjects, admit},
+    subject::{Admits, Subjects, admit, no_id},
 };
 use super::{
     Api, Shared, comment,

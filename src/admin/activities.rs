@@ -127,9 +127,9 @@ fn lines(entries: impl Iterator<Item = RecordedActivity>) -> Bytes {
 
 fn filter(params: &mut Params) -> Result<ActivityFilter, Problem> {
     Ok(ActivityFilter {
-        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
-        actor: params.text("author")?,
-        action: params.text("action")?,
+        integration: params.id("integration_id")?.map(IntegrationId),
+        actor: params.line("author")?,
+        action: params.line("action")?,
         result: params.one_of("result", &RESULTS)?,
         since_ms: params.moment("since")?,
         until_ms: params.moment("until")?,

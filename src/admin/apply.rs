@@ -32,7 +32,6 @@ use super::{
     fields::{boolean, kind, line, list},
     form::Form,
     json::Json,
-    paging::Params,
     problem::{Code, Problem},
     resource::json,
 };
@@ -119,8 +118,7 @@ fn deletes_integration(write: &Write) -> bool {
 }
 
 /// `GET /api/v1/export`; refused where an apply could not tell things apart.
-pub(super) async fn export(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn export(State(api): State<Api>) -> Result<Response, Problem> {
     let snapshot = api.tree.config().current();
     names::check_distinct(&snapshot.configuration)?;
     Ok(json(StatusCode::OK, &Whole::of(&snapshot.configuration, &api.tools)))

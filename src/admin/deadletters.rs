@@ -12,6 +12,7 @@ use hookmill_actors::{
         replay::DeadLetterFilter,
     },
     replay::{Discarded, Letters, letters},
+    tree::ReplayError,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,7 +22,7 @@ use super::{
     access::{Author, State},
     fields::{line, moment, number, one_of, string},
     form::Form,
-    json::{Json, NoMembers, quoted},
+    json::{Json, NoMembers, OptionalJson, quoted},
     paging::{Params, Slice},
     problem::{Code, Problem},
     resource::{Segments, json, time},
@@ -64,8 +65,8 @@ const REASON_CHARS_MAX: usize = 300;
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
     let limit = params.limit()?;
     let filter = DeadLetterFilter {
-        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
-        subscription: params.parsed("subscription_id", "a number")?.map(SubscriptionId),
+        integration: params.id("integration_id")?.map(IntegrationId),
+        subscription: params.id("subscription_id")?.map(SubscriptionId),
         reason: params.one_of("reason", &REASONS)?,
         from_ms: params.moment("from")?,
         to_ms: params.moment("to")?,
@@ -93,17 +94,19 @@ pub(super) fn filter(form: &mut Form) -> DeadLetterFilter {
     }
 }
 
+impl Api {
+    async fn letter(&self, subscription: SubscriptionId, event: EventId) -> Result<DeadLetter, Problem> {
+        let letter = self.tree.ports().state.dead_letter(subscription, event).await?;
+        letter.ok_or_else(|| ReplayError::NotFound { event, subscription }.into())
+    }
+}
+
 /// `GET /api/v1/deadletters/{subscription_id}/{event_id}`
 pub(super) async fn one(
     State(api): State<Api>,
     Segments((subscription, event)): Segments<(SubscriptionId, EventId)>,
 ) -> Result<Response, Problem> {
-    let letter = api.tree.ports().state.dead_letter(subscription, event).await?.ok_or_else(|| {
-        Problem::new(
-            Code::NotFound,
-            format!("there is no dead letter of event {event} for subscription {subscription}"),
-        )
-    })?;
+    let letter = api.letter(subscription, event).await?;
     Ok(json(StatusCode::OK, &view(letter, &api.tree.config().current().configuration)))
 }
 
@@ -120,8 +123,10 @@ pub(super) async fn replay(
     State(api): State<Api>,
     Author(author): Author,
     Segments((subscription, event)): Segments<(SubscriptionId, EventId)>,
-    _: NoMembers,
+    OptionalJson(body): OptionalJson,
 ) -> Result<Response, Problem> {
+    api.letter(subscription, event).await?;
+    NoMembers::read(body)?;
     api.tree.replay(&author, subscription, event).await?;
     Ok(json(StatusCode::ACCEPTED, &Queued { status: "queued", subscription_id: subscription, event_id: event }))
 }
@@ -141,6 +146,7 @@ pub(super) async fn discard(
     Segments((subscription, event)): Segments<(SubscriptionId, EventId)>,
     Json(body): Json,
 ) -> Result<Response, Problem> {
+    api.letter(subscription, event).await?;
     let mut form = Form::new(body)?;
     let reason = form.required(&["reason"], line(1..=REASON_CHARS_MAX));
     let reason = form.finish(|| reason)?;

@@ -52,7 +52,7 @@ pub(super) struct Deletion {
 
 /// `GET /api/v1/<collection>`; with `deleted=true` those that are deleted and may come back.
 pub(super) async fn list<R: Managed>(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
-    if params.parsed("deleted", "`true` or `false`")? != Some(true) {
+    if params.boolean("deleted")? != Some(true) {
         return resource::listed::<R>(&api, params);
     }
     let window = params.window(R::COLLECTION)?;
@@ -97,7 +97,7 @@ pub(super) async fn delete<R: Managed>(
     condition: IfMatch,
     mut params: Params,
 ) -> Result<StatusCode, Problem> {
-    let purge = params.parsed("purge", "`true` or `false`")? == Some(true);
+    let purge = params.boolean("purge")? == Some(true);
     params.finish()?;
     if purge {
         let expected = condition.versions();

@@ -118,7 +118,7 @@ impl Managed for Destination {
         Ok(Filter {
             search: params.search()?,
             status: params.one_of("status", &STATUSES)?,
-            kind: params.text("type")?.map(|kind| kind.to_lowercase()),
+            kind: params.line("type")?.map(|kind| kind.to_lowercase()),
         })
     }
 

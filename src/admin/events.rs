@@ -12,7 +12,7 @@ use hookmill_actors::{
         event::Event,
         headers::HeaderBlock,
         ids::{EndpointId, EventId, IntegrationId, SubscriptionId},
-        selection::{TYPE_PATTERN_CHARS_MAX, is_open},
+        selection::TYPE_PATTERN_CHARS_MAX,
         standing::Processing,
     },
     ports::{
@@ -163,20 +163,19 @@ fn note_filter(params: &mut Params) -> Result<NoteFilter, Problem> {
     let types =
         params.text("type")?.map(|text| text.split(',').map(|one| one.trim().into()).collect::<Vec<Box<str>>>());
     let types = types.unwrap_or_default();
-    let is_wrong =
-        |pattern: &str| pattern.is_empty() || is_open(pattern) && pattern.chars().count() > TYPE_PATTERN_CHARS_MAX;
+    let is_wrong = |pattern: &str| pattern.is_empty() || pattern.chars().count() > TYPE_PATTERN_CHARS_MAX;
     if types.len() > TYPES_MAX || types.iter().any(|pattern| is_wrong(pattern)) {
         let detail = format!(
             "query parameter `type` must be 1 to {TYPES_MAX} types, separated by commas: names, or patterns such as \
-             `payment.*` of at most {TYPE_PATTERN_CHARS_MAX} characters"
+             `payment.*`, of at most {TYPE_PATTERN_CHARS_MAX} characters"
         );
         return Err(Problem::new(Code::InvalidRequest, detail));
     }
     Ok(NoteFilter {
-        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
-        endpoint: params.parsed("endpoint_id", "a number")?.map(EndpointId),
+        integration: params.id("integration_id")?.map(IntegrationId),
+        endpoint: params.id("endpoint_id")?.map(EndpointId),
         types,
-        provider_id: params.text("provider_event_id")?.map(Into::into),
+        provider_id: params.line("provider_event_id")?.map(Into::into),
     })
 }
 
@@ -220,6 +219,8 @@ pub(super) async fn replay(
     Segments(id): Segments<EventId>,
     Json(body): Json,
 ) -> Result<Response, Problem> {
+    let is_there = matches!(api.tree.ports().log.heads(&[id]).await?.as_slice(), [Some(_)]);
+    is_there.then_some(()).ok_or_else(|| gone(id))?;
     let mut form = Form::new(body)?;
     let subscription = form.required(&["subscription_id"], number::<u32>(1..=u32::MAX));
     let subscription = SubscriptionId(form.finish(|| subscription)?);

@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 
 use super::json::{QUOTE_CHARS_MAX, quoted};
 
+/// The last moment of the year 9999, milliseconds since 1970.
+const NEVER_MS: u64 = 253_402_300_799_999;
+
 /// What a value is, in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
@@ -120,15 +123,19 @@ pub(super) fn object(bytes_max: usize, depth_max: usize) -> impl FnOnce(Value) -
     }
 }
 
-/// A moment as RFC 3339 text; milliseconds since 1970.
+/// A moment as RFC 3339 text; milliseconds since 1970, before which nothing is told apart.
 pub(super) fn moment(value: Value) -> Result<u64, String> {
     parse_moment(&string(value)?)
 }
 
 /// The same of a text.
 pub(super) fn parse_moment(text: &str) -> Result<u64, String> {
-    let at = text.parse::<jiff::Timestamp>().ok().and_then(|at| u64::try_from(at.as_millisecond()).ok());
-    at.ok_or_else(|| format!("must be a time such as `2026-01-31T08:00:00Z`; it is `{}`", quoted(text)))
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) => Ok(u64::try_from(at.as_millisecond()).unwrap_or(0)),
+        // jiff keeps the last hours before the year 10000 free for time zones; others write them for "never".
+        Err(error) if error.is_range() && text.starts_with("9999-12-31T") => Ok(NEVER_MS),
+        Err(_) => Err(format!("must be a time such as `2026-01-31T08:00:00Z`; it is `{}`", quoted(text))),
+    }
 }
 
 /// A name out of a table, in lower or upper case.

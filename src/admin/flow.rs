@@ -23,7 +23,6 @@ use utoipa::ToSchema;
 use super::{
     Api,
     access::State,
-    paging::Params,
     problem::Problem,
     resource::{Configured, Segments, json},
 };
@@ -137,24 +136,14 @@ fn loudest_subscriptions(mut all: Vec<SubscriptionView>) -> Vec<SubscriptionView
 }
 
 /// `GET /api/v1/destinations/{id}/flow`
-pub(super) async fn one(
-    State(api): State<Api>,
-    Segments(id): Segments<u32>,
-    params: Params,
-) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn one(State(api): State<Api>, Segments(id): Segments<u32>) -> Result<Response, Problem> {
     let destination_id = DestinationId(id);
     let flow = api.tree.destination_flow(destination_id).ok_or_else(|| Problem::not_found(Destination::key(id)))?;
     Ok(json(StatusCode::OK, &DestinationFlow { destination_id, flow }))
 }
 
 /// `GET /api/v1/integrations/{id}/flow`
-pub(super) async fn of_integration(
-    State(api): State<Api>,
-    Segments(id): Segments<u32>,
-    params: Params,
-) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn of_integration(State(api): State<Api>, Segments(id): Segments<u32>) -> Result<Response, Problem> {
     let snapshot = api.tree.config().current();
     let integration_id = IntegrationId(id);
     let found = snapshot.configuration.integrations.get(&integration_id).zip(snapshot.backlogs.get(&integration_id));

@@ -60,6 +60,13 @@ impl<S: Send + Sync> FromRequest<S> for NoMembers {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let OptionalJson(body) = OptionalJson::from_request(request, state).await?;
+        Self::read(body)
+    }
+}
+
+impl NoMembers {
+    /// Of a body that is read already.
+    pub(super) fn read(body: Value) -> Result<Self, Problem> {
         Form::new(body)?.finish(|| Some(Self))
     }
 }

@@ -115,7 +115,7 @@ struct RetiredView {
 
 /// `GET /api/v1/keys`: with `sealed=true`, what is sealed with each.
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, Problem> {
-    let count = params.one_of("sealed", &[("true", true), ("false", false)])?.unwrap_or(false);
+    let count = params.boolean("sealed")?.unwrap_or(false);
     params.finish()?;
     Ok(json(StatusCode::OK, &ring(api.keys.view(count).await?)))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Api, access::State, flow::Gauges, paging::Params, problem::Problem, resource::json};
+use super::{Api, access::State, flow::Gauges, problem::Problem, resource::json};
 use crate::connections::TestCount;
 
 #[derive(Serialize, ToSchema)]
@@ -63,8 +63,7 @@ struct FaultView {
 }
 
 /// `GET /api/v1/metrics`
-pub(super) async fn report(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn report(State(api): State<Api>) -> Result<Response, Problem> {
     let counts = api.tree.ports().state.counts().await?;
     let snapshot = api.tree.config().current();
     let fault = |fault: &Fault| FaultView { subject: fault.subject.clone(), problem: fault.problem.clone() };

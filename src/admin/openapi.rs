@@ -33,7 +33,7 @@ use utoipa::{
 pub(super) use self::{
     doc::{Describe, Doc, EVENT},
     page::{PREFIX as DOCS_PREFIX, asset, describe_asset, describe_page, page},
-    parts::{line, merged_members, or_null, part_of, patch_of, prose, sealed_members, with},
+    parts::{id, line, merged_members, or_null, part_of, patch_of, prose, sealed_members, whole, with},
 };
 use super::routes;
 
@@ -44,7 +44,9 @@ const ABOUT: &str = "Configures a hookmill webhook gateway and tells what became
     Sign in with `authorization: Bearer <token>`; `hookmill tokens create` makes one. A refusal is \
     `application/problem+json` (RFC 9457) with a stable `code`: switch on that. `HEAD` is answered wherever `GET` is. \
     A list is read on with the `next` or `next_cursor` of its last reply. Times are RFC 3339 in \
-    UTC. Names such as `active` are taken in upper case too.";
+    UTC. Names such as `active` are taken in upper case too, and in a query `1`, `yes` and `on` for `true`. A query \
+    parameter may be there once; one that is not known is refused. What a path names is looked for before the body is \
+    checked: where it is not there, the answer is `404`, whatever the body says.";
 /// The collections, in the order that they are shown in.
 const TAGS: [(&str, &str); 20] = [
     ("integrations", "Connections to third parties, with all that belongs to them."),

@@ -4,17 +4,17 @@
 mod doc;
 mod window;
 
-use std::str::FromStr;
+use std::{ops::RangeInclusive, str::FromStr};
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::request::Parts,
+    http::{Uri, request::Parts},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    fields::{listed, nearest, not_one_of, parse_moment},
+    fields::{self, listed, nearest, not_one_of, parse_moment},
     json::quoted,
     problem::{Code, Problem},
 };
@@ -25,9 +25,11 @@ pub(super) use self::{
 };
 
 /// Items of one page, at most.
-pub(super) const LIMIT_MAX: usize = 1_000;
+const LIMIT_MAX: u16 = 1_000;
 /// Items of one page, where the client does not say.
 const LIMIT_DEFAULT: usize = 100;
+/// A text that a list is narrowed by, characters.
+const TEXT_CHARS_MAX: usize = 255;
 
 /// The query parameters of a request; each may be there once.
 pub(super) struct Params {
@@ -39,13 +41,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|_| Problem::new(Code::InvalidRequest, "the query string is not readable"))?;
-        Ok(Self { given, known: Vec::new() })
+        Self::of(&parts.uri)
     }
 }
 
 impl Params {
+    /// Those of a request's target. What is no UTF-8 is refused, as it would be searched for in a form that nobody wrote.
+    pub(super) fn of(uri: &Uri) -> Result<Self, Problem> {
+        let unreadable = || Problem::new(Code::InvalidRequest, "the query string is not percent-encoded UTF-8");
+        let Query(given) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| unreadable())?;
+        if given.iter().any(|(name, value)| [name, value].iter().any(|it| it.contains(char::REPLACEMENT_CHARACTER))) {
+            return Err(unreadable());
+        }
+        Ok(Self { given, known: Vec::new() })
+    }
+
     /// A parameter as text.
     pub(super) fn text(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
         self.known.push(name);
@@ -59,11 +69,32 @@ impl Params {
 
     /// A parameter that has a form of its own.
     pub(super) fn parsed<T: FromStr>(&mut self, name: &'static str, right: &str) -> Result<Option<T>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        match text.parse() {
-            Ok(value) => Ok(Some(value)),
-            Err(_) => Err(refused(name, &format!("must be {right}; it is `{}`", quoted(&text)))),
-        }
+        self.read(name, |text| text.parse().map_err(|_| format!("must be {right}; it is `{}`", quoted(&text))))
+    }
+
+    /// A whole number within bounds, in digits alone.
+    pub(super) fn number<N: TryFrom<u64> + Into<u64> + Copy>(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<N>,
+    ) -> Result<Option<N>, Problem> {
+        let (min, max): (u64, u64) = ((*range.start()).into(), (*range.end()).into());
+        self.read(name, |text| {
+            let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+            let number =
+                number.filter(|number| (min..=max).contains(number)).and_then(|number| N::try_from(number).ok());
+            number.ok_or_else(|| format!("must be a whole number from {min} to {max}; it is `{}`", quoted(&text)))
+        })
+    }
+
+    /// The number of a resource or a version.
+    pub(super) fn id(&mut self, name: &'static str) -> Result<Option<u32>, Problem> {
+        self.number(name, 1..=u32::MAX)
+    }
+
+    /// A line of text, not blank.
+    pub(super) fn line(&mut self, name: &'static str) -> Result<Option<String>, Problem> {
+        self.read(name, |text| fields::line(1..=TEXT_CHARS_MAX)(text.into()))
     }
 
     /// Yes or no, in the spellings of the field; callers in Python write `True`.
@@ -83,8 +114,12 @@ impl Params {
 
     /// A moment as RFC 3339 text; milliseconds since 1970.
     pub(super) fn moment(&mut self, name: &'static str) -> Result<Option<u64>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        parse_moment(&text).map(Some).map_err(|detail| refused(name, &detail))
+        self.read(name, |text| {
+            parse_moment(&text).map_err(|detail| match text.contains(' ') {
+                true => format!("{detail} (a `+` is written `%2B` in a URL)"),
+                false => detail,
+            })
+        })
     }
 
     /// A name out of a table, in lower or upper case.
@@ -93,11 +128,7 @@ impl Params {
         name: &'static str,
         table: &[(&'static str, T)],
     ) -> Result<Option<T>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(&text)) {
-            Some((_, value)) => Ok(Some(*value)),
-            None => Err(refused(name, &not_one_of(&text, table.iter().map(|(known, _)| *known)))),
-        }
+        self.read(name, |text| named(&text, table))
     }
 
     /// Names out of a table, separated by commas, in lower or upper case.
@@ -106,37 +137,51 @@ impl Params {
         name: &'static str,
         table: &[(&'static str, T)],
     ) -> Result<Option<Vec<T>>, Problem> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
-        let named = |text: &str| match table.iter().find(|(known, _)| known.eq_ignore_ascii_case(text)) {
-            Some((_, value)) => Ok(*value),
-            None => Err(refused(name, &not_one_of(text, table.iter().map(|(known, _)| *known)))),
-        };
-        text.split(',').map(|one| named(one.trim())).collect::<Result<_, _>>().map(Some)
+        self.read(name, |text| text.split(',').map(|one| named(one.trim(), table)).collect())
     }
 
     /// `limit`, 1 to [`LIMIT_MAX`].
     pub(super) fn limit(&mut self) -> Result<usize, Problem> {
-        match self.parsed("limit", "a whole number")? {
-            None => Ok(LIMIT_DEFAULT),
-            Some(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
-            Some(limit) => Err(refused("limit", &format!("must be from 1 to {LIMIT_MAX}; it is {limit}"))),
-        }
+        Ok(self.number("limit", 1..=LIMIT_MAX)?.map_or(LIMIT_DEFAULT, usize::from))
+    }
+
+    /// `skip`.
+    fn skip(&mut self) -> Result<Option<usize>, Problem> {
+        Ok(self.number("skip", 0..=u32::MAX)?.map(|skip| skip as usize))
     }
 
     /// `skip` and `limit`.
     pub(super) fn page(&mut self) -> Result<Page, Problem> {
-        Ok(Page { skip: self.parsed("skip", "a whole number")?.unwrap_or(0), limit: self.limit()? })
+        Ok(Page { skip: self.skip()?.unwrap_or(0), limit: self.limit()? })
+    }
+
+    fn read<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(String) -> Result<T, String>,
+    ) -> Result<Option<T>, Problem> {
+        let text = self.text(name)?;
+        text.map(|text| read(text).map_err(|detail| refused(name, &detail))).transpose()
     }
 
     /// Refuses what nobody asked for: a misspelt filter must not list everything.
     pub(super) fn finish(self) -> Result<(), Problem> {
         let Some((name, _)) = self.given.first() else { return Ok(()) };
         let known = self.known.iter().copied();
+        if self.known.is_empty() {
+            return Err(refused(&quoted(name), "is not known; none are"));
+        }
         Err(match nearest(name, known.clone()) {
             Some(near) => refused(&quoted(name), &format!("is not known; did you mean `{near}`?")),
             None => refused(&quoted(name), &format!("is not known; known are {}", listed(known))),
         })
     }
+}
+
+/// What stands in a table under a name.
+fn named<T: Copy>(text: &str, table: &[(&'static str, T)]) -> Result<T, String> {
+    let found = table.iter().find(|(known, _)| known.eq_ignore_ascii_case(text));
+    found.map(|(_, value)| *value).ok_or_else(|| not_one_of(text, table.iter().map(|(known, _)| *known)))
 }
 
 fn refused(name: &str, detail: &str) -> Problem {

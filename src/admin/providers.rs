@@ -22,7 +22,6 @@ use super::{
     fields::{kind, list, moment, object, one_of, secret, string},
     form::Form,
     json::{Json, quoted},
-    paging::Params,
     problem::{Code, Problem},
     resource::{Segments, json},
 };
@@ -85,8 +84,7 @@ struct Sample {
 }
 
 /// `GET /api/v1/providers`
-pub(super) async fn list_all(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn list_all(State(api): State<Api>) -> Result<Response, Problem> {
     let providers = api.tools.providers.names().into_iter().filter_map(|name| api.tools.providers.get(name));
     let items: Vec<Line> = providers.map(|it| Line { name: it.name(), summary: it.summary() }).collect();
     Ok(json(StatusCode::OK, &List { total: items.len(), items }))

@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
-    access::{Author, State},
+    access::{Author, State, no_id},
     events::{HeaderView, headers},
     fields::{boolean, moment, number, one_of},
     form::Form,
@@ -132,12 +132,12 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let limit = params.limit()?;
     let before: Option<RejectionId> = params.parsed("before", "the `next` of an earlier reply")?;
     let filter = Filter {
-        endpoint: params.parsed("endpoint_id", "a number")?.map(EndpointId),
-        integration: params.parsed("integration_id", "a number")?.map(IntegrationId),
+        endpoint: params.id("endpoint_id")?.map(EndpointId),
+        integration: params.id("integration_id")?.map(IntegrationId),
         cause: params.one_of("cause", &CAUSES)?,
         since_ms: params.moment("since")?,
         until_ms: params.moment("until")?,
-        accepted: params.parsed("accepted", "`true` or `false`")?,
+        accepted: params.boolean("accepted")?,
     };
     params.finish()?;
     let (rejections, eyes) = (api.rejections.clone(), api.clone());
@@ -200,10 +200,13 @@ pub(super) async fn accept(
     Segments(id): Segments<String>,
     OptionalJson(body): OptionalJson,
 ) -> Result<Response, Problem> {
+    let id = parsed(&id)?;
+    let eyes = api.clone();
+    blocking(move || eyes.must_see_rejection(id)).await?;
     let mut form = Form::new(body)?;
     let unverified = form.optional(&["unverified"], boolean);
     let unverified = form.finish(|| Some(unverified.unwrap_or(false)))?;
-    let accepted = api.accept(&author, parsed(&id)?, unverified).await?;
+    let accepted = api.accept(&author, id, unverified).await?;
     Ok(json(StatusCode::OK, &accepted))
 }
 
@@ -276,11 +279,15 @@ impl Api {
         .await
     }
 
+    fn must_see_rejection(&self, id: RejectionId) -> Result<(), RejectionError> {
+        let is_seen = self.rejections.entry(id).is_some_and(|entry| self.sees(entry.integration));
+        is_seen.then_some(()).ok_or(RejectionError::NotFound(id))
+    }
+
     async fn accept(&self, author: &str, id: RejectionId, unverified: bool) -> Result<Accepted, Problem> {
         let (rejections, eyes) = (self.rejections.clone(), self.clone());
         let (reservation, rejection) = blocking(move || {
-            let seen = rejections.entry(id).is_some_and(|entry| eyes.sees(entry.integration));
-            seen.then_some(()).ok_or(RejectionError::NotFound(id))?;
+            eyes.must_see_rejection(id)?;
             Ok((rejections.reserve(id)?, rejections.get(id)?))
         })
         .await?;
@@ -395,7 +402,7 @@ fn hops(rejection: &Rejection) -> u8 {
 }
 
 fn parsed(id: &str) -> Result<RejectionId, Problem> {
-    id.parse().map_err(|_| Problem::new(Code::NotFound, "the path holds an id that is none"))
+    id.parse().map_err(|_| no_id())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use axum::{
-    extract::{FromRequestParts, Path},
+    extract::{FromRequestParts, Path, RawPathParams},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -20,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Api,
-    access::{Author, State},
+    access::{Author, State, no_id},
     auth,
     paging::Params,
     problem::{Code, Problem},
@@ -373,10 +373,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match Path::from_request_parts(parts, state).await {
-            Ok(Path(segments)) => Ok(Self(segments)),
-            Err(_) => Err(Problem::new(Code::NotFound, "the path holds an id that is none")),
+        let raw = RawPathParams::from_request_parts(parts, state).await.map_err(|_| no_id())?;
+        // A number is digits alone, which `parse` takes with a sign too.
+        if raw.iter().any(|(_, value)| value.starts_with('+')) {
+            return Err(no_id());
         }
+        let Path(segments) = Path::from_request_parts(parts, state).await.map_err(|_| no_id())?;
+        Ok(Self(segments))
     }
 }
 

@@ -26,7 +26,6 @@ use super::{
     Api,
     access::State,
     connection_tests::TestView,
-    paging::Params,
     problem::Problem,
     resource::{Segments, json, time},
 };
@@ -204,12 +203,7 @@ impl Connectivity {
 }
 
 /// `GET /api/v1/integrations/{id}/status`
-pub(super) async fn of_integration(
-    State(api): State<Api>,
-    Segments(id): Segments<u32>,
-    params: Params,
-) -> Result<Response, Problem> {
-    params.finish()?;
+pub(super) async fn of_integration(State(api): State<Api>, Segments(id): Segments<u32>) -> Result<Response, Problem> {
     let integration = api.find::<Integration>(id)?;
     let snapshot = api.tree.config().current();
     let mut events = Events::of(&snapshot, integration.id, &api.tree.subscription_gauges());

@@ -103,8 +103,8 @@ impl Managed for Subscription {
     fn filter(params: &mut Params) -> Result<Filter, Problem> {
         Ok(Filter {
             search: params.search()?,
-            integration: params.parsed("integration_id", "a number")?,
-            destination: params.parsed("destination_id", "a number")?,
+            integration: params.id("integration_id")?,
+            destination: params.id("destination_id")?,
             active: params.flag(["active", "is_active"])?,
         })
     }

@@ -4,6 +4,8 @@
 //! with scopes come in if they see that. Other paths are closed to them, unless [`Methods::scoped`] says that the handlers
 //! heed scopes themselves: what is forgotten is closed.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{Request, State},
@@ -17,6 +19,7 @@ use axum::{
 use super::{
     access::{Access, Admits, Subjects, admit},
     openapi::Describe,
+    paging::Params,
     problem::Problem,
 };
 use crate::tokens::Role;
@@ -116,7 +119,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        self.router = self.router.on(filter, handler.layer(from_fn_with_state(role, check_role)));
+        self.router = self.router.on(filter, handler);
         self.described.push(Described { method, need: Need::Role(role), doc });
         self
     }
@@ -128,10 +131,12 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
     {
         let subjects = Subjects::of(path);
         let methods = match (subjects.are_none(), self.scoped) {
-            (false, _) => self.router.layer(from_fn_with_state((state.clone(), subjects), admit::<S>)),
+            (false, _) => self.router.route_layer(from_fn_with_state((state.clone(), subjects), admit::<S>)),
             (true, true) => self.router,
-            (true, false) => self.router.layer(from_fn(check_everything)),
+            (true, false) => self.router.route_layer(from_fn(check_everything)),
         };
+        let asked: Arc<[Asked]> = self.described.iter().filter_map(Asked::of).collect();
+        let methods = methods.route_layer(from_fn_with_state(asked, check));
         let methods = match self.shape {
             Some(shape) => shape(methods),
             None => methods,
@@ -140,13 +145,39 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
     }
 }
 
-async fn check_role(
-    State(role): State<Role>,
-    access: Access,
+/// What is asked of a request before anything is looked for or read: who may use its method, and whether that takes a
+/// query.
+struct Asked {
+    method: Method,
+    role: Role,
+    /// Then its handler refuses the parameters that it does not know.
+    takes_query: bool,
+}
+
+impl Asked {
+    /// Of what is not open: there everybody may ask, and probes and browsers add parameters of their own.
+    fn of(Described { method, need, doc }: &Described) -> Option<Self> {
+        match need {
+            Need::Open => None,
+            Need::Role(role) => Some(Self { method: method.clone(), role: *role, takes_query: doc().takes_query() }),
+        }
+    }
+}
+
+async fn check(
+    State(asked): State<Arc<[Asked]>>,
+    access: Option<Access>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    access.needs(role)?;
+    // `HEAD` is answered by what answers `GET`.
+    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    if let Some(asked) = asked.iter().find(|asked| asked.method == *method) {
+        access.ok_or_else(|| Problem::internal(&"a method for a role is behind an open path"))?.needs(asked.role)?;
+        if !asked.takes_query {
+            Params::of(request.uri())?.finish()?;
+        }
+    }
     Ok(next.run(request).await)
 }
 

@@ -90,7 +90,7 @@ pub(super) async fn list(
     mut params: Params,
 ) -> Result<Response, Problem> {
     let limit = params.limit()?;
-    let before = params.parsed("before", "the number of a version")?;
+    let before = params.id("before")?.map(u64::from);
     params.finish()?;
     let versions = store(&api).versions(IntegrationId(id), before, limit).await.map_err(ConfigError::from)?;
     if versions.is_empty() && before.is_none() {
@@ -121,7 +121,7 @@ pub(super) async fn difference(
     Segments((id, number)): Segments<(u32, u64)>,
     mut params: Params,
 ) -> Result<Response, Problem> {
-    let against: Option<u64> = params.parsed("against", "the number of a version")?;
+    let against = params.id("against")?.map(u64::from);
     params.finish()?;
     let id = IntegrationId(id);
     let to = read(&api, id, number).await?;

@@ -76,7 +76,7 @@ impl Managed for Endpoint {
     fn filter(params: &mut Params) -> Result<Filter, Problem> {
         Ok(Filter {
             search: params.search()?,
-            integration: params.parsed("integration_id", "a number")?,
+            integration: params.id("integration_id")?,
             active: params.flag(["active", "is_active"])?,
         })
     }

@@ -83,6 +83,7 @@ impl<'a> Changes<'a> {
                     self.remove(&keys::task_run(*id, part));
                 }
             }
+            StateOp::Forward { subscription, event, at_ms } => self.forward(*subscription, *event, *at_ms)?,
         }
         Ok(())
     }
@@ -179,10 +180,7 @@ impl<'a> Changes<'a> {
         record: &DeliveryRecord,
     ) -> Result<(), LogError> {
         let record_key = keys::owned(keys::RECORD, subscription.0, event);
-        let former_record = match self.get(&record_key)? {
-            Some(value) => Some(values::decode_record(&value).ok_or_else(|| malformed(&record_key))?),
-            None => None,
-        };
+        let former_record = self.record(&record_key)?;
         let former = former_record.as_ref().and_then(due_ms);
         let due = due_ms(record);
         self.held(subscription, event, former_record.as_ref(), record);
@@ -212,6 +210,16 @@ impl<'a> Changes<'a> {
         }
         self.put(&record_key, values::encode_record(record));
         Ok(())
+    }
+
+    fn forward(&mut self, subscription: SubscriptionId, event: EventId, at_ms: u64) -> Result<(), LogError> {
+        let Some(mut record) = self.record(&keys::owned(keys::RECORD, subscription.0, event))? else { return Ok(()) };
+        if record.bring_forward(at_ms) { self.delivery(subscription, event, &record) } else { Ok(()) }
+    }
+
+    fn record(&self, key: &[u8]) -> Result<Option<DeliveryRecord>, LogError> {
+        let value = self.get(key)?;
+        value.map(|value| values::decode_record(&value).ok_or_else(|| malformed(key))).transpose()
     }
 
     /// Keeps the lanes and the count of what is parked in step with a record.

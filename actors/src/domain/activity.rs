@@ -113,7 +113,10 @@ impl FromStr for ActivityPlace {
 
     fn from_str(text: &str) -> Result<Self, BadPlace> {
         let (at_ms, number) = text.split_once('-').ok_or(BadPlace)?;
-        let hex = |digits| u64::from_str_radix(digits, 16).map_err(|_| BadPlace);
+        let hex = |digits: &str| {
+            let is_ours = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            is_ours.then(|| u64::from_str_radix(digits, 16).ok()).flatten().ok_or(BadPlace)
+        };
         Ok(Self { at_ms: hex(at_ms)?, number: hex(number)? })
     }
 }

@@ -94,6 +94,16 @@ impl DeliveryRecord {
         }
     }
 
+    /// Its next attempt is due at `at_ms`, milliseconds since 1970, where it waits for one later than that; whether it did.
+    pub fn bring_forward(&mut self, at_ms: u64) -> bool {
+        let is_waiting = matches!(self.status, DeliveryStatus::Pending | DeliveryStatus::Retrying);
+        let is_later = is_waiting && self.due_ms.is_some_and(|due_ms| due_ms > at_ms);
+        if is_later {
+            self.due_ms = Some(at_ms);
+        }
+        is_later
+    }
+
     /// Notes an attempt.
     pub fn push(&mut self, attempt: Attempt) {
         self.attempts += 1;

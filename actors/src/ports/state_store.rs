@@ -170,6 +170,16 @@ pub enum StateOp {
         /// Which.
         id: TaskRunId,
     },
+    /// The next attempt of a delivery is due then, where it waits for one later than that. Whoever sees no more than the
+    /// time says no more: what has become of the delivery meanwhile stays.
+    Forward {
+        /// Whose.
+        subscription: SubscriptionId,
+        /// Which.
+        event: EventId,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    },
 }
 
 /// The attempt of a delivery that succeeded at its first try.

@@ -11,7 +11,7 @@ use super::details::{name_of, that_fit};
 use crate::{
     delivery::DeliveryMsg,
     domain::{
-        delivery::{DeliveryRecord, DeliveryStatus},
+        delivery::DeliveryStatus,
         ids::{EventId, IntegrationId, SubscriptionId},
         standing::{Processing, Standing},
     },
@@ -106,22 +106,19 @@ impl<'a> Pending<'a> {
         self.wires.deliveries.hint(id, DeliveryMsg::Due);
     }
 
-    /// Makes a retry due now that is not due yet; whether it is. Its actor leaves the record alone until then, which is
-    /// longer than a commit takes.
+    /// Makes a retry due now that is not due yet; whether it is. What somebody else makes of it at the same time stands.
     async fn pull_forward(
         &self,
         subscription: SubscriptionId,
         event: EventId,
-        mut record: DeliveryRecord,
+        due_ms: Option<u64>,
     ) -> Result<bool, LogError> {
         let now_ms = self.ports.clock.now_ms();
-        let is_far = record.due_ms.is_some_and(|due_ms| due_ms > now_ms.saturating_add(FRESH_MS));
-        // Once the subscription is deleted its retries are cancelled, which must not be undone.
+        let is_far = due_ms.is_some_and(|due_ms| due_ms > now_ms.saturating_add(FRESH_MS));
         if !is_far || !self.wires.deliveries.holds(subscription) {
             return Ok(false);
         }
-        record.due_ms = Some(now_ms);
-        self.ports.log.commit(vec![StateOp::Delivery { subscription, event, record }])?.await?;
+        self.ports.log.commit(vec![StateOp::Forward { subscription, event, at_ms: now_ms }])?.await?;
         self.wires.retry.schedule(subscription, now_ms);
         Ok(true)
     }
@@ -286,7 +283,7 @@ pub(super) async fn one_event(pending: &Pending<'_>, event: EventId) -> Result<V
             (Standing::Pending | Standing::Processing, _) => pending.stand(plan, event.millis()),
             (Standing::Retrying, Some(record)) => {
                 due_ms = record.due_ms;
-                woken = plan.running && pending.pull_forward(id, event, record).await?;
+                woken = plan.running && pending.pull_forward(id, event, due_ms).await?;
                 if woken {
                     due_ms = Some(pending.now_ms);
                 }

@@ -104,6 +104,9 @@ impl Maps {
             StateOp::JobGone { id } => drop(self.jobs.remove(&id)),
             StateOp::TaskRun(run) => drop(self.task_runs.insert(run.id, *run)),
             StateOp::TaskRunGone { id } => drop(self.task_runs.remove(&id)),
+            StateOp::Forward { subscription, event, at_ms } => {
+                self.records.get_mut(&(subscription, event)).map(|record| record.bring_forward(at_ms));
+            }
         }
     }
 
@@ -308,5 +311,27 @@ mod tests {
         state.apply(&[record(DeliveryStatus::Delivered, None)]);
         assert_eq!(state.counts().await, Ok(StateCounts::default()));
         assert_eq!(state.needed(EventId::ZERO, EventId::MAX), vec![]);
+    }
+
+    #[tokio::test]
+    async fn only_what_waits_for_a_later_time_is_brought_forward() {
+        let state = MemoryState::default();
+        let forward = StateOp::Forward { subscription: SUBSCRIPTION, event: event(1), at_ms: 7 };
+        for (status, due_ms, want) in [
+            (DeliveryStatus::Retrying, Some(9), Some(7)),
+            (DeliveryStatus::Pending, Some(9), Some(7)),
+            (DeliveryStatus::Retrying, Some(5), Some(5)),
+            (DeliveryStatus::Pending, None, None),
+            (DeliveryStatus::Cancelled, Some(9), Some(9)),
+            (DeliveryStatus::Discarded, None, None),
+        ] {
+            let before = record(status, due_ms);
+            state.apply(&[before, forward.clone()]);
+            let after = DeliveryRecord { status, due_ms: want, ..DeliveryRecord::new(1) };
+            assert_eq!(state.delivery(SUBSCRIPTION, event(1)).await, Ok(DeliveryState::Record(after)));
+        }
+        let unknown = StateOp::Forward { subscription: SUBSCRIPTION, event: event(2), at_ms: 7 };
+        state.apply(&[unknown]);
+        assert_eq!(state.delivery(SUBSCRIPTION, event(2)).await, Ok(DeliveryState::Unknown));
     }
 }

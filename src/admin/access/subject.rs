@@ -2,14 +2,17 @@
 //! it, as `integrations/{id}`, or by its own, as `{event_id}`.
 
 use axum::{
-    extract::{RawPathParams, Request, State},
+    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
     http::Method,
     middleware::Next,
     response::Response,
 };
-use hookmill_actors::domain::{
-    config::ResourceKey,
-    ids::{DestinationId, EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
+use hookmill_actors::{
+    configuration::ConfigError,
+    domain::{
+        config::ResourceKey,
+        ids::{DestinationId, EndpointId, EventId, IntegrationId, ReplayId, SubscriptionId},
+    },
 };
 
 use super::{
@@ -66,9 +69,10 @@ impl Subjects {
     }
 }
 
-/// Knows what a token with scopes sees.
+/// Knows what there is, and what a token sees of it.
 pub(in super::super) trait Admits: Clone + Send + Sync + 'static {
-    /// Refuses what the token does not see, as if it were not there.
+    /// Refuses what the token does not see as what is not there, and changes of that before anybody reads them. What is
+    /// only read is looked for by whoever shows it.
     fn look_at(
         &self,
         access: &Access,
@@ -78,19 +82,18 @@ pub(in super::super) trait Admits: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Problem>> + Send;
 }
 
-/// Lets a request pass whose path names only what its token sees.
+/// Lets a request pass whose path names only what is there and what its token sees.
 pub(in super::super) async fn admit<S: Admits>(
     State((state, subjects)): State<(S, Subjects)>,
     access: Access,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    if !access.0.scopes.are_everything() {
-        for (name, kind) in &subjects.0 {
-            let value = params.iter().find(|(given, _)| given == name).map(|(_, value)| value);
-            state.look_at(&access, *kind, value.unwrap_or_default(), request.method()).await?;
-        }
+    let params = params.map_err(|_| no_id())?;
+    for (name, kind) in &subjects.0 {
+        let value = params.iter().find(|(given, _)| given == name).map(|(_, value)| value);
+        state.look_at(&access, *kind, value.unwrap_or_default(), request.method()).await?;
     }
     Ok(next.run(request).await)
 }
@@ -98,11 +101,14 @@ pub(in super::super) async fn admit<S: Admits>(
 impl Admits for Shared {
     async fn look_at(&self, access: &Access, kind: Kind, value: &str, method: &Method) -> Result<(), Problem> {
         let api = Api { access: Some(access.clone()), ..self.0.clone() };
-        let nothing = || Problem::new(Code::NotFound, "the path holds an id that is none");
-        let number = || value.parse::<u32>().map_err(|_| nothing());
+        let is_read = [Method::GET, Method::HEAD].contains(method);
+        if is_read && api.sees_everything() {
+            return Ok(());
+        }
+        let number = || value.parse::<u32>().map_err(|_| no_id());
         let key = match kind {
             Kind::Event => {
-                let id: EventId = value.parse().map_err(|_| nothing())?;
+                let id: EventId = value.parse().map_err(|_| no_id())?;
                 return match api.sees(id.integration()) {
                     true => Ok(()),
                     false => Err(super::super::events::gone(id)),
@@ -127,13 +133,26 @@ impl Admits for Shared {
         if snapshot.configuration.deleted.get(&key).is_some_and(|kept| api.sees_deleted(key, kept)) {
             return Ok(());
         }
-        if [Method::GET, Method::HEAD].contains(method) {
+        if is_read {
             // The history of an integration that is gone may still be read by who is for it.
             let gone = matches!(key, ResourceKey::Integration(id) if sight.events_of(id));
             return if gone || sight.key(key) { Ok(()) } else { Err(Problem::not_found(key)) };
         }
+        if let ResourceKey::Integration(id) = key
+            && api.sees_everything()
+            && !sight.key(key)
+        {
+            // As long as it has versions it may be rolled back to one.
+            let versions = api.tree.ports().config.versions(id, None, 1).await.map_err(ConfigError::from)?;
+            return if versions.is_empty() { Err(Problem::not_found(key)) } else { Ok(()) };
+        }
         sight.check_change(key, access)
     }
+}
+
+/// What is said of a path that cannot name anything.
+pub(in super::super) fn no_id() -> Problem {
+    Problem::new(Code::NotFound, "the path holds an id that is none")
 }
 
 #[cfg(test)]

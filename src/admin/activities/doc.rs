@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 
 use super::ActivityView;
 use crate::admin::{
-    openapi::Doc,
+    openapi::{Doc, id, line},
     paging::{LimitParam, SinceUntil, Slice},
     problem::Code,
 };
@@ -17,7 +17,7 @@ use crate::admin::{
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Before {
     /// The `next` of the page before.
-    #[param(required = false)]
+    #[param(pattern = "^[0-9a-f]{1,16}-[0-9a-f]{1,16}$", required = false)]
     before: String,
 }
 
@@ -25,12 +25,12 @@ struct Before {
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Narrowing {
-    #[param(required = false)]
-    integration_id: u32,
-    #[param(required = false)]
-    author: String,
-    #[param(required = false)]
-    action: String,
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
+    #[param(schema_with = line::<255>, required = false)]
+    author: (),
+    #[param(schema_with = line::<255>, required = false)]
+    action: (),
     #[param(required = false)]
     result: ActivityResult,
 }

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{DiscardedMany, DiscardedView, Queued, View};
 use crate::admin::{
-    openapi::{Doc, EVENT, line},
+    openapi::{Doc, EVENT, id, line},
     paging::{LimitParam, Slice},
     problem::Code,
 };
@@ -32,12 +32,12 @@ fn example() -> Value {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct ListParams {
     /// The `next` of the page before.
-    #[param(required = false)]
+    #[param(pattern = "^[A-Za-z0-9_-]{27}$", required = false)]
     after: String,
-    #[param(required = false)]
-    integration_id: u32,
-    #[param(required = false)]
-    subscription_id: u32,
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
+    #[param(schema_with = id, required = false)]
+    subscription_id: (),
     #[param(required = false)]
     reason: DeadReason,
     /// Not before this time.

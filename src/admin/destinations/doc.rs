@@ -64,8 +64,8 @@ pub(in crate::admin) fn with_secret() -> Value {
 struct ListParams {
     #[param(required = false)]
     status: DestinationStatus,
-    #[param(required = false)]
-    r#type: String,
+    #[param(schema_with = line::<255>, required = false)]
+    r#type: (),
 }
 
 /// A new destination.

@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Listed, Queued, View};
 use crate::admin::{
-    openapi::{Doc, EVENT, with},
+    openapi::{Doc, EVENT, id, line, with},
     paging::{LimitParam, SinceUntil},
     problem::Code,
     verification::Verification,
@@ -85,17 +85,17 @@ pub(in crate::admin) fn verification() -> Value {
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Narrowing {
-    #[param(required = false)]
-    integration_id: u32,
-    #[param(required = false)]
-    endpoint_id: u32,
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
+    #[param(schema_with = id, required = false)]
+    endpoint_id: (),
     /// Names of types, or patterns such as `payment.*`, separated by commas, at most 16.
-    #[param(min_length = 1, required = false)]
+    #[param(pattern = r"^\s*[^\s,][^,]{0,127}(,\s*[^\s,][^,]{0,127}){0,15}$", required = false)]
     r#type: String,
-    #[param(required = false)]
-    provider_event_id: String,
+    #[param(schema_with = line::<255>, required = false)]
+    provider_event_id: (),
     /// A CEL expression such as `body.amount > 100`.
-    #[param(required = false)]
+    #[param(min_length = 1, max_length = 4_096, required = false)]
     r#where: String,
 }
 

@@ -80,7 +80,7 @@ pub(in crate::admin) fn rotate() -> Doc {
 
 pub(in crate::admin) fn retire() -> Doc {
     Doc::new("retire_key", "Retires a key that nothing is sealed with")
-        .segment::<String>("id", ID)
+        .segment_like("id", "^[0-9a-f]{8}$", ID)
         .empty_body()
         .reply::<RetiredView>(StatusCode::OK, json!({"id": ID, "state": "retired"}))
 }

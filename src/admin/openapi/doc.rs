@@ -89,10 +89,23 @@ impl Doc {
         self
     }
 
+    /// A path parameter that is text of this form.
+    pub(in crate::admin) fn segment_like(mut self, name: &'static str, pattern: &str, example: &str) -> Self {
+        let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
+        self.parameters.push(parameter.schema(Some(schema)).example(Some(example.into())).build());
+        self
+    }
+
     /// The query parameters, those of `P`.
     pub(in crate::admin) fn query<P: IntoParams>(mut self) -> Self {
         self.parameters.extend(P::into_params(|| Some(ParameterIn::Query)));
         self
+    }
+
+    /// Whether it has query parameters.
+    pub(in crate::admin) fn takes_query(&self) -> bool {
+        self.parameters.iter().any(|it| it.parameter_in == ParameterIn::Query)
     }
 
     /// It heeds `If-Match`.

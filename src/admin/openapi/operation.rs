@@ -14,6 +14,7 @@ use utoipa::openapi::{
 
 use super::{
     doc::{Doc, Reply},
+    parts::id,
     problems,
 };
 use crate::admin::{
@@ -33,8 +34,6 @@ const RATE_LIMIT: [(&str, &str); 3] = [
     ("x-ratelimit-remaining", "RateLimitRemaining"),
     ("x-ratelimit-reset", "RateLimitReset"),
 ];
-/// Resources' numbers are 32 bits, from 1.
-const NUMBER_MAX: u32 = u32::MAX;
 
 /// The operation, and the sets of codes that its refusals refer to.
 pub(super) fn operation(
@@ -125,7 +124,7 @@ fn number(name: &str) -> Parameter {
         .name(name)
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .schema(Some(integer().minimum(Some(1)).maximum(Some(NUMBER_MAX))))
+        .schema(Some(id()))
         .example(Some(1.into()))
         .build()
 }

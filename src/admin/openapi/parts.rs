@@ -5,7 +5,7 @@ use utoipa::{
     PartialSchema,
     openapi::{
         Object, RefOr, Schema,
-        schema::{AdditionalProperties, AnyOfBuilder, ObjectBuilder, SchemaType, Type},
+        schema::{AdditionalProperties, AnyOfBuilder, KnownFormat, ObjectBuilder, SchemaFormat, SchemaType, Type},
     },
 };
 
@@ -64,6 +64,17 @@ pub(in crate::admin) fn line<const CHARS_MAX: usize>() -> Object {
     let line = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$";
     let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(line));
     text.min_length(Some(1)).max_length(Some(CHARS_MAX)).build()
+}
+
+/// A whole number within bounds, as `fields::number` and `Params::number` read it.
+pub(in crate::admin) fn whole<const MIN: u32, const MAX: u32>() -> Object {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(MIN)).maximum(Some(MAX));
+    number.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64))).build()
+}
+
+/// The number of a resource or a version: 32 bits, from 1.
+pub(in crate::admin) fn id() -> Object {
+    whole::<1, { u32::MAX }>()
 }
 
 /// Text of several lines, as `fields::prose` reads it, or `null`.

@@ -67,7 +67,7 @@ fn told(code: Code) -> Problem {
     let waits = |retry_after_s, detail| Problem { retry_after_s: Some(retry_after_s), ..Problem::new(code, detail) };
     let detail = match code {
         Code::InvalidJson => "expected `,` or `}` at line 1 column 17",
-        Code::InvalidRequest => "query parameter `limit` must be from 1 to 1000; it is 0",
+        Code::InvalidRequest => "query parameter `limit` must be a whole number from 1 to 1000; it is `0`",
         Code::Unauthorized => "give `authorization: Bearer <token>` with a valid token",
         Code::ManagerRoleNeeded => "`grafana` has the role `viewer`; this needs `manager`",
         Code::AdminRoleNeeded => "`deploy` has the role `manager`; this needs `admin`",

@@ -2,18 +2,20 @@
 
 use utoipa::IntoParams;
 
+use crate::admin::openapi::{line, whole};
+
 /// Of a list that is in memory, by id.
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 pub(in crate::admin) struct WindowParams {
     /// Items of the page.
-    #[param(minimum = 1, maximum = 1_000, required = false)]
-    limit: u32,
+    #[param(schema_with = whole::<1, 1_000>, required = false)]
+    limit: (),
     /// Items left out at the beginning; does not go with `cursor`.
-    #[param(required = false)]
-    skip: u32,
+    #[param(schema_with = whole::<0, { u32::MAX }>, required = false)]
+    skip: (),
     /// The `next_cursor` of the page before.
-    #[param(required = false)]
+    #[param(pattern = "^[A-Za-z0-9_-]{7}$", required = false)]
     cursor: String,
 }
 
@@ -22,8 +24,8 @@ pub(in crate::admin) struct WindowParams {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 pub(in crate::admin) struct SearchParam {
     /// A text that name or description hold, whatever its case.
-    #[param(max_length = 255, required = false)]
-    q: String,
+    #[param(schema_with = line::<255>, required = false)]
+    q: (),
 }
 
 /// Of a list that is in memory.
@@ -31,11 +33,11 @@ pub(in crate::admin) struct SearchParam {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 pub(in crate::admin) struct PageParams {
     /// Items of the page.
-    #[param(minimum = 1, maximum = 1_000, required = false)]
-    limit: u32,
+    #[param(schema_with = whole::<1, 1_000>, required = false)]
+    limit: (),
     /// Items left out at the beginning.
-    #[param(required = false)]
-    skip: u32,
+    #[param(schema_with = whole::<0, { u32::MAX }>, required = false)]
+    skip: (),
 }
 
 /// Of a list that grows without bound.
@@ -43,8 +45,8 @@ pub(in crate::admin) struct PageParams {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 pub(in crate::admin) struct LimitParam {
     /// Items of the page.
-    #[param(minimum = 1, maximum = 1_000, required = false)]
-    limit: u32,
+    #[param(schema_with = whole::<1, 1_000>, required = false)]
+    limit: (),
 }
 
 /// A stretch of time.

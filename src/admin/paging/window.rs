@@ -7,9 +7,6 @@ use utoipa::ToSchema;
 use super::{Params, refused};
 use crate::admin::problem::Problem;
 
-/// A searched text, characters.
-const SEARCH_CHARS_MAX: usize = 255;
-
 /// Which part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::admin) struct Window {
@@ -40,7 +37,7 @@ impl Params {
     /// `limit`, and `skip` or `cursor`.
     pub(in crate::admin) fn window(&mut self, collection: &'static str) -> Result<Window, Problem> {
         let limit = self.limit()?;
-        let skip: Option<usize> = self.parsed("skip", "a whole number")?;
+        let skip = self.skip()?;
         let start = match self.text("cursor")? {
             None => Start::Skip(skip.unwrap_or(0)),
             Some(_) if skip.is_some() => return Err(refused("skip", "does not go with `cursor`; give one of them")),
@@ -54,12 +51,7 @@ impl Params {
 
     /// `q`: a text that is searched for, whatever its case.
     pub(in crate::admin) fn search(&mut self) -> Result<Search, Problem> {
-        match self.text("q")? {
-            Some(text) if text.chars().count() > SEARCH_CHARS_MAX => {
-                Err(refused("q", &format!("must be at most {SEARCH_CHARS_MAX} characters long")))
-            }
-            text => Ok(Search(text.map(|text| text.to_lowercase()))),
-        }
+        Ok(Search(self.line("q")?.map(|text| text.to_lowercase())))
     }
 
     /// A parameter with two names; given both, they must be equal.

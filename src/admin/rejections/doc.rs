@@ -7,13 +7,14 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Accepted, AcceptedMany, Item, View};
 use crate::admin::{
     events::doc::verification,
-    openapi::{Doc, EVENT, with},
+    openapi::{Doc, EVENT, id, with},
     paging::{LimitParam, SinceUntil, Slice},
     problem::Code,
     verification::Verification,
 };
 
 const ID: &str = "0000019c12d5c000";
+const PATTERN: &str = "^[0-9a-f]{16}$";
 
 fn item() -> Value {
     json!({
@@ -63,12 +64,12 @@ enum Cause {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct ListParams {
     /// The `next` of the page before.
-    #[param(required = false)]
+    #[param(pattern = "^[0-9a-f]{16}$", required = false)]
     before: String,
-    #[param(required = false)]
-    endpoint_id: u32,
-    #[param(required = false)]
-    integration_id: u32,
+    #[param(schema_with = id, required = false)]
+    endpoint_id: (),
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
     #[param(required = false)]
     cause: Cause,
     /// Whether an event was made of it.
@@ -117,13 +118,13 @@ pub(in crate::admin) fn list() -> Doc {
 
 pub(in crate::admin) fn one() -> Doc {
     Doc::new("get_rejection", "One refused request")
-        .segment::<String>("id", ID)
+        .segment_like("id", PATTERN, ID)
         .reply::<View>(StatusCode::OK, example())
 }
 
 pub(in crate::admin) fn explain() -> Doc {
     Doc::new("explain_rejection", "Whether its signature holds with the secrets of now, and what would make it hold")
-        .segment::<String>("id", ID)
+        .segment_like("id", PATTERN, ID)
         .reply::<Verification>(StatusCode::OK, verification())
         .refused(&[Code::Busy, Code::Conflict])
 }
@@ -131,7 +132,7 @@ pub(in crate::admin) fn explain() -> Doc {
 pub(in crate::admin) fn accept() -> Doc {
     Doc::new("accept_rejection", "Makes an event of a refused request, once")
         .about("Its signature must hold with the secrets of now, unless `unverified` says otherwise.")
-        .segment::<String>("id", ID)
+        .segment_like("id", PATTERN, ID)
         .optional_body::<Acceptance>(json!({"unverified": true}))
         .reply::<Accepted>(StatusCode::OK, json!({"id": ID, "event_id": EVENT, "verified": false}))
 }

@@ -22,7 +22,7 @@ use utoipa::{
 
 use super::{View, dry_run::View as DryRun};
 use crate::admin::{
-    openapi::{Doc, EVENT, line, patch_of},
+    openapi::{Doc, EVENT, id, line, patch_of},
     paging::{Active, SearchParam, WindowParams, Windowed},
     problem::Code,
 };
@@ -55,10 +55,10 @@ pub(in crate::admin) fn example() -> Value {
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct ListParams {
-    #[param(required = false)]
-    integration_id: u32,
-    #[param(required = false)]
-    destination_id: u32,
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
+    #[param(schema_with = id, required = false)]
+    destination_id: (),
 }
 
 /// A new subscription.

@@ -7,7 +7,7 @@ use utoipa::IntoParams;
 use super::{Difference, Head, Whole};
 use crate::admin::{
     destinations, integrations,
-    openapi::Doc,
+    openapi::{Doc, id},
     paging::{LimitParam, Slice},
     problem::Code,
     subscriptions, webhooks,
@@ -41,8 +41,8 @@ fn whole() -> Value {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Before {
     /// The `next` of the page before: the number of a version.
-    #[param(required = false)]
-    before: u64,
+    #[param(schema_with = id, required = false)]
+    before: (),
 }
 
 /// What a version is compared with.
@@ -50,8 +50,8 @@ struct Before {
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Against {
     /// The number of a version; else the one before.
-    #[param(required = false)]
-    against: u64,
+    #[param(schema_with = id, required = false)]
+    against: (),
 }
 
 pub(in crate::admin) fn list() -> Doc {

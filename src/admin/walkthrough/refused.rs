@@ -7,6 +7,14 @@ use hookmill_actors::domain::headers::HeaderBlock;
 use super::*;
 use crate::ingress::{RefusedRequest, RefusedRequests};
 
+impl Running {
+    /// A refused request, by its id.
+    pub(super) async fn rejection(&self) -> String {
+        refuse(self, 1, "invalid_signature", "POST", b"{}");
+        listed(self, 1).await[0]["id"].as_str().expect("an id").to_owned()
+    }
+}
+
 fn refuse(run: &Running, endpoint: u32, cause: &'static str, method: &str, body: &[u8]) {
     let lines: [(&str, &[u8]); 2] = [("x-signature", b"planted-signature"), ("x-other", b"shown")];
     run.refused.offer(&RefusedRequest {

@@ -19,7 +19,7 @@ fn other_event() -> EventId {
     EventId::from_parts(5 << 26, IntegrationId(2), 5)
 }
 
-fn job(id: u32, query: ReplayQuery) -> ReplayJob {
+pub(super) fn job(id: u32, query: ReplayQuery) -> ReplayJob {
     ReplayJob {
         id: ReplayId(id),
         author: "admin".to_owned(),
@@ -38,7 +38,7 @@ fn job(id: u32, query: ReplayQuery) -> ReplayJob {
     }
 }
 
-fn events_of(integration: u32) -> ReplayQuery {
+pub(super) fn events_of(integration: u32) -> ReplayQuery {
     ReplayQuery::Events(EventFilter {
         integration: IntegrationId(integration),
         subscription: SubscriptionId(integration),

@@ -14,7 +14,7 @@ use utoipa::{
 use super::{Shown, View, rotation::Rotated};
 use crate::admin::{
     deleted::{DeletedParam, Deletion},
-    openapi::{Doc, line, prose},
+    openapi::{Doc, id, line, prose},
     paging::{Active, SearchParam, WindowParams, Windowed},
 };
 
@@ -53,8 +53,8 @@ pub(in crate::admin) fn with_secret() -> Value {
 #[derive(IntoParams)]
 #[expect(dead_code, reason = "parameters are read one by one; this says their form")]
 struct Narrowing {
-    #[param(required = false)]
-    integration_id: u32,
+    #[param(schema_with = id, required = false)]
+    integration_id: (),
 }
 
 /// A new webhook endpoint.

@@ -112,6 +112,9 @@ fn commit() -> impl Strategy<Value = Vec<StateOp>> {
                 StateOp::Delivery { subscription, event, record }
             }
         ),
+        2 => (subscription.clone(), few.clone(), 0u64..50).prop_map(|(subscription, event, at_ms)| {
+            StateOp::Forward { subscription, event, at_ms }
+        }),
         3 => (subscription, few).prop_map(|(subscription, event)| StateOp::Dead(letter(subscription, event))),
     ];
     proptest::collection::vec(op, 0..12)
