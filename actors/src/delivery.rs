@@ -1,5 +1,5 @@
-//! Delivers an integration's events to one destination. In: batches and wakes from the integration actor, `Due` from
-//! the retry actor, `Room` from others that share the destination, plans from the supervisor. Out: attempts in bounded
+//! Delivers an integration's events to one destination, in turns of the integration's actor. In: events and plans from
+//! the integration, `Due` from the retry actor, `Room` from others that share the destination. Out: attempts in bounded
 //! tasks, outcomes to the log, due times to the retry actor. Owns: the subscription's position, its window and its
 //! order. A crash loses nothing: what was in flight or not yet recorded is delivered again.
 
@@ -12,17 +12,16 @@ use std::{
     time::Duration,
 };
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 
 use crate::{
     delivery::{
         account::{DeliveryAccount, Need},
         beginning::Done,
         due::DueItem,
-        handover::Handover,
         holding::{Held, Holding},
         lanes::Lanes,
+        post::{DeliveryPost, Incarnation},
         reading::Prepared,
     },
     domain::{
@@ -38,34 +37,28 @@ use crate::{
         add,
         gauges::{SubscriptionGauges, WaitingFor},
     },
-    ports::event_log::{LogError, Stored},
+    ports::event_log::LogError,
     snapshot::Plan,
-    tree::{
-        Ports,
-        mailbox::{Level, Post},
-        wires::Wires,
-    },
+    tree::{Ports, wires::Wires},
 };
 
 mod account;
 mod beginning;
 mod due;
-pub(crate) mod handover;
 pub(crate) mod holding;
 mod lanes;
 mod ledger;
 mod opening;
 mod outcome;
+pub(crate) mod post;
 mod prepare;
 mod reading;
 pub(crate) mod unavailable;
 
-/// What may be said to a delivery actor.
+/// What may be said to a delivery.
 pub(crate) enum DeliveryMsg {
-    /// The integration has taken in events: read them from the log.
+    /// See whether anything was overlooked.
     Wake,
-    /// These events follow directly on `prev`; sent only to one who announced credit there.
-    Batch { prev: EventId, events: Vec<Stored> },
     /// Events were read and looked at, up to `upto` where there were none.
     Prepared { upto: EventId, result: Result<Vec<Prepared>, LogError> },
     /// An attempt ended, and something follows from how.
@@ -90,12 +83,8 @@ pub(crate) enum DeliveryMsg {
     Alarm,
     /// The timer after a failed read: try again.
     ReadAgain,
-    /// The configuration of the subscription changed.
-    Plan(Arc<Plan>),
     /// What is unfinished before this event has outlived its retention.
     Expire { before: EventId },
-    /// Begin nothing new; answer when everything under way is recorded.
-    Drain(RpcReplyPort<()>),
 }
 
 /// A delivery in memory that is not under way.
@@ -129,25 +118,22 @@ impl Pending {
 
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-pub(crate) struct DeliveryActor;
-
 pub(crate) struct DeliveryArgs {
+    pub(crate) me: DeliveryPost,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) handover: Arc<Handover>,
+    /// How far the integration has taken events in.
+    pub(crate) intake: EventId,
     pub(crate) marks: RecentMarks,
-    pub(crate) level: Arc<Level>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) wires: Arc<Wires>,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is one fact of the actor, and they combine freely")]
-pub(crate) struct DeliveryState {
+pub(crate) struct Delivery {
     id: SubscriptionId,
     plan: Arc<Plan>,
-    me: Option<Post<DeliveryMsg>>,
-    level: Arc<Level>,
+    me: DeliveryPost,
     gauges: Arc<SubscriptionGauges>,
-    handover: Arc<Handover>,
     ports: Arc<Ports>,
     wires: Arc<Wires>,
     marks: RecentMarks,
@@ -168,8 +154,8 @@ pub(crate) struct DeliveryState {
     alone: bool,
     suspects: usize,
     reading: bool,
-    /// Its credit stands, or a message that took it is on its way.
-    announced: bool,
+    /// It has read all that was taken in, and is handed what comes next.
+    rests: bool,
     started: Instant,
     due_waiting: bool,
     due_reserved: usize,
@@ -178,76 +164,48 @@ pub(crate) struct DeliveryState {
     retrying: HashSet<EventId>,
     failed: bool,
     draining: bool,
-    drained: Option<RpcReplyPort<()>>,
+    drained: Option<oneshot::Sender<()>>,
 }
 
-impl Actor for DeliveryActor {
-    type Msg = DeliveryMsg;
-    type State = DeliveryState;
-    type Arguments = DeliveryArgs;
-
-    async fn pre_start(
-        &self,
-        me: ActorRef<DeliveryMsg>,
-        args: DeliveryArgs,
-    ) -> Result<DeliveryState, ActorProcessingErr> {
-        let post = Post::new(me, args.level.clone());
-        // Boxed: the room for it would be kept for as long as the actor lives.
-        let mut state = Box::pin(DeliveryState::open(args, &post)).await?;
-        state.wires.deliveries.set(state.id, post.clone());
-        state.pump(&post);
-        state.me = Some(post);
-        Ok(state)
-    }
-
-    async fn handle(
-        &self,
-        _me: ActorRef<DeliveryMsg>,
-        msg: DeliveryMsg,
-        state: &mut DeliveryState,
-    ) -> Result<(), ActorProcessingErr> {
-        state.level.handled();
-        let Some(me) = state.me.clone() else { return Ok(()) };
-        match msg {
-            DeliveryMsg::Wake => state.woken(),
-            DeliveryMsg::Batch { prev, events } => {
-                state.woken();
-                state.take_batch(&me, prev, events).await;
-            }
-            DeliveryMsg::Prepared { upto, result } => state.take_prepared(&me, upto, result),
-            DeliveryMsg::Done(done) => state.done(*done),
-            DeliveryMsg::Recorded { retried } => state.recorded(&retried),
-            DeliveryMsg::NotRecorded(error) => state.log_failed(&error),
-            DeliveryMsg::Due => state.due_waiting = true,
-            DeliveryMsg::DueLoaded { items, reserved, more } => state.take_due(items, reserved, more),
-            DeliveryMsg::Unparked { lane, event, payload } => state.take_unparked(&me, lane, event, payload),
-            DeliveryMsg::Released { event } => state.released(event),
-            DeliveryMsg::Ended | DeliveryMsg::Room => {}
-            DeliveryMsg::Alarm => state.alarm = None,
-            DeliveryMsg::ReadAgain => state.reading = false,
-            DeliveryMsg::Plan(plan) => state.replan(plan),
-            DeliveryMsg::Expire { before } => state.expire(before),
-            DeliveryMsg::Drain(reply) => state.drain(reply),
-        }
-        state.pump(&me);
-        Ok(())
-    }
-
-    async fn post_stop(&self, _me: ActorRef<DeliveryMsg>, state: &mut DeliveryState) -> Result<(), ActorProcessingErr> {
-        if let Some((_, timer)) = state.alarm.take() {
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = self.alarm.take() {
             timer.abort();
         }
-        Ok(())
     }
 }
 
-impl DeliveryState {
-    /// Does whatever can be done now: begin attempts, load what is due, read on, commit, announce credit.
-    fn pump(&mut self, me: &Post<DeliveryMsg>) {
+impl Delivery {
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.me.to()
+    }
+
+    /// Takes up a message.
+    pub(crate) fn handle(&mut self, msg: DeliveryMsg) {
+        self.me.handled();
+        match msg {
+            DeliveryMsg::Prepared { upto, result } => self.take_prepared(upto, result),
+            DeliveryMsg::Done(done) => self.done(*done),
+            DeliveryMsg::Recorded { retried } => self.recorded(&retried),
+            DeliveryMsg::NotRecorded(error) => self.log_failed(&error),
+            DeliveryMsg::Due => self.due_waiting = true,
+            DeliveryMsg::DueLoaded { items, reserved, more } => self.take_due(items, reserved, more),
+            DeliveryMsg::Unparked { lane, event, payload } => self.take_unparked(lane, event, payload),
+            DeliveryMsg::Released { event } => self.released(event),
+            DeliveryMsg::Wake | DeliveryMsg::Ended | DeliveryMsg::Room => {}
+            DeliveryMsg::Alarm => self.alarm = None,
+            DeliveryMsg::ReadAgain => self.reading = false,
+            DeliveryMsg::Expire { before } => self.expire(before),
+        }
+        self.pump();
+    }
+
+    /// Does whatever can be done now: begin attempts, load what is due, read on, commit, rest.
+    pub(crate) fn pump(&mut self) {
         // Until it is known whether anything waits for them: what ends meanwhile is not overlooked.
         self.ledger.hear_of_ends(true);
-        self.begin_all(me);
-        self.read_on(me);
+        self.begin_all();
+        self.read_on();
         match self.ledger.need() {
             Need::Now => self.commit(),
             need => self.ledger.ask(need),
@@ -269,9 +227,9 @@ impl DeliveryState {
 
     /// Whether the end of any attempt may let something else begin.
     fn waits_for_ends(&self) -> bool {
-        let rests = self.announced || self.reading;
+        let occupied = self.rests || self.reading;
         let queued = self.lanes.ready() > 0 || !self.due_ready.is_empty() || !self.unparking.is_empty();
-        !rests || queued || self.due_waiting || self.draining
+        !occupied || queued || self.due_waiting || self.draining
     }
 
     /// For whoever looks on.
@@ -280,7 +238,7 @@ impl DeliveryState {
         gauges.window.store(self.window(), Relaxed);
         gauges.queued.store(self.lanes.ready() + self.due_ready.len(), Relaxed);
         gauges.parked.store(self.lanes.parked(), Relaxed);
-        self.ledger.show(self.announced, self.holding.bytes());
+        self.ledger.show(self.rests, self.holding.bytes());
         let behind = self.ledger.open() > 0 || self.is_behind() || !self.due_ready.is_empty();
         gauges.waits_for(match self.waits {
             Some(wait) => wait.into(),
@@ -315,7 +273,8 @@ impl DeliveryState {
         !matches!(self.plan.subscription.order, Order::Fifo { .. })
     }
 
-    fn replan(&mut self, plan: Arc<Plan>) {
+    /// The configuration of the subscription changed.
+    pub(crate) fn replan(&mut self, plan: Arc<Plan>) {
         let now = Instant::now();
         self.leave_line();
         self.gate = self.wires.gates.of(&plan.destination, now);
@@ -326,12 +285,15 @@ impl DeliveryState {
         if blocked && self.on_failure() != OnFailure::Block {
             self.release_dead();
         }
+        self.pump();
     }
 
-    fn drain(&mut self, reply: RpcReplyPort<()>) {
+    /// Begins nothing new; answers when everything under way is recorded.
+    pub(crate) fn drain(&mut self, reply: oneshot::Sender<()>) {
         self.draining = true;
         self.drained = Some(reply);
         self.clear_suspicion();
+        self.pump();
     }
 
     fn commit(&self) {

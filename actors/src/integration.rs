@@ -1,17 +1,23 @@
 //! One integration: takes its events in, in order, once each, and hands them to its deliveries. In: wakes from the
-//! router. Out: notes to the log, batches and wakes to its deliveries, which it starts and restarts. Owns: the intake
-//! position. A crash loses nothing: intake goes on from its recorded position.
+//! router, what is sent to its deliveries, changes from the supervisor. Out: notes to the log. Owns: the intake position
+//! and its deliveries, each with a restart budget of its own. A crash loses nothing: intake and deliveries go on from
+//! their recorded positions.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::join_all};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
-use tokio::time::Instant;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     delivery::{
-        DeliveryActor, DeliveryArgs, DeliveryMsg,
-        handover::{Handover, Offer},
+        Delivery, DeliveryArgs, DeliveryMsg,
+        post::{DeliveryPost, Incarnation},
     },
     domain::{
         activity::{Activity, ActivityResult},
@@ -25,7 +31,7 @@ use crate::{
     },
     metrics::add,
     ports::{
-        event_log::{LogError, Stored, id_of},
+        event_log::{LogError, id_of},
         state_store::Note,
     },
     recorder::Owner,
@@ -35,7 +41,7 @@ use crate::{
         Ports,
         beside::here_or_beside,
         fault,
-        mailbox::{Level, Post, Role},
+        mailbox::{Level, Post, Role, Way},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },
@@ -56,14 +62,14 @@ pub(crate) enum IntegrationMsg {
     Read(Result<TakenIn, LogError>),
     /// Reading or looking at the next events panicked.
     ReadPanicked,
-    /// It runs: see what there is.
-    Begin,
     /// The timer after a failed read: try again.
     ReadAgain,
     /// A commit of notes that is waited for came back, or one failed.
     Recorded(Result<(), LogError>),
     /// The configuration changed.
     Reconcile,
+    /// For one of its deliveries.
+    Delivery(Incarnation, DeliveryMsg),
     /// The timer after a crash: start this delivery again.
     Restart(SubscriptionId),
     /// Answer when all deliveries under way are recorded.
@@ -101,6 +107,10 @@ pub(crate) struct IntegrationState {
     more: bool,
     /// Boxed: a map's node has room for eleven.
     deliveries: BTreeMap<SubscriptionId, Box<Child>>,
+    /// How many deliveries were started.
+    incarnations: u32,
+    /// It is being stopped: no delivery begins again.
+    draining: bool,
     marks: RecentMarks,
     keys: RecentKeys,
 }
@@ -108,15 +118,18 @@ pub(crate) struct IntegrationState {
 /// A delivery as its integration sees it.
 struct Child {
     plan: Arc<Plan>,
-    running: Option<Running>,
+    running: Option<Delivery>,
     budget: RestartBudget,
     /// It kept crashing; its next change of configuration starts it again.
     parked: bool,
 }
 
-struct Running {
-    actor: Post<DeliveryMsg>,
-    handover: Arc<Handover>,
+impl Child {
+    /// A turn of the delivery, if it runs. A panic costs this delivery alone: it starts again from its recorded position.
+    fn has_turn(&mut self, turn: impl FnOnce(&mut Delivery)) -> std::thread::Result<()> {
+        let Some(delivery) = &mut self.running else { return Ok(()) };
+        catch_unwind(AssertUnwindSafe(|| turn(delivery)))
+    }
 }
 
 impl Actor for IntegrationActor {
@@ -147,13 +160,14 @@ impl Actor for IntegrationActor {
             reading: false,
             more: true,
             deliveries: BTreeMap::new(),
+            incarnations: 0,
+            draining: false,
             marks,
             keys,
         };
         // Boxed: the room for it would be kept for as long as the actor lives.
-        Box::pin(state.reconcile(&me)).await;
-        // Not here: an actor that fails before it runs leaves its deliveries behind.
-        me.cast(IntegrationMsg::Begin);
+        Box::pin(state.reconcile()).await;
+        state.read_on()?;
         Ok(state)
     }
 
@@ -163,53 +177,41 @@ impl Actor for IntegrationActor {
         msg: IntegrationMsg,
         state: &mut IntegrationState,
     ) -> Result<(), ActorProcessingErr> {
-        state.args.level.handled();
-        let me = state.me.clone();
+        if !matches!(msg, IntegrationMsg::Delivery(..)) {
+            state.args.level.handled();
+        }
         match msg {
+            IntegrationMsg::Delivery(to, msg) => {
+                state.pass_on(to, msg);
+                return Ok(());
+            }
             IntegrationMsg::Wake => {
                 state.gate.open();
                 state.more = true;
             }
             IntegrationMsg::Read(result) => {
                 state.reading = false;
-                state.take_in(&me, result);
+                state.take_in(result);
             }
             IntegrationMsg::ReadPanicked => return Err(READ_PANICKED.into()),
-            IntegrationMsg::Begin => {}
             IntegrationMsg::ReadAgain => state.reading = false,
             IntegrationMsg::Recorded(result) => result?,
             IntegrationMsg::Reconcile => {
                 state.args.reconcile.open();
                 // What is rare is boxed: an actor's future is as large as the largest of what it may wait for.
-                Box::pin(state.reconcile(&me)).await;
+                Box::pin(state.reconcile()).await;
             }
-            IntegrationMsg::Restart(subscription) => Box::pin(state.start(&me, subscription)).await,
+            IntegrationMsg::Restart(subscription) => Box::pin(state.start(subscription)).await,
             IntegrationMsg::Drain(reply) => state.drain(reply),
         }
-        state.read_on(&me).await
-    }
-
-    async fn handle_supervisor_evt(
-        &self,
-        _me: ActorRef<IntegrationMsg>,
-        event: SupervisionEvent,
-        state: &mut IntegrationState,
-    ) -> Result<(), ActorProcessingErr> {
-        let me = state.me.clone();
-        match event {
-            SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &fault::of_failed(&error)),
-            SupervisionEvent::ActorTerminated(..)
-            | SupervisionEvent::ActorStarted(_)
-            | SupervisionEvent::ProcessGroupChanged(_) => {}
-        }
-        Ok(())
+        state.read_on()
     }
 }
 
 impl IntegrationState {
     /// Takes in what there is. What is at hand and little is looked at right here, which costs nobody a turn; the rest
     /// beside the actor.
-    async fn read_on(&mut self, me: &Post<IntegrationMsg>) -> Result<(), ActorProcessingErr> {
+    fn read_on(&mut self) -> Result<(), ActorProcessingErr> {
         while !self.reading && self.more && self.account.may_take_in() {
             self.more = false;
             let intake = Intake {
@@ -221,8 +223,8 @@ impl IntegrationState {
             };
             let after = self.intake;
             let taking_in = Box::pin(async move { AssertUnwindSafe(intake.after(after)).catch_unwind().await });
-            match here_or_beside(me, taking_in, read).await {
-                Some(Ok(result)) => self.take_in(me, result),
+            match here_or_beside(&self.me, taking_in, read) {
+                Some(Ok(result)) => self.take_in(result),
                 Some(Err(_)) => return Err(READ_PANICKED.into()),
                 None => self.reading = true,
             }
@@ -230,25 +232,23 @@ impl IntegrationState {
         Ok(())
     }
 
-    fn take_in(&mut self, me: &Post<IntegrationMsg>, result: Result<TakenIn, LogError>) {
+    fn take_in(&mut self, result: Result<TakenIn, LogError>) {
         let TakenIn { events, notes } = match result {
             Ok(taken_in) => taken_in,
             Err(error) => {
                 tracing::warn!(integration = self.args.id.0, %error, "could not take in the next events");
                 self.reading = true;
                 self.more = true;
-                me.send_after(READ_AGAIN_AFTER, || IntegrationMsg::ReadAgain);
+                self.me.send_after(READ_AGAIN_AFTER, || IntegrationMsg::ReadAgain);
                 return;
             }
         };
-        let (Some(first), Some(last)) = (events.first().map(id_of), events.last().map(id_of)) else { return };
+        let Some(last) = events.last().map(id_of) else { return };
         // There may be more: an empty read ends the round.
         self.more = true;
         let prev = std::mem::replace(&mut self.intake, last);
         self.note(events.len(), notes);
-        for child in self.deliveries.values() {
-            child.offer(prev, first, last, &events);
-        }
+        self.each_delivery(|delivery| delivery.taken_in(prev, &events));
     }
 
     /// Notes wait for company: the store pays for each commit, however small.
@@ -268,7 +268,7 @@ impl IntegrationState {
         }
     }
 
-    async fn reconcile(&mut self, me: &Post<IntegrationMsg>) {
+    async fn reconcile(&mut self) {
         let snapshot = self.args.wires.config.current();
         let plans: BTreeMap<SubscriptionId, Arc<Plan>> =
             snapshot.plans_of(self.args.id).map(|plan| (plan.subscription.id, plan.clone())).collect();
@@ -282,38 +282,69 @@ impl IntegrationState {
                 Some(child) if Arc::ptr_eq(&child.plan, &plan) => {}
                 Some(child) => {
                     child.plan = plan.clone();
-                    if let Some(Running { actor, .. }) = &child.running {
-                        actor.cast(DeliveryMsg::Plan(plan));
+                    if child.running.is_some() {
+                        self.one_delivery(id, |delivery| delivery.replan(plan));
                     } else if std::mem::take(&mut child.parked) {
                         child.budget = RestartBudget::new(self.args.limit);
-                        self.start(me, id).await;
+                        self.start(id).await;
                     }
                 }
                 None => {
                     let budget = RestartBudget::new(self.args.limit);
                     let child = Child { plan, running: None, budget, parked: false };
                     self.deliveries.insert(id, Box::new(child));
-                    self.start(me, id).await;
+                    self.start(id).await;
                 }
             }
         }
     }
 
-    async fn start(&mut self, me: &Post<IntegrationMsg>, subscription: SubscriptionId) {
-        let Some(child) = self.deliveries.get_mut(&subscription) else { return };
+    async fn start(&mut self, subscription: SubscriptionId) {
+        let Some(child) = self.deliveries.get_mut(&subscription).filter(|_| !self.draining) else { return };
+        self.incarnations = self.incarnations.wrapping_add(1);
+        let to = Incarnation { subscription, number: self.incarnations };
         let level = self.args.wires.mailboxes.open(Role::Delivery, subscription.0);
-        let handover = Arc::new(Handover::new(self.intake));
         let args = DeliveryArgs {
-            level: level.clone(),
+            me: DeliveryPost::new(self.me.actor().clone(), to, level),
             plan: child.plan.clone(),
-            handover: handover.clone(),
+            intake: self.intake,
             marks: self.marks.clone(),
             ports: self.args.ports.clone(),
             wires: self.args.wires.clone(),
         };
-        match Actor::spawn_linked(None, DeliveryActor, args, me.actor().get_cell()).await {
-            Ok((actor, _)) => child.running = Some(Running { actor: Post::new(actor, level), handover }),
-            Err(error) => self.restart_or_park(me, subscription, &fault::of_start(&error)),
+        match AssertUnwindSafe(Delivery::open(args)).catch_unwind().await {
+            Ok(Ok(delivery)) => {
+                child.running = Some(delivery);
+                self.one_delivery(subscription, Delivery::pump);
+            }
+            Ok(Err(error)) => self.restart_or_park(subscription, &error.to_string()),
+            Err(_) => self.restart_or_park(subscription, fault::PANICKED),
+        }
+    }
+
+    /// A message to one of the deliveries; lost where it has crashed since.
+    fn pass_on(&mut self, to: Incarnation, msg: DeliveryMsg) {
+        let running = self.deliveries.get(&to.subscription).and_then(|child| child.running.as_ref());
+        if running.is_some_and(|delivery| delivery.incarnation() == to) {
+            self.one_delivery(to.subscription, |delivery| delivery.handle(msg));
+        }
+    }
+
+    fn each_delivery(&mut self, mut turn: impl FnMut(&mut Delivery)) {
+        let mut crashed = Vec::new();
+        for (id, child) in &mut self.deliveries {
+            if child.has_turn(&mut turn).is_err() {
+                crashed.push(*id);
+            }
+        }
+        for id in crashed {
+            self.restart_or_park(id, fault::PANICKED);
+        }
+    }
+
+    fn one_delivery(&mut self, id: SubscriptionId, turn: impl FnOnce(&mut Delivery)) {
+        if self.deliveries.get_mut(&id).is_some_and(|child| child.has_turn(turn).is_err()) {
+            self.restart_or_park(id, fault::PANICKED);
         }
     }
 
@@ -322,9 +353,8 @@ impl IntegrationState {
         self.args.wires.deliveries.remove(subscription);
         self.args.wires.paces.forget(subscription);
         self.args.wires.records.forget(&*self.args.ports.log, Owner::Subscription(subscription));
-        let Some(child) = self.deliveries.remove(&subscription) else { return };
-        if let Some(Running { actor, .. }) = child.running {
-            actor.actor().stop(Some("subscription deleted".to_owned()));
+        if self.deliveries.remove(&subscription).is_none() {
+            return;
         }
         let ports = self.args.ports.clone();
         tokio::spawn(async move {
@@ -334,36 +364,21 @@ impl IntegrationState {
         });
     }
 
-    fn crashed(&mut self, me: &Post<IntegrationMsg>, who: &ActorCell, error: &str) {
-        let crashed = self
-            .deliveries
-            .iter()
-            .find(|(_, child)| child.running.as_ref().is_some_and(|it| it.actor.actor().get_id() == who.get_id()))
-            .map(|(id, _)| *id);
-        if let Some(id) = crashed {
-            self.restart_or_park(me, id, error);
-        }
-    }
-
     /// A delivery that keeps crashing rests alone: its siblings have nothing to do with its fault.
-    fn restart_or_park(&mut self, me: &Post<IntegrationMsg>, id: SubscriptionId, error: &str) {
+    fn restart_or_park(&mut self, id: SubscriptionId, error: &str) {
         let Some(child) = self.deliveries.get_mut(&id) else { return };
         child.running = None;
         self.args.wires.deliveries.remove(id);
         add(&self.args.wires.counters.restarts, 1);
         match child.budget.crashed(Instant::now()) {
             AfterCrash::Restart(wait) => {
-                tracing::error!(subscription = id.0, error, ?wait, "delivery actor crashed; it is started again");
-                me.send_after(wait, move || IntegrationMsg::Restart(id));
+                tracing::error!(subscription = id.0, error, ?wait, "a delivery crashed; it is started again");
+                self.me.send_after(wait, move || IntegrationMsg::Restart(id));
             }
             AfterCrash::GiveUp => {
                 child.parked = true;
                 add(&self.args.wires.counters.deliveries_failed, 1);
-                tracing::error!(
-                    subscription = id.0,
-                    error,
-                    "delivery actor keeps crashing; it rests until it is changed"
-                );
+                tracing::error!(subscription = id.0, error, "a delivery keeps crashing; it rests until it is changed");
                 self.args.wires.record(Activity {
                     at_ms: self.args.ports.clock.now_ms(),
                     actor: "hookmill".to_owned(),
@@ -379,25 +394,18 @@ impl IntegrationState {
         }
     }
 
-    fn drain(&self, reply: RpcReplyPort<()>) {
-        let actors: Vec<_> =
-            self.deliveries.values().filter_map(|child| Some(child.running.as_ref()?.actor.clone())).collect();
+    fn drain(&mut self, reply: RpcReplyPort<()>) {
+        self.draining = true;
+        let mut waits = Vec::with_capacity(self.deliveries.len());
+        // All at once: none may begin anything while another still waits for its destination.
+        self.each_delivery(|delivery| {
+            let (drained, wait) = oneshot::channel();
+            waits.push(wait);
+            delivery.drain(drained);
+        });
         tokio::spawn(async move {
-            // All at once: none may begin anything while another still waits for its destination.
-            join_all(actors.iter().map(|actor| actor.call(DeliveryMsg::Drain, None))).await;
+            join_all(waits).await;
             let _ = reply.send(());
         });
-    }
-}
-
-impl Child {
-    /// Hands a batch on to a delivery that stands right before it and has credit; wakes any other that rests.
-    fn offer(&self, prev: EventId, first: EventId, last: EventId, events: &[Stored]) {
-        let Some(Running { actor, handover }) = &self.running else { return };
-        match handover.offer(prev, first, last, events.len()) {
-            Offer::Batch => actor.cast(DeliveryMsg::Batch { prev, events: events.to_vec() }),
-            Offer::Wake => actor.cast(DeliveryMsg::Wake),
-            Offer::Nothing => {}
-        }
     }
 }

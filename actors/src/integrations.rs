@@ -24,7 +24,7 @@ use crate::{
     router::gate::Gate,
     tree::{
         Ports, fault,
-        mailbox::{Post, Role},
+        mailbox::{Post, Role, Way},
         restart::{AfterCrash, RestartBudget, RestartLimit},
         wires::Wires,
     },

@@ -2,9 +2,9 @@
 //!
 //! An event walks one way: the ingress appends it to the [`ports::event_log::EventLog`]; the log's writer notes its
 //! integration on the [`router::CommitBoard`]; the router wakes that integration's actor, which reads the log from
-//! its own position, names the events and hands them to one delivery actor a subscription; that one makes attempts
+//! its own position, names the events and hands them to one delivery a subscription; that one makes attempts
 //! through a [`ports::transport::Transport`] and records outcomes, due retries and its position in one atomic commit.
-//! Backlog stays in the log: no mailbox ever holds more than one wake, or a batch that credit was announced for.
+//! Backlog stays in the log: no mailbox ever holds more than one wake of a kind and what follows from work under way, which is bounded.
 
 pub mod activity;
 pub mod allowance;

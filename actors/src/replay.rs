@@ -1,5 +1,5 @@
 //! Sends stored events again, one by one or in bulk, and takes dead letters away. In: requests of operators and of
-//! the scheduler, its own timers. Out: due entries to the log, hints to the retry and delivery actors, activities.
+//! the scheduler, its own timers. Out: due entries to the log, hints to the retry actor and to deliveries, activities.
 //! Owns: bulk replays, as their stored jobs say. It is the only one that changes a delivery that is settled, so that
 //! what it looked at still holds when it commits. A crash loses nothing: each step is one commit of its due entries
 //! *and* of how far the job has come, and `pre_start` goes on from there.

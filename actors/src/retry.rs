@@ -1,5 +1,5 @@
-//! Waits until retries are due, then tells their delivery actor, which takes them from the state as its window
-//! allows. In: due times on the [`RetryDesk`], from delivery actors and replays. Out: `Due` to delivery actors. Owns:
+//! Waits until retries are due, then tells their delivery, which takes them from the state as its window
+//! allows. In: due times on the [`RetryDesk`], from deliveries and replays. Out: `Due` to deliveries. Owns:
 //! one timer. A crash loses nothing: the state holds every due time, and `pre_start` reads the next ones again.
 
 use std::{

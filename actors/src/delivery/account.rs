@@ -1,4 +1,4 @@
-//! A subscription's ledger as its delivery actor and the recorder share it.
+//! A subscription's ledger as its delivery and the recorder share it.
 
 use std::{
     collections::VecDeque,
@@ -10,6 +10,7 @@ use super::{
     beginning::{Attempted, Done},
     ledger::{Commit, Ledger},
     outcome::millis,
+    post::DeliveryPost,
 };
 use crate::{
     domain::{
@@ -25,14 +26,14 @@ use crate::{
     },
     recorder::{Account, RecordDesk, Standing},
     retry::RetryDesk,
-    tree::{mailbox::Post, wires::Wires},
+    tree::{mailbox::Way, wires::Wires},
 };
 
-/// The actor writes down what happens, the recorder takes it. Only what the actor waits for costs it a message.
+/// The delivery writes down what happens, the recorder takes it. Only what the delivery waits for costs it a message.
 pub(crate) struct DeliveryAccount {
     subscription: SubscriptionId,
     standing: Standing,
-    owner: Post<DeliveryMsg>,
+    owner: DeliveryPost,
     retry: RetryDesk,
     records: RecordDesk,
     gauges: Arc<SubscriptionGauges>,
@@ -56,12 +57,7 @@ struct Book {
 }
 
 impl DeliveryAccount {
-    pub(super) fn new(
-        subscription: SubscriptionId,
-        owner: Post<DeliveryMsg>,
-        wires: &Wires,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(super) fn new(subscription: SubscriptionId, owner: DeliveryPost, wires: &Wires, clock: Arc<dyn Clock>) -> Self {
         let book = Book {
             ledger: Ledger::new(Position::default()),
             taken: VecDeque::new(),

@@ -9,7 +9,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{DeliveryMsg, DeliveryState, Pending, prepare::Sieve};
+use super::{Delivery, DeliveryMsg, Pending, prepare::Sieve};
 use crate::{
     domain::{
         delivery::DeliveryRecord,
@@ -24,7 +24,7 @@ use crate::{
         state_store::StateOp,
         transport::{AttemptReport, Consignment, Timings, Transport, Verdict},
     },
-    tree::mailbox::Post,
+    tree::mailbox::Way,
 };
 
 /// The end of an attempt.
@@ -50,15 +50,15 @@ pub(super) enum Attempted {
 /// Whoever waits for room at a destination looks again after this, should the hint be lost with a crashed actor.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 
-impl DeliveryState {
-    pub(super) fn begin_all(&mut self, me: &Post<DeliveryMsg>) {
+impl Delivery {
+    pub(super) fn begin_all(&mut self) {
         if !self.may_begin() {
             return self.leave_line();
         }
-        self.load_due(me);
-        self.begin_due(me);
-        self.unpark_some(me);
-        self.begin_ready(me);
+        self.load_due();
+        self.begin_due();
+        self.unpark_some();
+        self.begin_ready();
         if self.lanes.ready() == 0 && self.due_ready.is_empty() {
             self.leave_line();
         }
@@ -85,7 +85,7 @@ impl DeliveryState {
         share.saturating_sub(self.ledger.in_flight() + self.due_reserved)
     }
 
-    fn begin_ready(&mut self, me: &Post<DeliveryMsg>) {
+    fn begin_ready(&mut self) {
         while self.may_begin() && self.free_slots() > 0 {
             let Some(pending) = self.lanes.pop() else { return };
             if self.must_wait(&pending) {
@@ -95,12 +95,12 @@ impl DeliveryState {
                 self.let_expire(pending);
                 continue;
             }
-            let Some(permit) = self.admit(me, Try::First) else { return self.lanes.unpop(pending) };
+            let Some(permit) = self.admit(Try::First) else { return self.lanes.unpop(pending) };
             self.begin(pending, permit);
         }
     }
 
-    fn begin_due(&mut self, me: &Post<DeliveryMsg>) {
+    fn begin_due(&mut self) {
         while self.may_begin() && self.ledger.in_flight() < self.window() {
             let Some(pending) = self.due_ready.pop_front() else { return };
             if self.must_wait(&pending) {
@@ -119,7 +119,7 @@ impl DeliveryState {
                 continue;
             }
             let attempt = if replay { Try::Replay } else { Try::Retry };
-            let Some(permit) = self.admit(me, attempt) else { return self.due_ready.push_front(pending) };
+            let Some(permit) = self.admit(attempt) else { return self.due_ready.push_front(pending) };
             self.begin(pending, permit);
         }
     }
@@ -139,13 +139,13 @@ impl DeliveryState {
     }
 
     /// Asks the subscription's own rate, then its destination's gate. Where either says later, the alarm is set.
-    fn admit(&mut self, me: &Post<DeliveryMsg>, attempt: Try) -> Option<Permit> {
+    fn admit(&mut self, attempt: Try) -> Option<Permit> {
         let now = Instant::now();
         let pace = self.pace.clone();
         let mut pace = pace.as_ref().map(|pace| pace.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(Err(at)) = pace.as_mut().map(|pace| pace.peek(1, now)) {
             self.waits = Some(Wait::Rate(at));
-            self.set_alarm(me, at);
+            self.set_alarm(at);
             return None;
         }
         match self.gate.begin(attempt, self.id, now) {
@@ -163,20 +163,20 @@ impl DeliveryState {
                     add(&self.wires.counters.retry_budget_waits, 1);
                 }
                 self.waits = Some(wait);
-                self.set_alarm(me, wait.until().unwrap_or(now + ROOM_WAIT_MAX));
+                self.set_alarm(wait.until().unwrap_or(now + ROOM_WAIT_MAX));
                 None
             }
         }
     }
 
-    fn set_alarm(&mut self, me: &Post<DeliveryMsg>, at: Instant) {
+    fn set_alarm(&mut self, at: Instant) {
         if let Some((earlier, timer)) = &self.alarm {
             if *earlier <= at {
                 return;
             }
             timer.abort();
         }
-        let me = me.clone();
+        let me = self.me.clone();
         let timer = tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
             me.cast(DeliveryMsg::Alarm);
@@ -237,10 +237,10 @@ impl DeliveryState {
             })
     }
 
-    fn unpark_some(&mut self, me: &Post<DeliveryMsg>) {
+    fn unpark_some(&mut self) {
         while self.lanes.ready() < self.window() {
             let Some((lane, event)) = self.unparking.pop_front() else { return };
-            let (log, me) = (self.ports.log.clone(), me.clone());
+            let (log, me) = (self.ports.log.clone(), self.me.clone());
             tokio::spawn(async move {
                 let payload = match log.get(event).await {
                     Err(LogError::Corrupt(_)) => Ok(None),
@@ -251,13 +251,7 @@ impl DeliveryState {
         }
     }
 
-    pub(super) fn take_unparked(
-        &mut self,
-        me: &Post<DeliveryMsg>,
-        lane: u64,
-        event: EventId,
-        payload: Result<Option<Arc<Event>>, LogError>,
-    ) {
+    pub(super) fn take_unparked(&mut self, lane: u64, event: EventId, payload: Result<Option<Arc<Event>>, LogError>) {
         match payload {
             Ok(Some(event)) => {
                 let held = self.holding.hold(&event);
@@ -277,7 +271,7 @@ impl DeliveryState {
             Err(error) => {
                 tracing::warn!(subscription = self.id.0, %event, %error, "could not read a parked event");
                 self.unparking.push_front((lane, event));
-                self.set_alarm(me, Instant::now() + super::READ_AGAIN_AFTER);
+                self.set_alarm(Instant::now() + super::READ_AGAIN_AFTER);
             }
         }
     }

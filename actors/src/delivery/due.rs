@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{DeliveryMsg, DeliveryState, Pending};
+use super::{Delivery, DeliveryMsg, Pending, post::DeliveryPost};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
@@ -14,7 +14,7 @@ use crate::{
         event_log::LogError,
         state_store::{DeliveryState as Known, StateOp},
     },
-    tree::{Ports, mailbox::Post, wires::Roll},
+    tree::{Ports, mailbox::Way, wires::Roll},
 };
 
 /// A delivery that is due: its record, and its event where the log still has it whole.
@@ -27,14 +27,14 @@ pub(crate) struct DueItem {
 /// Taken at once, at most: each holds its payload.
 const LOAD_MAX: usize = 32;
 
-/// While a delivery actor is younger than this, what it takes from the due queue is noted as taken first: should it
+/// While a delivery is younger than this, what it takes from the due queue is noted as taken first: should it
 /// take hookmill down, it is known for it after the next start.
 const YOUNG: Duration = Duration::from_secs(60);
 
-impl DeliveryState {
+impl Delivery {
     /// Loads what is due while there are slots for it. The due entry stays in the state until the attempt's outcome
     /// is recorded; `retrying` keeps it from being taken twice.
-    pub(super) fn load_due(&mut self, me: &Post<DeliveryMsg>) {
+    pub(super) fn load_due(&mut self) {
         let taken = self.due_in_flight + self.due_ready.len();
         let free = self.window().saturating_sub(self.ledger.in_flight() + self.due_ready.len() + self.due_reserved);
         // While there are new events, retries take a quarter of the window and no more: the end of an outage, or a
@@ -58,7 +58,7 @@ impl DeliveryState {
             bytes_max: bytes_max.max(1),
             noted: self.started.elapsed() < YOUNG,
         };
-        let (me, retry) = (me.clone(), self.wires.retry.clone());
+        let (me, retry) = (self.me.clone(), self.wires.retry.clone());
         tokio::spawn(async move {
             let (items, more) = match load.run().await {
                 Ok(Loaded { items, more, unreadable }) => {
@@ -141,7 +141,7 @@ struct Load {
     id: SubscriptionId,
     /// Due entries whose attempts are under way or not yet recorded.
     taken: HashSet<EventId>,
-    holders: Roll<SubscriptionId, DeliveryMsg>,
+    holders: Roll<SubscriptionId, DeliveryPost>,
     limit: usize,
     bytes_max: usize,
     /// Whether what is taken is noted as taken.

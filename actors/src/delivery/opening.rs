@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use ractor::ActorProcessingErr;
 use tokio::time::Instant;
 
-use super::{DeliveryArgs, DeliveryMsg, DeliveryState, account::DeliveryAccount, lanes::Lanes, prepare::Fate};
+use super::{Delivery, DeliveryArgs, account::DeliveryAccount, lanes::Lanes, prepare::Fate};
 use crate::{
     domain::{
         delivery::{DeliveryRecord, DeliveryStatus},
@@ -21,12 +20,11 @@ use crate::{
         state_store::{DeliveryState as Known, StateOp},
     },
     recorder::Owner,
-    tree::mailbox::Post,
 };
 
-impl DeliveryState {
-    pub(super) async fn open(args: DeliveryArgs, me: &Post<DeliveryMsg>) -> Result<Self, ActorProcessingErr> {
-        let DeliveryArgs { plan, handover, marks, level, ports, wires } = args;
+impl Delivery {
+    pub(crate) async fn open(args: DeliveryArgs) -> Result<Self, LogError> {
+        let DeliveryArgs { me, plan, intake, marks, ports, wires } = args;
         let id = plan.subscription.id;
         let ledger = Arc::new(DeliveryAccount::new(id, me.clone(), &wires, ports.clock.clone()));
         // A predecessor that crashed may have commits on their way: no more of them, and read the position only after.
@@ -43,8 +41,7 @@ impl DeliveryState {
             pace: wires.paces.of(id, plan.subscription.rate, now),
             gauges: wires.gauges.of(id),
             holding: wires.holdings.open(),
-            me: None,
-            level,
+            me,
             plan,
             ports,
             wires,
@@ -55,13 +52,12 @@ impl DeliveryState {
             ledger,
             lanes: Lanes::default(),
             unparking: VecDeque::new(),
-            intake: handover.intake(),
-            handover,
+            intake,
             expire_before: EventId::ZERO,
             alone: false,
             suspects: 0,
             reading: false,
-            announced: false,
+            rests: false,
             started: now,
             due_waiting: true,
             due_reserved: 0,
@@ -77,6 +73,7 @@ impl DeliveryState {
         for event in open {
             state.reopen(event).await?;
         }
+        state.wires.deliveries.set(id, state.me.clone());
         Ok(state)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    DeliveryState, Pending,
+    Delivery, Pending,
     beginning::{Attempted, Done},
     reading::CORRUPT,
 };
@@ -29,7 +29,7 @@ enum After {
     Dead(DeadReason),
 }
 
-impl DeliveryState {
+impl Delivery {
     pub(super) fn done(&mut self, done: Done) {
         let Done { pending, destination, attempted, at_ms, took } = done;
         self.ledger.ended();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    DeliveryMsg, DeliveryState, Pending, READ_AGAIN_AFTER,
+    Delivery, DeliveryMsg, Pending, READ_AGAIN_AFTER,
     lanes::Pushed,
     prepare::{Fate, Sieve},
 };
@@ -19,7 +19,7 @@ use crate::{
         event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::{Mark, StateOp},
     },
-    tree::{Ports, beside::here_or_beside, mailbox::Post},
+    tree::{Ports, beside::here_or_beside, mailbox::Way},
 };
 
 /// An event that was looked at.
@@ -85,11 +85,16 @@ fn mark_of(marks: &[(EventId, Mark)], event: EventId) -> Option<&Mark> {
 
 pub(super) const CORRUPT: &str = "its stored bytes are damaged or gone";
 
-impl DeliveryState {
-    /// The integration took the credit.
-    pub(super) fn woken(&mut self) {
-        self.intake = self.handover.intake();
-        self.announced = false;
+impl Delivery {
+    /// The integration has taken in the events that follow on `prev`. Whoever has nothing else to read is handed them;
+    /// whoever is busy reads them from the log in its own time.
+    pub(crate) fn taken_in(&mut self, prev: EventId, events: &[Stored]) {
+        let Some(last) = events.last().map(id_of) else { return };
+        self.intake = last;
+        if std::mem::take(&mut self.rests) {
+            self.take_batch(prev, events);
+            self.pump();
+        }
     }
 
     fn look(&self) -> Look {
@@ -105,7 +110,7 @@ impl DeliveryState {
         Sieve::new(self.plan.clone(), self.wires.config.current())
     }
 
-    pub(super) async fn take_batch(&mut self, me: &Post<DeliveryMsg>, prev: EventId, events: Vec<Stored>) {
+    fn take_batch(&mut self, prev: EventId, events: &[Stored]) {
         let (Some(first), Some(last)) = (events.first().map(id_of), events.last().map(id_of)) else { return };
         let upto = self.ledger.read_upto();
         if prev > upto || first <= upto || self.reading || events.len() > self.ledger.room() {
@@ -115,20 +120,15 @@ impl DeliveryState {
             return;
         }
         self.reading = true;
-        let look = self.look();
+        let (look, events) = (self.look(), events.to_vec());
         let looking = Box::pin(async move { look.at(upto, events).await });
         let prepared = move |result| DeliveryMsg::Prepared { upto: last, result };
-        if let Some(result) = here_or_beside(me, looking, prepared).await {
-            self.take_prepared(me, last, result);
+        if let Some(result) = here_or_beside(&self.me, looking, prepared) {
+            self.take_prepared(last, result);
         }
     }
 
-    pub(super) fn take_prepared(
-        &mut self,
-        me: &Post<DeliveryMsg>,
-        upto: EventId,
-        result: Result<Vec<Prepared>, LogError>,
-    ) {
+    pub(super) fn take_prepared(&mut self, upto: EventId, result: Result<Vec<Prepared>, LogError>) {
         self.reading = false;
         match result {
             Ok(events) if events.is_empty() => self.ledger.skip_to(upto),
@@ -140,7 +140,7 @@ impl DeliveryState {
             Err(error) => {
                 tracing::warn!(subscription = self.id.0, %error, "could not read the event log");
                 self.reading = true;
-                me.send_after(READ_AGAIN_AFTER, || DeliveryMsg::ReadAgain);
+                self.me.send_after(READ_AGAIN_AFTER, || DeliveryMsg::ReadAgain);
             }
         }
     }
@@ -200,14 +200,14 @@ impl DeliveryState {
         if self.runnable() { self.intake } else { self.intake.min(self.expire_before) }
     }
 
-    pub(super) fn read_on(&mut self, me: &Post<DeliveryMsg>) {
+    pub(super) fn read_on(&mut self) {
         let room = self.ledger.room().min(BATCH_EVENTS_MAX);
         let bytes_max = self.holding.room();
         if self.reading || room == 0 || bytes_max == 0 || self.draining || self.failed {
             return;
         }
         let after = self.ledger.read_upto();
-        if after >= self.read_limit() && self.may_rest(after, room) {
+        if self.may_rest(after) {
             return;
         }
         let limit = self.read_limit();
@@ -219,7 +219,7 @@ impl DeliveryState {
             return;
         }
         self.reading = true;
-        let (look, log, me) = (self.look(), self.ports.log.clone(), me.clone());
+        let (look, log, me) = (self.look(), self.ports.log.clone(), self.me.clone());
         tokio::spawn(async move {
             let bounds = ReadBounds { events_max: room, bytes_max };
             let result = match log.read(look.integration, after, bounds).await {
@@ -234,15 +234,10 @@ impl DeliveryState {
         });
     }
 
-    /// Nothing that it knows of is to be read: leaves its credit, or learns of more. While the subscription rests it
-    /// leaves none.
-    fn may_rest(&mut self, at: EventId, room: usize) -> bool {
-        if self.announced {
-            return true;
-        }
-        self.announced = self.runnable() && self.handover.announce(at, room);
-        self.intake = self.handover.intake();
-        self.announced
+    /// Whether it has read all there is, and is handed what comes next. A subscription that does not run is not.
+    fn may_rest(&mut self, at: EventId) -> bool {
+        self.rests = self.runnable() && at >= self.intake;
+        self.rests
     }
 
     /// Everything unfinished before `before`, or older than the subscription's own expiry, goes to the dead letter;
@@ -256,7 +251,6 @@ impl DeliveryState {
             let own = EventId::at_millis(now_ms.saturating_sub(seconds.saturating_mul(1_000)));
             self.expire_before = self.expire_before.max(own);
         }
-        self.intake = self.handover.intake();
         let before = self.expire_before;
         loop {
             let expired = self.lanes.take_ready(|pending| pending.event.id < before);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::DeliveryState;
+use super::Delivery;
 use crate::domain::delivery::{DeliveryRecord, DeliveryStatus};
 
 const WAIT_FIRST: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl OutageLog {
     }
 }
 
-impl DeliveryState {
+impl Delivery {
     /// Sets when it is tried again, and says in its record why it was not.
     pub(super) fn postpone(&mut self, record: &mut DeliveryRecord, reason: &str) {
         Self::count(&self.wires.counters.engine_unavailable);

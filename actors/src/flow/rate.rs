@@ -93,7 +93,7 @@ impl Pace {
     }
 }
 
-/// The rates of subscriptions: a delivery actor that starts again goes on where its predecessor was.
+/// The rates of subscriptions: a delivery that starts again goes on where its predecessor was.
 #[derive(Clone, Default)]
 pub(crate) struct Paces(Arc<Mutex<HashMap<SubscriptionId, (Rate, SharedPace)>>>);
 

@@ -16,7 +16,7 @@ use crate::{
         state_store::{Note, StateOp},
     },
     recorder::{Account, Standing},
-    tree::mailbox::Post,
+    tree::mailbox::{Post, Way},
 };
 
 /// The actor notes, the recorder takes. Only what the actor waits for costs it a message.

@@ -110,7 +110,7 @@ const CANCEL_BATCH: usize = 256;
 /// Cancels everything of a subscription that is due or parked; each has the outcome `cancelled` afterwards.
 pub(crate) async fn cancel_due(ports: &Ports, subscription: SubscriptionId) -> Result<(), LogError> {
     loop {
-        // What a delivery actor that was just stopped had handed in comes first.
+        // What a delivery that was just stopped had handed in comes first.
         ports.log.commit(Vec::new())?.await?;
         let due = ports.state.due(subscription, u64::MAX, CANCEL_BATCH).await?;
         let mut events: Vec<EventId> = due.into_iter().map(|entry| entry.event).collect();

@@ -1,4 +1,4 @@
-//! What each subscription holds and waits for at the moment: written by its delivery actor, read by whoever asks.
+//! What each subscription holds and waits for at the moment: written by its delivery, read by whoever asks.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::{domain::ids::SubscriptionId, flow::Wait};
 
 macro_rules! gauges {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// A subscription's gauges. The delivery actor sets them; a crash leaves the last values until it is back.
+        /// A subscription's gauges. The delivery sets them; a crash leaves the last values until it is back.
         #[derive(Debug, Default)]
         pub(crate) struct SubscriptionGauges {
             $($(#[$doc])* pub(crate) $name: AtomicUsize,)*
@@ -58,7 +58,7 @@ gauges! {
     held_bytes,
     /// Deliveries that wait behind a failed one of their order key.
     parked,
-    /// Events that the integration may hand over without being asked again.
+    /// Events that the integration may hand over; 0 while the delivery has others to read.
     credit,
 }
 

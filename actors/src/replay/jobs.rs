@@ -19,7 +19,7 @@ use crate::{
     ports::{event_log::LogError, state_store::StateOp},
 };
 
-/// Within this, delivery actors hear of the attempts that have ended. A plan is not made earlier: what it did not find
+/// Within this, deliveries hear of the attempts that have ended. A plan is not made earlier: what it did not find
 /// yet, though it stood there when the job was made, would take the place of something else.
 pub(super) const HEARD_WITHIN: Duration = Duration::from_millis(200);
 

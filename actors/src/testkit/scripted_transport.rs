@@ -62,6 +62,7 @@ pub struct ScriptedTransports {
     script: Arc<Mutex<Arc<Script>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     under_way: Arc<Mutex<BTreeMap<DestinationId, (usize, usize)>>>,
+    broken: Arc<Mutex<Option<DestinationId>>>,
 }
 
 impl Default for ScriptedTransports {
@@ -73,12 +74,22 @@ impl Default for ScriptedTransports {
 impl ScriptedTransports {
     /// Destinations that follow the script.
     pub fn new(script: impl Fn(DestinationId, &Consignment) -> Step + Send + Sync + 'static) -> Self {
-        Self { script: Arc::new(Mutex::new(Arc::new(script))), seen: Arc::default(), under_way: Arc::default() }
+        Self {
+            script: Arc::new(Mutex::new(Arc::new(script))),
+            seen: Arc::default(),
+            under_way: Arc::default(),
+            broken: Arc::default(),
+        }
     }
 
     /// From now on they follow this one.
     pub fn set_script(&self, script: impl Fn(DestinationId, &Consignment) -> Step + Send + Sync + 'static) {
         *self.script.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(script);
+    }
+
+    /// From now on whoever is about to make an attempt at this one panics; not the attempt.
+    pub fn break_before_attempts(&self, destination: Option<DestinationId>) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = destination;
     }
 
     /// Every attempt so far, in order.
@@ -124,6 +135,12 @@ struct ScriptedTransport {
 
 #[async_trait]
 impl Transport for ScriptedTransport {
+    fn names_events(&self) -> bool {
+        let broken = *self.all.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_ne!(broken, Some(self.destination), "the test asked for it");
+        false
+    }
+
     async fn attempt(&self, consignment: Consignment, now_ms: u64) -> AttemptReport {
         self.all.enter(self.destination);
         let script = self.all.script.lock().unwrap_or_else(PoisonError::into_inner).clone();

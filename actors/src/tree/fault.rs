@@ -5,7 +5,8 @@ use ractor::{ActorProcessingErr, SpawnErr};
 
 use crate::ports::{config_store::ConfigStoreError, event_log::LogError};
 
-const PANICKED: &str = "it panicked; the log has where";
+/// All that is told of a panic.
+pub(crate) const PANICKED: &str = "it panicked; the log has where";
 
 /// Of an actor that ran.
 pub(crate) fn of_failed(error: &ActorProcessingErr) -> String {

@@ -1,6 +1,7 @@
 //! How full mailboxes are. ractor's have no bound, so every message to the actors on an event's way is sent by a
 //! [`Post`], which counts it in; the actor counts it out as it takes it up. What bounds a mailbox is credit: each role
-//! says which. A level above the bound is a fault of hookmill; it is counted and shown.
+//! says which. A level above the bound is a fault of hookmill; it is counted and shown. A delivery's messages wait in the
+//! mailbox of its integration's actor and are counted for themselves.
 
 use std::{
     sync::{
@@ -23,7 +24,7 @@ pub enum Role {
     Router,
     /// One wake: the timetable is written by others under a lock, and its timer passes the same gate.
     Retry,
-    /// A wake, a read and a timer; and of each subscription one crash.
+    /// A wake, a read and a timer; and of each subscription one restart.
     Integration,
     /// The end of each attempt and commit under way, and one of each other message.
     Delivery,
@@ -65,7 +66,8 @@ impl Level {
         debug_assert!(waiting > 0, "a message to the {:?} actor was not sent by its post", self.kind.role);
     }
 
-    fn sent(&self) {
+    /// A message is on its way.
+    pub(crate) fn sent(&self) {
         let waiting = self.waiting.fetch_add(1, Relaxed) + 1;
         if waiting > self.highest.fetch_max(waiting, Relaxed) {
             self.kind.highest.fetch_max(waiting, Relaxed);
@@ -75,7 +77,8 @@ impl Level {
         }
     }
 
-    fn not_sent(&self) {
+    /// There was nobody to take it.
+    pub(crate) fn not_sent(&self) {
         self.waiting.fetch_sub(1, Relaxed);
     }
 }
@@ -172,6 +175,24 @@ impl Kind {
     }
 }
 
+/// A way to somebody who takes messages.
+pub(crate) trait Way: Clone + Send + Sync + 'static {
+    /// What may be sent.
+    type Msg: Send + 'static;
+
+    /// Sends; one that is gone takes nothing.
+    fn cast(&self, msg: Self::Msg);
+
+    /// Sends later; counted when it is sent.
+    fn send_after(&self, wait: Duration, build: impl FnOnce() -> Self::Msg + Send + 'static) {
+        let way = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            way.cast(build());
+        });
+    }
+}
+
 /// The way to an actor: an [`ActorRef`] that counts what it sends.
 pub(crate) struct Post<T: Message> {
     actor: ActorRef<T>,
@@ -202,25 +223,6 @@ impl<T: Message> Post<T> {
         &self.actor
     }
 
-    /// Sends; an actor that is gone takes nothing.
-    pub(crate) fn cast(&self, msg: T) {
-        if let Some(level) = &self.level {
-            level.sent();
-        }
-        if self.actor.cast(msg).is_err() {
-            self.not_sent();
-        }
-    }
-
-    /// Sends later; counted when it is sent.
-    pub(crate) fn send_after(&self, wait: Duration, build: impl FnOnce() -> T + Send + 'static) {
-        let post = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            post.cast(build());
-        });
-    }
-
     /// Asks and waits for the answer.
     pub(crate) async fn call<R: Send + 'static>(
         &self,
@@ -240,6 +242,19 @@ impl<T: Message> Post<T> {
     fn not_sent(&self) {
         if let Some(level) = &self.level {
             level.not_sent();
+        }
+    }
+}
+
+impl<T: Message> Way for Post<T> {
+    type Msg = T;
+
+    fn cast(&self, msg: T) {
+        if let Some(level) = &self.level {
+            level.sent();
+        }
+        if self.actor.cast(msg).is_err() {
+            self.not_sent();
         }
     }
 }

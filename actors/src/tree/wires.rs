@@ -14,7 +14,7 @@ use ractor::{Message, RpcReplyPort, rpc::CallResult};
 use crate::{
     activity::ActivityMsg,
     configuration::ConfigHandle,
-    delivery::{DeliveryMsg, holding::Holdings, unavailable::OutageLog},
+    delivery::{holding::Holdings, post::DeliveryPost, unavailable::OutageLog},
     domain::{
         activity::Activity,
         ids::{IntegrationId, SubscriptionId},
@@ -28,7 +28,7 @@ use crate::{
     retry::RetryDesk,
     router::{CommitBoard, RouterMsg, gate::Gate},
     scheduler::{SchedulerMsg, book::TaskBook, clock_watch::ClockTrust},
-    tree::mailbox::{Mailboxes, Post},
+    tree::mailbox::{Mailboxes, Post, Way},
 };
 
 /// The present holder of a role.
@@ -79,27 +79,25 @@ impl<T: Message> Slot<T> {
 }
 
 /// The present holders of a role that exists once a key. The lock is held for a look-up only.
-pub(crate) struct Roll<K, T: Message>(Arc<RwLock<BTreeMap<K, Holder<T>>>>);
+pub(crate) struct Roll<K, W>(Arc<RwLock<BTreeMap<K, (W, Gate)>>>);
 
-type Holder<T> = (Post<T>, Gate);
-
-impl<K, T: Message> Clone for Roll<K, T> {
+impl<K, W> Clone for Roll<K, W> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<K, T: Message> Default for Roll<K, T> {
+impl<K, W> Default for Roll<K, W> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K: Ord + Copy, T: Message> Roll<K, T> {
-    /// From now on messages for the key go to this actor. Returns the gate that its wakes pass.
-    pub(crate) fn set(&self, key: K, actor: impl Into<Post<T>>) -> Gate {
+impl<K: Ord + Copy, W: Way> Roll<K, W> {
+    /// From now on messages for the key go this way. Returns the gate that its wakes pass.
+    pub(crate) fn set(&self, key: K, holder: W) -> Gate {
         let gate = Gate::default();
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (actor.into(), gate.clone()));
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (holder, gate.clone()));
         gate
     }
 
@@ -114,18 +112,18 @@ impl<K: Ord + Copy, T: Message> Roll<K, T> {
     }
 
     /// A hint to the holder.
-    pub(crate) fn hint(&self, key: K, msg: T) {
-        if let Some((actor, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            actor.cast(msg);
+    pub(crate) fn hint(&self, key: K, msg: W::Msg) {
+        if let Some((holder, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            holder.cast(msg);
         }
     }
 
     /// A hint of which the holder never has more than one waiting.
-    pub(crate) fn wake(&self, key: K, build: impl FnOnce() -> T) {
-        if let Some((actor, gate)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key)
+    pub(crate) fn wake(&self, key: K, build: impl FnOnce() -> W::Msg) {
+        if let Some((holder, gate)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key)
             && gate.enter()
         {
-            actor.cast(build());
+            holder.cast(build());
         }
     }
 
@@ -143,8 +141,8 @@ pub(crate) struct Wires {
     pub(crate) router: Slot<RouterMsg>,
     pub(crate) integrations: Slot<IntegrationsMsg>,
     pub(crate) changed: Arc<ChangeBoard>,
-    pub(crate) intakes: Roll<IntegrationId, IntegrationMsg>,
-    pub(crate) deliveries: Roll<SubscriptionId, DeliveryMsg>,
+    pub(crate) intakes: Roll<IntegrationId, Post<IntegrationMsg>>,
+    pub(crate) deliveries: Roll<SubscriptionId, DeliveryPost>,
     pub(crate) records: RecordDesk,
     pub(crate) retry: RetryDesk,
     pub(crate) replays: Slot<ReplayMsg>,

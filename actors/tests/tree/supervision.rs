@@ -93,6 +93,65 @@ async fn an_integration_that_keeps_crashing_is_parked_and_comes_back_with_everyt
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_delivery_that_keeps_crashing_rests_alone_and_comes_back_with_everything() {
+    let world = World::start(ScriptedTransports::default()).await;
+    let integration = world.integration().await;
+    let broken = world.subscription(integration, RetryPolicy::default()).await;
+    let healthy = world.subscription(integration, RetryPolicy::default()).await;
+    let configuration = world.handle().config().current().configuration.clone();
+    let destination = configuration.subscriptions[&broken].destination_id;
+    world.transports.break_before_attempts(Some(destination));
+    let mut events = Vec::new();
+    for _ in 0..100 {
+        events.extend(world.post_many(integration, 3).await);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    world.until(healthy, &events, DeliveryStatus::Delivered).await;
+    let mut arrived = world.arrivals(healthy);
+    arrived.sort_unstable();
+    assert_eq!(arrived, events, "its sibling's crashes are none of its own");
+    let totals = world.handle().counters().totals();
+    assert_eq!((totals.deliveries_failed, totals.restarts), (1, 6), "five restarts within the window, then no more");
+    let status = world.handle().config().current().configuration.integrations[&integration].status;
+    assert_eq!(status, IntegrationStatus::Active);
+    let newest = world.config.newest_activities(1).remove(0).activity;
+    assert_eq!((newest.action.as_str(), newest.subject), ("subscription.failed", format!("subscription {broken}")));
+
+    world.transports.break_before_attempts(None);
+    world
+        .update(ResourceKey::Subscription(broken), |resource| {
+            let Resource::Subscription(it) = resource else { unreachable!() };
+            it.name.push('!');
+        })
+        .await;
+    world.until(broken, &events, DeliveryStatus::Delivered).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_crashes_once_leaves_no_trace() {
+    let world =
+        World::start(ScriptedTransports::new(|_, _| Step::Answer(Verdict::Delivered, Duration::from_millis(40)))).await;
+    let integration = world.integration().await;
+    let subscription = world.subscription(integration, RetryPolicy::default()).await;
+    let configuration = world.handle().config().current().configuration.clone();
+    let mut events = world.post_many(integration, 50).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    // What is under way ends in the time of its successor.
+    world.transports.break_before_attempts(Some(configuration.subscriptions[&subscription].destination_id));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    world.transports.break_before_attempts(None);
+    events.extend(world.post_many(integration, 50).await);
+    world.until(subscription, &events, DeliveryStatus::Delivered).await;
+    assert_eq!(world.handle().counters().totals().restarts, 1);
+    let gauges = world.handle().subscription_gauges();
+    let gauge = gauges.iter().find(|view| view.subscription_id == subscription).expect("it runs");
+    assert_eq!((gauge.in_flight, gauge.queued, gauge.open), (0, 0, 0), "{gauge:?}");
+    for mailbox in world.handle().mailboxes() {
+        assert_eq!((mailbox.passed, mailbox.waiting_max), (0, 0), "{mailbox:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_waits_for_a_slow_destination_without_beginning_anything_at_the_others() {
     let world = World::start(ScriptedTransports::new(|destination, _| match destination.0 {
         1 => Step::Answer(Verdict::Delivered, Duration::from_secs(5)),

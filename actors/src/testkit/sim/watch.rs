@@ -111,7 +111,7 @@ pub(super) struct Seen {
 
 /// Suspects of one subscription that may be under way at once.
 const SUSPECTS_TOGETHER_MAX: usize = 16;
-/// A change of the configuration reaches the delivery actors within this.
+/// A change of the configuration reaches the deliveries within this.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 
 impl Seen {
