@@ -25,7 +25,10 @@ pub enum LogError {
     /// The disk is nearly full; nothing was taken.
     #[error("the event log's disk is nearly full")]
     DiskFull,
-    /// A write or sync failed: nothing is accepted any more until a restart.
+    /// The disk does not answer; nothing was taken. The sender should come back.
+    #[error("the event log waits for its disk")]
+    Stalled,
+    /// A write or sync failed, or never ended: nothing is accepted any more until a restart.
     #[error("the event log failed: {0}")]
     Failed(Arc<str>),
     /// The event is larger than the log takes; nothing was taken.
