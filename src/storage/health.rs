@@ -27,6 +27,11 @@ pub enum LogHealth {
     Failed(Arc<str>),
 }
 
+/// Says in the log of the process that this one is of no use any more.
+pub(super) fn tell_failure(failure: &str) {
+    tracing::error!(failure, "the event log failed; nothing is accepted any more");
+}
+
 /// What is known of the log's health. A failure outlasts everything, and a stall hides a full disk.
 #[derive(Debug, Default)]
 pub(crate) struct Health {

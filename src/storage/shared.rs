@@ -6,11 +6,17 @@ use std::sync::{
 };
 
 use hookmill_actors::ports::event_log::LogError;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
-    StateView, catalog::Catalog, health::Health, options::LogOptions, space::SpaceWatch, stall::Pulses,
-    stats::Counters, tail::Tail,
+    StateView,
+    catalog::Catalog,
+    health::{Health, tell_failure},
+    options::LogOptions,
+    space::SpaceWatch,
+    stall::Pulses,
+    stats::Counters,
+    tail::Tail,
 };
 
 /// Shared by the log, its threads and its readers.
@@ -42,7 +48,7 @@ impl Shared {
     /// Ends the log for good. The first failure is the one that is told.
     pub(crate) fn fail(&self, text: &str) -> LogError {
         if self.health.fail(text) {
-            error!(failure = text, "the event log failed; nothing is accepted any more");
+            tell_failure(text);
         }
         self.failed().expect("it has just failed")
     }

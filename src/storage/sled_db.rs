@@ -12,6 +12,9 @@
 //! - `mode` is read nowhere; the cache's default of 1 GiB is.
 //! - A kill while it opens leaves a half-written `snap.*.generating`, which the next opening would take for the
 //!   newest snapshot and refuse for ever. The one before it is still there, so [`StateDb::open`] removes the draft.
+//! - Whoever extends its file waits, under its accountant's lock, for truncations that are queued in a pool of seven
+//!   threads, each of which takes that lock after a write: with enough writes under way before a truncation it stands
+//!   still for ever, even where one thread alone writes. [`super::stall`] finds that.
 //! - On damaged files it panics as often as it returns an error, at the opening or at the first read.
 //! - After an I/O error nothing it holds can be trusted, and a failed sync repeated may report success for pages that
 //!   are lost. So the first error is kept and every later call answers with it.

@@ -13,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-use super::health::Health;
+use super::health::{Health, tell_failure};
 
 /// Work that takes this long, or a sixth of the limit, is told.
 const WARN_AFTER: Duration = Duration::from_secs(10);
@@ -173,7 +173,7 @@ impl Finding {
                 warn!(work, seconds = lasted.as_secs(), "the event log waits unusually long; look at the disk");
             }
             Self::Ended => info!("the event log goes on"),
-            Self::Failed(failure) => error!(failure, "the event log failed; nothing is accepted any more"),
+            Self::Failed(failure) => tell_failure(failure),
         }
     }
 }
