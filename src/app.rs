@@ -8,6 +8,7 @@ mod connections;
 mod keys;
 mod store;
 mod tokens;
+mod watchdog;
 
 use std::{
     future::Future,
@@ -41,7 +42,13 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use self::{address::Published, backup::BackupService, keys::KeyService, store::Store};
+use self::{
+    address::Published,
+    backup::BackupService,
+    keys::KeyService,
+    store::Store,
+    watchdog::{EndBounds, Watchdog},
+};
 pub use self::{
     address::{Listener, published as published_address},
     clock::SystemClock,
@@ -63,6 +70,8 @@ use crate::{
 
 /// Deliveries under way may take so long to end at a stop; the rest is delivered again after the next start.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(8);
+/// What else a stop does, beside deliveries and webhooks under way; where the disk answers, it takes less than a second.
+const STOP_SLACK: Duration = Duration::from_secs(5);
 
 /// Where a running hookmill is reached.
 #[derive(Clone, Debug)]
@@ -82,9 +91,9 @@ pub fn run(settings: &Settings, options: ServeOptions) -> anyhow::Result<ExitCod
         let app = App::start(settings, options, origin.hash.clone()).await?;
         crate::cli::print(welcome(settings, app.addresses(), &origin.origin))?;
         app.until(async move { stop.received().await }).await
-    })?;
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    Ok(ended)
+    ended
 }
 
 /// The runtime of the admin API, signals and timers; deliveries and webhooks have their own.
@@ -125,6 +134,7 @@ pub struct App {
     addresses: Addresses,
     /// While it can be asked.
     published: [Published; 2],
+    watchdog: Watchdog,
 }
 
 impl App {
@@ -134,6 +144,8 @@ impl App {
         let board = Arc::new(CommitBoard::default());
         let data_dir = prepare(&settings.data_dir)?;
         let store = store::open(settings, &data_dir, options, board.clone(), clock.clone()).await?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let watchdog = Watchdog::start(store.log.stall_watch(), end_bounds(settings), draining.clone())?;
 
         let own = OwnAddresses::new([settings.ingress.address, settings.admin.address]);
         let defaults = HttpDefaults {
@@ -172,7 +184,6 @@ impl App {
 
         let tokens = tokens::open(token, settings.admin.requests_per_minute, &store, clock.clone()).await?;
         let (rejections, refused) = open_rejections(settings, &tree)?;
-        let draining = Arc::new(AtomicBool::new(false));
         let readiness =
             Arc::new(Ready { tree: tree.handle().clone(), health: store.log.health(), draining: draining.clone() });
         let keys =
@@ -213,6 +224,7 @@ impl App {
             draining,
             addresses,
             published,
+            watchdog,
         })
     }
 
@@ -264,8 +276,16 @@ impl App {
         tokens::store_uses(self.tokens).await;
         // A transport that is still busy must not hold up the stop.
         self.deliveries.shutdown_background();
-        self.store.close().await
+        self.store.close().await?;
+        drop(self.watchdog);
+        Ok(())
     }
+}
+
+/// The disk may hang for as long during a stop as at any time.
+fn end_bounds(settings: &Settings) -> EndBounds {
+    let after_failure = STOP_WAIT_MAX.max(settings.ingress.drain_timeout) + STOP_SLACK;
+    EndBounds { after_failure, after_stop: after_failure + settings.log.stall_limit }
 }
 
 fn program_options(settings: &Settings) -> ProgramOptions {
@@ -426,6 +446,7 @@ impl Readiness for Ready {
         match &*self.health.borrow() {
             LogHealth::Ready => {}
             LogHealth::DiskLow => reasons.push("the disk is nearly full (setting `log.reserve_bytes`)".to_owned()),
+            LogHealth::Stalled(work) => reasons.push(format!("the disk does not answer: {work} takes unusually long")),
             LogHealth::Failed(reason) => reasons.push(format!("the event log failed: {reason}")),
         }
         if self.draining.load(Ordering::Relaxed) {

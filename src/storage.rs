@@ -13,6 +13,7 @@ mod changes;
 mod commit;
 mod disk;
 mod export;
+mod health;
 mod index;
 mod jobs;
 mod keys;
@@ -33,6 +34,7 @@ pub mod sled_config;
 pub mod sled_db;
 pub mod sled_state;
 mod space;
+mod stall;
 mod stats;
 mod store_dir;
 mod tail;
@@ -46,12 +48,14 @@ mod writer;
 pub use self::{
     catalog::SegmentExtent,
     export::{ImportError, import},
+    health::LogHealth,
     open_error::OpenError,
     options::LogOptions,
     recovery::closed_extents,
     segment_log::SegmentLog,
     sled_db::OpenError as StateOpenError,
-    stats::{LogHealth, LogStats, SYNC_BUCKETS_US},
+    stall::{Finding, StallWatch},
+    stats::{LogStats, SYNC_BUCKETS_US},
     store_dir::{QUARANTINE_PREFIX, StoreDir, quarantine, store_format},
 };
 
@@ -137,7 +141,7 @@ pub trait StateView: Send + Sync + 'static {
     /// positions. Visible to readers when it returns; durable only after [`StateView::sync`].
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError>;
 
-    /// Makes what was applied so far survive a power cut, save for positions that are kept behind. Segments before the
+    /// Makes what was applied so far survive a power cut, save for what stands in memory. Segments before the
     /// returned place may be removed.
     fn sync(&self) -> Result<LogPlace, LogError>;
 

@@ -233,7 +233,7 @@ impl IntegrationState {
     }
 
     fn take_in(&mut self, result: Result<TakenIn, LogError>) {
-        let TakenIn { events, notes } = match result {
+        let TakenIn { events, notes, all } = match result {
             Ok(taken_in) => taken_in,
             Err(error) => {
                 tracing::warn!(integration = self.args.id.0, %error, "could not take in the next events");
@@ -244,8 +244,8 @@ impl IntegrationState {
             }
         };
         let Some(last) = events.last().map(id_of) else { return };
-        // There may be more: an empty read ends the round.
-        self.more = true;
+        // Where there may be more, an empty read ends the round.
+        self.more |= !all;
         let prev = std::mem::replace(&mut self.intake, last);
         self.note(events.len(), notes);
         self.each_delivery(|delivery| delivery.taken_in(prev, &events));

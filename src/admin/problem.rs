@@ -228,9 +228,11 @@ impl From<ConfigError> for Problem {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::QueueFull | LogError::DiskFull | LogError::Closed | LogError::TooLarge { .. } => {
-                Self::new(Code::Unavailable, error.to_string())
-            }
+            LogError::QueueFull
+            | LogError::DiskFull
+            | LogError::Stalled
+            | LogError::Closed
+            | LogError::TooLarge { .. } => Self::new(Code::Unavailable, error.to_string()),
             LogError::Failed(cause) => {
                 tracing::error!(%cause, "the event log failed");
                 Self::new(Code::Unavailable, "the event log failed; hookmill's log has the cause")

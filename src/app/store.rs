@@ -108,6 +108,7 @@ fn open_in(
         queue_events: settings.log.queue_events,
         queue_bytes: settings.log.queue_bytes,
         reserve_bytes: settings.log.reserve_bytes,
+        stall_limit: settings.log.stall_limit,
         record_bytes_max: (ENDPOINT_BODY_BYTES_MAX as usize).max(settings.ingress.body_bytes_max)
             + RECORD_HEAD_BYTES_MAX,
         ..LogOptions::default()

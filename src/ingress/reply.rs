@@ -54,6 +54,8 @@ pub(super) enum Refused {
     QueueFull,
     /// The disk is nearly full.
     DiskFull,
+    /// The disk does not answer.
+    LogStalled,
     /// The integration's unfinished events hold their share of the log.
     BacklogFull,
     /// The endpoint takes no more for now.
@@ -83,6 +85,7 @@ impl From<LogError> for Refused {
         match error {
             LogError::QueueFull => Self::QueueFull,
             LogError::DiskFull => Self::DiskFull,
+            LogError::Stalled => Self::LogStalled,
             LogError::TooLarge { .. } => Self::BodyTooLarge,
             LogError::Failed(_) | LogError::Closed | LogError::Corrupt(_) => Self::LogFailed,
         }
@@ -112,6 +115,7 @@ impl Refused {
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::QueueFull
             | Self::DiskFull
+            | Self::LogStalled
             | Self::BacklogFull
             | Self::LogFailed
             | Self::NotConfirmed
@@ -136,6 +140,7 @@ impl Refused {
             Self::TooManyHops => "too_many_hops",
             Self::QueueFull => "queue_full",
             Self::DiskFull => "disk_full",
+            Self::LogStalled => "log_stalled",
             Self::BacklogFull => "backlog_full",
             Self::RateLimited(_) => "rate_limited",
             Self::LogFailed => "log_failed",
@@ -165,6 +170,7 @@ impl Refused {
             Self::TooManyHops => "the event has passed through too many gateways",
             Self::QueueFull => "more arrives than the disk takes; send it again",
             Self::DiskFull => "the disk is nearly full; send it again later",
+            Self::LogStalled => "the disk does not answer; send it again later",
             Self::BacklogFull => "too many earlier events of this integration wait for delivery; send it again later",
             Self::RateLimited(_) => "this path takes no more for now; send it again later",
             Self::LogFailed => "events cannot be stored now; send it again later",
@@ -215,9 +221,13 @@ impl Refused {
             Self::InvalidSignature => &counters.invalid_signature,
             Self::BacklogFull => &counters.backlog_full,
             Self::RateLimited(_) => &counters.rate_limited,
-            Self::QueueFull | Self::DiskFull | Self::LogFailed | Self::NotConfirmed | Self::Busy | Self::Draining => {
-                &counters.unavailable
-            }
+            Self::QueueFull
+            | Self::DiskFull
+            | Self::LogStalled
+            | Self::LogFailed
+            | Self::NotConfirmed
+            | Self::Busy
+            | Self::Draining => &counters.unavailable,
             Self::Handshake
             | Self::Method(_)
             | Self::Slow
@@ -331,7 +341,7 @@ impl OnceASecond {
 #[derive(Debug)]
 pub(super) struct Refusals {
     counters: Arc<Counters>,
-    warnings: [OnceASecond; 5],
+    warnings: [OnceASecond; 6],
 }
 
 impl Refusals {
@@ -348,6 +358,7 @@ impl Refusals {
             Refused::LogFailed => 2,
             Refused::NotConfirmed => 3,
             Refused::Busy => 4,
+            Refused::LogStalled => 5,
             _ => return,
         };
         if let Some(held) = self.warnings[place].due(now_ms) {
@@ -363,7 +374,7 @@ mod tests {
     use super::*;
 
     const SPENT: Spent = Spent { limit: 3, one_in: Duration::from_millis(1_200), full_in: Duration::from_secs(3) };
-    const ALL: [Refused; 19] = [
+    const ALL: [Refused; 20] = [
         Refused::NotFound,
         Refused::MissingSignature,
         Refused::InvalidSignature,
@@ -377,6 +388,7 @@ mod tests {
         Refused::TooManyHops,
         Refused::QueueFull,
         Refused::DiskFull,
+        Refused::LogStalled,
         Refused::BacklogFull,
         Refused::RateLimited(SPENT),
         Refused::LogFailed,

@@ -154,6 +154,9 @@ pub struct LogSettings {
     /// Free space below which nothing is accepted, bytes.
     #[serde(with = "size")]
     pub reserve_bytes: u64,
+    /// How long a write, a sync or the state may take before the log is given up.
+    #[serde(with = "humantime_serde")]
+    pub stall_limit: Duration,
     /// How long finished events are kept.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
@@ -185,6 +188,7 @@ impl Default for LogSettings {
             queue_events: 16_384,
             queue_bytes: 64 * MIB,
             reserve_bytes: 256 * MIB as u64,
+            stall_limit: Duration::from_mins(1),
             retention: 30 * DAY,
             bytes_max: 10 * GIB,
             integration_share_percent: 25,

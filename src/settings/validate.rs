@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -21,6 +22,8 @@ use super::{
 const THREADS_MAX: usize = 64;
 /// A longer wait than this for a peer is a slip of the finger.
 const TIMEOUT_MAX: Duration = Duration::from_hours(1);
+/// Less is met by disks that are merely busy; a process that stands still for longer serves nobody.
+const STALL_LIMIT: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_hours(1);
 /// A faster minimum than this, bytes a second, would cut honest senders off.
 const BODY_RATE_MAX: u64 = 1 << 20;
 /// Each takes about twenty bytes of memory.
@@ -221,7 +224,7 @@ fn is_host(text: &str) -> bool {
 }
 
 fn check_log(log: &LogSettings, ingress: &IngressSettings, faults: &mut Vec<Fault>) {
-    const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
+    const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=4 << 30;
     if !SEGMENT_BYTES.contains(&log.segment_bytes) {
         let bytes = size::format(log.segment_bytes);
         faults.add("log.segment_bytes", format!("is {bytes}; allowed are 64 KiB to 4 GiB"));
@@ -242,6 +245,10 @@ fn check_log(log: &LogSettings, ingress: &IngressSettings, faults: &mut Vec<Faul
         faults.add("log.redacted_headers", format!("`{wrong}` is no header name, such as `authorization`"));
     }
     faults.count("log.redacted_headers", log.redacted_headers.len(), 0, REDACTED_HEADERS_MAX);
+    if !STALL_LIMIT.contains(&log.stall_limit) {
+        let limit = format_duration(log.stall_limit);
+        faults.add("log.stall_limit", format!("is {limit}; allowed are 5s to 1h"));
+    }
     if log.retention < Duration::from_mins(1) {
         faults.add("log.retention", format!("is {}; at least 1m is needed", format_duration(log.retention)));
     }
@@ -334,7 +341,7 @@ mod tests {
     #[test]
     fn each_fault_names_its_key_and_what_would_be_right() {
         type Case = (fn(&mut Settings), &'static str, &'static str);
-        let cases: [Case; 26] = [
+        let cases: [Case; 28] = [
             (|s| s.secrets.key_command = vec![String::new()], "`secrets.key_command`", "the program"),
             (|s| s.data_dir = "".into(), "`data_dir`", "hookmill-data"),
             (|s| s.ingress.threads = 65, "`ingress.threads`", "0 to 64"),
@@ -353,6 +360,8 @@ mod tests {
             (|s| s.log.segment_bytes = 1 << 20, "`log.segment_bytes`", "largest event"),
             (|s| s.log.queue_bytes = 1 << 20, "`log.queue_bytes`", "largest event"),
             (|s| s.log.bytes_max = 1, "`log.bytes_max`", "twice"),
+            (|s| s.log.stall_limit = Duration::ZERO, "`log.stall_limit`", "5s to 1h"),
+            (|s| s.log.stall_limit = Duration::from_mins(61), "`log.stall_limit`", "5s to 1h"),
             (|s| s.log.retention = Duration::ZERO, "`log.retention`", "1m"),
             (|s| s.delivery.in_flight_max = 257, "`delivery.in_flight_max`", "1 to 256"),
             (|s| s.retry.schedule = vec![Duration::from_millis(1)], "`retry.schedule`", "whole seconds"),

@@ -47,27 +47,28 @@ pub(super) struct Changes<'a> {
     written: Written,
 }
 
+/// The successes that an operation tells of; of most there are none.
+pub(super) fn successes(op: &StateOp) -> impl Iterator<Item = Success> {
+    let (events, at_ms, attempts) = match op {
+        StateOp::Delivered { events, at_ms, attempts, .. } => (&events[..], *at_ms, &attempts[..]),
+        _ => (&[][..], None, &[][..]),
+    };
+    let attempts = attempts.iter().copied().map(Some).chain(std::iter::repeat(None));
+    events.iter().zip(attempts).map(move |(event, attempt)| Success { event: *event, at_ms, attempt })
+}
+
 impl<'a> Changes<'a> {
     pub(super) fn new(db: &'a StateDb, tree: &'a sled::Tree) -> Self {
         Self { db, tree, overlay: BTreeMap::new(), written: Written::default() }
     }
 
-    /// Adds an operation, save for the position in it.
+    /// Adds an operation, save for a position in it.
     pub(super) fn add(&mut self, op: &StateOp) -> Result<(), LogError> {
         match op {
             StateOp::Intake { notes, .. } => self.notes(notes),
             // Positions are written later, many at once.
             StateOp::Position { .. } => {}
-            StateOp::Delivered { subscription, events, at_ms, attempts } => {
-                let attempts = attempts.iter().copied().map(Some).chain(std::iter::repeat(None));
-                let successes = events.iter().zip(attempts);
-                let mut successes: Vec<_> =
-                    successes.map(|(event, attempt)| Success { event: *event, at_ms: *at_ms, attempt }).collect();
-                if !successes.is_sorted() {
-                    successes.sort_unstable();
-                }
-                self.add_run(*subscription, successes)?;
-            }
+            StateOp::Delivered { subscription, .. } => self.add_run(*subscription, successes(op).collect())?,
             StateOp::Delivery { subscription, event, record } => self.delivery(*subscription, *event, record)?,
             StateOp::Dead(letter) => self.dead(letter)?,
             StateOp::Job(job) => self.put(&keys::job(job.id), jobs::encode(job)),
@@ -114,12 +115,15 @@ impl<'a> Changes<'a> {
         self.overlay.insert(key.to_vec(), None);
     }
 
-    /// Adds to a subscription's runs; a run that begins with the same id is merged with. Ascending ids.
+    /// Adds to a subscription's runs; a run that begins with the same id is merged with.
     pub(super) fn add_run(
         &mut self,
         subscription: SubscriptionId,
         mut successes: Vec<Success>,
     ) -> Result<(), LogError> {
+        if !successes.is_sorted() {
+            successes.sort_unstable();
+        }
         while let Some(first) = successes.first() {
             let key = keys::owned(keys::RUN, subscription.0, first.event);
             if let Some(value) = self.get(&key)? {

@@ -2,8 +2,8 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `a` | the place in the log that was applied, save for positions |
-//! | `b` | the place in the log up to which positions were written |
+//! | `a` | the place in the log that was applied, save for what stands in memory |
+//! | `b` | the place in the log up to which that was written, too |
 //! | `d` subscription, event | a delivery's record |
 //! | `e` event, subscription | nothing: the event is due, dead or parked for that subscription |
 //! | `i` integration | its intake position |

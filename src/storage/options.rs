@@ -30,6 +30,8 @@ pub struct LogOptions {
     pub state_sync_every: Duration,
     /// or after how many bytes of log: bounds what a start must replay.
     pub state_sync_bytes: u64,
+    /// Work of the log's threads that takes longer than this is given up for stalled, and the log fails.
+    pub stall_limit: Duration,
     /// Reads under way at once; more wait.
     pub readers: usize,
 }
@@ -47,6 +49,7 @@ impl Default for LogOptions {
             state_wait: Duration::from_millis(50),
             state_sync_every: Duration::from_secs(2),
             state_sync_bytes: 32 << 20,
+            stall_limit: Duration::from_mins(1),
             readers: 8,
         }
     }

@@ -23,7 +23,9 @@ use hookmill_actors::{
     },
     ports::{
         clock::Clock,
-        event_log::{CommitListener, Committing, EventLog, Head, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        event_log::{
+            CommitListener, Committing, EventLog, Head, LogError, ReadBounds, Recent, Stored, TrimRequest, Trimmed,
+        },
         state_store::StateOp,
     },
 };
@@ -33,6 +35,7 @@ use super::{
     StateView,
     catalog::{Catalog, SegmentExtent, lock},
     commit::encode_state,
+    health::LogHealth,
     open_error::OpenError,
     options::LogOptions,
     reader,
@@ -40,7 +43,8 @@ use super::{
     recovery::recover,
     shared::{ReserveWatch, Shared},
     space::{Job, Space},
-    stats::{LogHealth, LogStats},
+    stall::StallWatch,
+    stats::LogStats,
     store_dir::StoreDir,
     trim::Trim,
     writer::{EventRequest, Request, StateRequest, Writer, sync_state},
@@ -90,6 +94,7 @@ impl SegmentLog {
             shared.options.reserve_bytes / 4,
             recovered.recycled,
             recovered.next_spare,
+            Arc::clone(&shared.pulses),
         );
         for sealed in recovered.unsaved {
             space.ask(Job::Seal(sealed));
@@ -134,13 +139,19 @@ impl SegmentLog {
 
     /// Whether the log takes events, and every change of that. After `Failed` the process must end.
     pub fn health(&self) -> watch::Receiver<LogHealth> {
-        self.shared.health()
+        self.shared.health.subscribe()
+    }
+
+    /// Finds work of its threads that never ends. To be asked by a thread that waits for nothing else.
+    pub fn stall_watch(&self) -> StallWatch {
+        let Shared { pulses, health, options, .. } = &*self.shared;
+        StallWatch::new(Arc::clone(pulses), Arc::clone(health), options.stall_limit)
     }
 
     /// A moment's counts.
     pub fn stats(&self) -> LogStats {
         let (segments, disk_bytes, _) = self.shared.catalog.sizes();
-        let health = self.shared.health().borrow().clone();
+        let health = self.shared.health.subscribe().borrow().clone();
         LogStats { segments, disk_bytes, health, ..self.shared.counters.read() }
     }
 
@@ -197,9 +208,7 @@ impl SegmentLog {
     }
 
     fn ensure_open(&self) -> Result<(), LogError> {
-        if let Some(failed) = self.shared.failed() {
-            return Err(failed);
-        }
+        self.outcome()?;
         if self.shared.closed.load(Relaxed) { Err(LogError::Closed) } else { Ok(()) }
     }
 
@@ -263,9 +272,7 @@ impl Drop for StopSpace {
 impl EventLog for SegmentLog {
     fn append(&self, event: NewEvent) -> Result<Committing<EventId>, LogError> {
         self.ensure_open()?;
-        if self.shared.disk_low.load(Relaxed) {
-            return Err(LogError::DiskFull);
-        }
+        self.shared.health.ensure_takes_events()?;
         let payload = Payload::encode(event.arrival);
         let (bytes, bytes_max) = (payload.record_bytes(), self.shared.options.record_bytes_max);
         if bytes > bytes_max {
@@ -293,10 +300,15 @@ impl EventLog for SegmentLog {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError> {
-        if let Some(recent) = self.shared.tail.after(integration, after, bounds) {
-            return Ok(recent.iter().map(reader::decode_recent).collect());
+        if let Some(recent) = self.recent(integration, after, bounds) {
+            return Ok(recent.events);
         }
         self.reading(move |catalog| reader::read(catalog, integration, after, bounds)).await
+    }
+
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        let (records, all) = self.shared.tail.after(integration, after, bounds)?;
+        Some(Recent { events: records.iter().map(reader::decode_recent).collect(), all })
     }
 
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {
@@ -345,7 +357,7 @@ impl EventLog for SegmentLog {
         tokio::task::spawn_blocking(move || {
             let mut held_until = lock(&trimming);
             // A disk that fills up is worse than a backup that has to begin again.
-            if held_until.is_some_and(|until| Instant::now() < until) && !shared.disk_low.load(Relaxed) {
+            if held_until.is_some_and(|until| Instant::now() < until) && !shared.health.disk_is_low() {
                 return Ok(Trimmed::default());
             }
             *held_until = None;

@@ -1,16 +1,16 @@
 //! What the log's threads and its callers share: catalog, state, counters, and the one way to fail.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicBool, Ordering::SeqCst},
 };
 
 use hookmill_actors::ports::event_log::LogError;
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
-    StateView, catalog::Catalog, options::LogOptions, space::SpaceWatch, stats::Counters, stats::LogHealth, tail::Tail,
+    StateView, catalog::Catalog, health::Health, options::LogOptions, space::SpaceWatch, stall::Pulses,
+    stats::Counters, tail::Tail,
 };
 
 /// Shared by the log, its threads and its readers.
@@ -20,10 +20,9 @@ pub(crate) struct Shared {
     pub(crate) tail: Tail,
     pub(crate) state: Arc<dyn StateView>,
     pub(crate) counters: Counters,
-    pub(crate) disk_low: AtomicBool,
     pub(crate) closed: AtomicBool,
-    failure: OnceLock<Arc<str>>,
-    health: watch::Sender<LogHealth>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) pulses: Arc<Pulses>,
 }
 
 impl Shared {
@@ -34,31 +33,23 @@ impl Shared {
             catalog,
             state,
             counters: Counters::default(),
-            disk_low: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            failure: OnceLock::new(),
-            health: watch::Sender::new(LogHealth::Ready),
+            health: Arc::default(),
+            pulses: Arc::default(),
         })
     }
 
     /// Ends the log for good. The first failure is the one that is told.
     pub(crate) fn fail(&self, text: &str) -> LogError {
-        let failure = self.failure.get_or_init(|| {
+        if self.health.fail(text) {
             error!(failure = text, "the event log failed; nothing is accepted any more");
-            text.into()
-        });
-        self.health.send_replace(LogHealth::Failed(Arc::clone(failure)));
-        LogError::Failed(Arc::clone(failure))
+        }
+        self.failed().expect("it has just failed")
     }
 
     /// Why the log is of no use any more, if so.
     pub(crate) fn failed(&self) -> Option<LogError> {
-        self.failure.get().map(|failure| LogError::Failed(Arc::clone(failure)))
-    }
-
-    /// Whether the log takes events, and every change of that.
-    pub(crate) fn health(&self) -> watch::Receiver<LogHealth> {
-        self.health.subscribe()
+        self.health.failure().map(LogError::Failed)
     }
 }
 
@@ -74,7 +65,7 @@ impl SpaceWatch for ReserveWatch {
         };
         shared.counters.free_bytes.store(free, SeqCst);
         let low = free < shared.options.reserve_bytes;
-        if shared.disk_low.swap(low, SeqCst) == low {
+        if !shared.health.set_disk_low(low) {
             return;
         }
         if low {
@@ -82,13 +73,5 @@ impl SpaceWatch for ReserveWatch {
         } else {
             info!(free, "the log's disk has space again");
         }
-        shared.health.send_if_modified(|health| {
-            let next = if low { LogHealth::DiskLow } else { LogHealth::Ready };
-            let changes = !matches!(health, LogHealth::Failed(_)) && *health != next;
-            if changes {
-                *health = next;
-            }
-            changes
-        });
     }
 }

@@ -61,7 +61,8 @@ struct Shared {
     seen: Mutex<SeenIndex>,
     search: Search,
     positions: Positions,
-    /// Up to where everything but positions was applied when it was opened: of commits up to there only positions are news.
+    /// Up to where everything but what stands in memory was applied when it was opened: of commits up to there only that is
+    /// news.
     opened_at: LogPlace,
     /// Held from the first read of a change to its write, so that pruning and commits do not cross; with it, the export
     /// that changes must not run ahead of.
@@ -115,10 +116,18 @@ impl StateView for SledState {
     fn apply(&self, ops: &[StateOp], upto: LogPlace) -> Result<(), LogError> {
         self.0.db.check()?;
         let mut writing = self.0.writing();
-        if upto > self.0.opened_at {
+        let mut now = self.0.positions.hold(ops);
+        let news = upto > self.0.opened_at;
+        if !news {
+            // What stood in memory may find no room there now.
+            now.retain(|op| matches!(op, StateOp::Delivered { .. }));
+        }
+        if news || !now.is_empty() {
             self.0.change_within(&mut writing, |changes| {
-                ops.iter().try_for_each(|op| changes.add(op))?;
-                changes.put(&keys::APPLIED, values::pack(&upto));
+                now.into_iter().try_for_each(|op| changes.add(op))?;
+                if news {
+                    changes.put(&keys::APPLIED, values::pack(&upto));
+                }
                 Ok(())
             })?;
         }
@@ -155,6 +164,8 @@ impl StateView for SledState {
 
     fn prune(&self, upto: EventId) -> Result<u64, LogError> {
         self.0.db.check()?;
+        // What stands in memory goes as well.
+        self.0.write_positions()?;
         let gone = prune::prune(&self.0, upto)?;
         self.0.search.forget(upto)?;
         Ok(gone)
@@ -302,7 +313,7 @@ impl Shared {
         rmp_serde::from_slice(&value).map(Some).map_err(|_| malformed(key))
     }
 
-    /// Up to where everything but positions was applied.
+    /// Up to where everything but what stands in memory was applied.
     fn applied(&self) -> Result<LogPlace, LogError> {
         Ok(self.place(&keys::APPLIED)?.unwrap_or_default())
     }

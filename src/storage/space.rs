@@ -22,6 +22,7 @@ use super::{
     catalog::{Catalog, Sealed, lock},
     segment::{Spare, allocate, segment_path, sidecar_path, spare_path},
     sidecar,
+    stall::{Pulses, Work},
 };
 
 /// Files of trimmed segments that wait to be used again, at most.
@@ -45,6 +46,7 @@ pub(crate) struct Space {
     jobs: Sender<Job>,
     next_spare: AtomicU64,
     stopped: AtomicBool,
+    pulses: Arc<Pulses>,
 }
 
 #[derive(Default)]
@@ -80,6 +82,7 @@ impl Space {
         margin_bytes: u64,
         recycled: Vec<PathBuf>,
         next_spare: u64,
+        pulses: Arc<Pulses>,
     ) -> (Arc<Self>, Receiver<Job>) {
         #[allow(
             clippy::disallowed_methods,
@@ -96,6 +99,7 @@ impl Space {
             jobs,
             next_spare: AtomicU64::new(next_spare),
             stopped: AtomicBool::new(false),
+            pulses,
         };
         (Arc::new(space), receiver)
     }
@@ -167,7 +171,9 @@ impl Space {
         let _ = rustix::process::nice(NICENESS);
         let mut unsaved: VecDeque<Arc<Sealed>> = VecDeque::new();
         loop {
+            let looking = self.pulses.begin(Work::Prepare);
             watch.free(self.catalog.disk.free_bytes(&self.catalog.dir));
+            drop(looking);
             self.prepare();
             match jobs.recv_timeout(check_every) {
                 Ok(Job::Seal(sealed)) => unsaved.push_back(sealed),
@@ -188,11 +194,16 @@ impl Space {
             }
             pool.recycled.pop_front()
         };
+        let filling = self.pulses.begin(Work::Prepare);
+        let part_filled = || {
+            filling.goes_on();
+            self.breathe();
+        };
         let made = match recycled {
             Some(path) => self.catalog.disk.open(&path).map(|file| Spare { path, file, bytes: self.segment_bytes }),
             None => self
                 .ensure_room(self.segment_bytes)
-                .and_then(|()| allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes, || self.breathe())),
+                .and_then(|()| allocate(&*self.catalog.disk, self.fresh_path(), self.segment_bytes, part_filled)),
         };
         let mut pool = lock(&self.pool);
         match made {
@@ -220,6 +231,7 @@ impl Space {
     /// Writes sidecars; what cannot be written now is tried again later, its index stays in memory.
     fn save(&self, unsaved: &mut VecDeque<Arc<Sealed>>) {
         while let Some(sealed) = unsaved.front() {
+            let _saving = self.pulses.begin(Work::Prepare);
             let number = sealed.summary.number;
             if let Some(index) = sealed.memory().filter(|_| self.catalog.has(number)) {
                 let path = sidecar_path(&self.catalog.dir, number);

@@ -1,27 +1,14 @@
-//! What the log counts, and whether it can take events.
+//! What the log counts.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
+use super::health::LogHealth;
+
 /// Upper bounds of the sync histogram's buckets, microseconds; one more bucket holds what took longer.
 pub const SYNC_BUCKETS_US: [u64; 8] = [100, 250, 500, 1_000, 5_000, 20_000, 100_000, 1_000_000];
-
-/// Whether the log takes events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum LogHealth {
-    /// It does.
-    #[default]
-    Ready,
-    /// Not now: free space is below the reserve. It comes back by itself.
-    DiskLow,
-    /// Never again in this process: a write or sync failed. Say so, be not ready, exit non-zero.
-    Failed(Arc<str>),
-}
 
 /// A moment's counts.
 #[derive(Clone, Debug, Default)]

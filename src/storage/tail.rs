@@ -75,16 +75,17 @@ impl Tail {
         while recent.oldest().is_some_and(|oldest| oldest <= upto) && recent.drop_oldest() {}
     }
 
-    /// An integration's records after `after`, in order; `None` where some of them may not be here any more.
+    /// An integration's records after `after`, in order, and whether the bounds have room for all of them; `None` where
+    /// some may not be here any more.
     pub(crate) fn after(
         &self,
         integration: IntegrationId,
         after: EventId,
         bounds: ReadBounds,
-    ) -> Option<Vec<TailRecord>> {
+    ) -> Option<(Vec<TailRecord>, bool)> {
         let recent = self.lock();
         let Some(own) = recent.integrations.get(&integration) else {
-            return (after >= recent.start).then(Vec::new);
+            return (after >= recent.start).then(|| (Vec::new(), true));
         };
         if after < own.gone {
             return None;
@@ -96,7 +97,9 @@ impl Tail {
             bytes += record.bytes.len();
             fits
         });
-        Some(fitting.cloned().collect())
+        let fitting: Vec<TailRecord> = fitting.cloned().collect();
+        let all = from + fitting.len() == own.records.len();
+        Some((fitting, all))
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {
@@ -157,7 +160,8 @@ mod tests {
                 let all: Vec<_> = written.iter().filter(|(id, _)| id.integration() == integration && *id > after).collect();
                 match tail.after(integration, after, ReadBounds { events_max, bytes_max }) {
                     None => {}
-                    Some(found) => {
+                    Some((found, all_found)) => {
+                        prop_assert_eq!(all_found, found.len() == all.len());
                         prop_assert!(after >= id(4, 9) || found.is_empty());
                         prop_assert!(found.len() <= events_max);
                         prop_assert!(all.iter().zip(&found).all(|(written, found)| written.0 == found.id));
@@ -175,10 +179,10 @@ mod tests {
         let tail = Tail::new(id(5, 1));
         let bounds = ReadBounds { events_max: 10, bytes_max: 1_000 };
         assert!(tail.after(IntegrationId(1), id(4, 1), bounds).is_none());
-        assert_eq!(tail.after(IntegrationId(1), id(5, 1), bounds).map(|found| found.len()), Some(0));
+        assert_eq!(tail.after(IntegrationId(1), id(5, 1), bounds).map(|(found, _)| found.len()), Some(0));
         tail.push(vec![record(6, 1, 10)]);
         assert!(tail.after(IntegrationId(1), id(4, 1), bounds).is_none());
-        assert_eq!(tail.after(IntegrationId(1), id(5, 1), bounds).map(|found| found.len()), Some(1));
-        assert_eq!(tail.after(IntegrationId(2), id(6, 0), bounds).map(|found| found.len()), Some(0));
+        assert_eq!(tail.after(IntegrationId(1), id(5, 1), bounds).map(|(found, _)| found.len()), Some(1));
+        assert_eq!(tail.after(IntegrationId(2), id(6, 0), bounds).map(|(found, _)| found.len()), Some(0));
     }
 }

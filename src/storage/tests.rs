@@ -34,6 +34,7 @@ use super::{
 mod crash;
 mod damage;
 mod faults;
+mod stalls;
 mod trimming;
 mod use_cases;
 

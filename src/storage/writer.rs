@@ -37,6 +37,7 @@ use super::{
     segment::{DATA_START, SegmentHeader, fresh_salt, install},
     shared::Shared,
     space::{Job, Space},
+    stall::Work,
     tail::TailRecord,
 };
 
@@ -348,6 +349,7 @@ impl Writer {
             Err(error) if is_full(&error) => return Err(LogError::DiskFull),
             Err(error) => return Err(self.shared.fail(&format!("preparing a segment: {error}"))),
         };
+        let installing = self.shared.pulses.begin(Work::Commit);
         let header = SegmentHeader {
             number: self.active.number + 1,
             file_bytes: spare.bytes,
@@ -370,6 +372,7 @@ impl Writer {
             end: DATA_START,
         };
         self.space.ask(Job::Seal(sealed));
+        drop(installing);
         self.advance_state();
         Ok(())
     }
@@ -377,6 +380,7 @@ impl Writer {
     /// Writes the batch as one commit, syncs it and makes it visible. Returns its end.
     fn write(&mut self, batch: &Batch) -> Result<LogPlace, LogError> {
         self.encode(batch);
+        let _writing = self.shared.pulses.begin(Work::Commit);
         let began = Instant::now();
         let buffer = &self.scratch.buffer;
         self.active
@@ -507,7 +511,9 @@ impl Writer {
     }
 
     fn apply(&mut self, upto: LogPlace) -> Result<(), LogError> {
+        let applying = self.shared.pulses.begin(Work::Apply);
         let applied = self.shared.state.apply(&self.scratch.ops, upto);
+        drop(applying);
         self.scratch.ops.clear();
         self.scratch.unapplied_bytes = 0;
         applied.map_err(|error| self.shared.fail(&format!("applying state: {error}")))
@@ -538,6 +544,7 @@ pub(crate) fn sync_state(shared: &Shared, nudges: &Receiver<()>, every: Duration
         if shared.failed().is_some() {
             return;
         }
+        let _syncing = shared.pulses.begin(Work::Sync);
         let synced = if ending { shared.state.sync_all() } else { shared.state.sync() };
         if let Err(error) = synced {
             shared.fail(&format!("syncing the state: {error}"));

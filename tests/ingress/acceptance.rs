@@ -106,6 +106,7 @@ fn a_log_that_cannot_take_it_is_a_503() {
     for (mood, code) in [
         (Mood::Refuses(LogError::QueueFull), "queue_full"),
         (Mood::Refuses(LogError::DiskFull), "disk_full"),
+        (Mood::Refuses(LogError::Stalled), "log_stalled"),
         (Mood::Refuses(LogError::Failed("gone".into())), "log_failed"),
         (Mood::Refuses(LogError::Closed), "log_failed"),
         (Mood::Fails(LogError::Failed("gone".into())), "log_failed"),
@@ -117,7 +118,7 @@ fn a_log_that_cannot_take_it_is_a_503() {
         let seconds: u8 = answer.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=5).contains(&seconds));
     }
-    assert_eq!(bench.totals(), Totals { unavailable: 6, ..Totals::default() });
+    assert_eq!(bench.totals(), Totals { unavailable: 7, ..Totals::default() });
 }
 
 #[test]

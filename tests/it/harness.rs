@@ -88,9 +88,20 @@ impl Hookmill {
         Self::start_at(data, data_dir, flags)
     }
 
+    /// On an empty directory, as [`Hookmill::start`], in an environment of its own.
+    pub(crate) fn start_by(command: Command) -> Self {
+        let data = Arc::new(TempDir::new().unwrap());
+        let data_dir = data.path().join("data");
+        Self::spawn(command, data, data_dir, vec!["--dev".to_owned()])
+    }
+
     fn start_at(data: Arc<TempDir>, data_dir: PathBuf, flags: Vec<String>) -> Self {
+        Self::spawn(command(), data, data_dir, flags)
+    }
+
+    fn spawn(mut command: Command, data: Arc<TempDir>, data_dir: PathBuf, flags: Vec<String>) -> Self {
         let log = File::options().create(true).append(true).open(data.path().join("stderr.log")).unwrap();
-        let mut child = command()
+        let mut child = command
             .args(["serve", "--ingress", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .args(&flags)
@@ -151,12 +162,29 @@ impl Hookmill {
     }
 
     /// As an init system does; waits for a clean end.
-    pub(crate) fn terminate(mut self) -> Stopped {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+    pub(crate) fn terminate(self) -> Stopped {
+        self.signal("TERM");
+        let (code, said, stopped) = self.ended();
+        assert_eq!(code, Some(0), "{said}");
+        stopped
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
-        let ended = self.child.wait().unwrap();
-        assert!(ended.success(), "ended with {ended}: {}", self.log());
-        Stopped { data: self.data.clone(), flags: self.flags.clone() }
+    }
+
+    /// Waits for its end: exit code, what it wrote to its log, and what it leaves.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String, Stopped) {
+        let began = Instant::now();
+        let ended = loop {
+            if let Some(ended) = self.child.try_wait().unwrap() {
+                break ended;
+            }
+            assert!(began.elapsed() < Duration::from_mins(1), "it does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        (ended.code(), self.log(), Stopped { data: self.data.clone(), flags: self.flags.clone() })
     }
 
     pub(crate) async fn request(&self, request: Request<Full<Bytes>>) -> Reply {

@@ -22,5 +22,6 @@ mod replaying;
 mod safety;
 mod secrets;
 mod space;
+mod stalling;
 mod tasks;
 mod tokens;

@@ -19,7 +19,7 @@ use crate::{
         event_log::{LogError, ReadBounds, Stored, id_of},
         state_store::{Mark, StateOp},
     },
-    tree::{Ports, beside::here_or_beside, mailbox::Way},
+    tree::{Ports, mailbox::Way},
 };
 
 /// An event that was looked at.
@@ -55,17 +55,28 @@ impl Look {
             if index % LOOK_RUN == LOOK_RUN - 1 {
                 tokio::task::yield_now().await;
             }
-            prepared.push(match stored {
-                Ok(event) => match self.sieve.fate(&event, mark_of(&marks, event.id)) {
-                    Fate::Deliver { lane } => Prepared::Deliver { event, lane },
-                    Fate::Filtered => Prepared::Filtered(event.id),
-                    Fate::Duplicate => Prepared::Duplicate(event.id),
-                    Fate::Dead(reason, error) => Prepared::Dead { event: event.id, reason, error },
-                },
-                Err(event) => Prepared::Dead { event, reason: DeadReason::Corrupt, error: CORRUPT.to_owned() },
-            });
+            prepared.push(self.at_one(stored, &marks));
         }
         Ok(prepared)
+    }
+
+    /// The same without waiting, where there are few events and all that is known of them is in memory.
+    fn at_once(&self, after: EventId, events: &[Stored]) -> Option<Vec<Prepared>> {
+        let last = events.last().map(id_of).filter(|_| events.len() < LOOK_RUN)?;
+        let Known { marks, all } = self.marks.between(after, last);
+        all.then(|| events.iter().map(|stored| self.at_one(stored.clone(), &marks)).collect())
+    }
+
+    fn at_one(&self, stored: Stored, marks: &[(EventId, Mark)]) -> Prepared {
+        match stored {
+            Ok(event) => match self.sieve.fate(&event, mark_of(marks, event.id)) {
+                Fate::Deliver { lane } => Prepared::Deliver { event, lane },
+                Fate::Filtered => Prepared::Filtered(event.id),
+                Fate::Duplicate => Prepared::Duplicate(event.id),
+                Fate::Dead(reason, error) => Prepared::Dead { event: event.id, reason, error },
+            },
+            Err(event) => Prepared::Dead { event, reason: DeadReason::Corrupt, error: CORRUPT.to_owned() },
+        }
     }
 
     /// Recent ones first: a mark leaves them only once the state has it.
@@ -119,13 +130,16 @@ impl Delivery {
         if !self.holding.fits(events.iter().flatten()) {
             return;
         }
-        self.reading = true;
-        let (look, events) = (self.look(), events.to_vec());
-        let looking = Box::pin(async move { look.at(upto, events).await });
-        let prepared = move |result| DeliveryMsg::Prepared { upto: last, result };
-        if let Some(result) = here_or_beside(&self.me, looking, prepared) {
-            self.take_prepared(last, result);
+        let look = self.look();
+        if let Some(prepared) = look.at_once(upto, events) {
+            return self.take_prepared(last, Ok(prepared));
         }
+        self.reading = true;
+        let (me, events) = (self.me.clone(), events.to_vec());
+        tokio::spawn(async move {
+            let result = look.at(upto, events).await;
+            me.cast(DeliveryMsg::Prepared { upto: last, result });
+        });
     }
 
     pub(super) fn take_prepared(&mut self, upto: EventId, result: Result<Vec<Prepared>, LogError>) {

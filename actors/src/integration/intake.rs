@@ -15,7 +15,7 @@ use crate::{
         limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX},
     },
     ports::{
-        event_log::{LogError, ReadBounds, Stored},
+        event_log::{LogError, ReadBounds, Recent, Stored},
         state_store::{DeliveryState, Mark, Note, StateOp},
     },
     snapshot::{Naming, Snapshot},
@@ -28,6 +28,8 @@ pub(crate) struct TakenIn {
     pub(super) events: Vec<Stored>,
     /// Ascending. Events whose bytes are damaged, and those there is nothing to say of, have none.
     pub(super) notes: Vec<Note>,
+    /// Nothing else had been committed when they were read: a wake comes for what follows.
+    pub(super) all: bool,
 }
 
 /// Events are named in runs of so many; others get a turn in between.
@@ -45,7 +47,10 @@ impl Intake {
     /// The next events after `after`.
     pub(super) async fn after(&self, after: EventId) -> Result<TakenIn, LogError> {
         let bounds = ReadBounds { events_max: BATCH_EVENTS_MAX, bytes_max: BATCH_BYTES_MAX };
-        let events = self.ports.log.read(self.integration, after, bounds).await?;
+        let (events, all) = match self.ports.log.recent(self.integration, after, bounds) {
+            Some(Recent { events, all }) => (events, all),
+            None => (self.ports.log.read(self.integration, after, bounds).await?, false),
+        };
         let (mut notes, mut candidates) = (Vec::new(), Vec::new());
         for (index, event) in events.iter().enumerate() {
             if index % NAME_RUN == NAME_RUN - 1 {
@@ -62,7 +67,7 @@ impl Intake {
             recent: &self.recent,
         };
         dedup.mark(&candidates, &mut notes).await?;
-        Ok(TakenIn { events, notes })
+        Ok(TakenIn { events, notes, all })
     }
 
     fn name(&self, event: &Event, notes: &mut Vec<Note>, candidates: &mut Vec<Candidate>) {

@@ -25,7 +25,10 @@ pub enum LogError {
     /// The disk is nearly full; nothing was taken.
     #[error("the event log's disk is nearly full")]
     DiskFull,
-    /// A write or sync failed: nothing is accepted any more until a restart.
+    /// The disk does not answer; nothing was taken. The sender should come back.
+    #[error("the event log waits for its disk")]
+    Stalled,
+    /// A write or sync failed, or never ended: nothing is accepted any more until a restart.
     #[error("the event log failed: {0}")]
     Failed(Arc<str>),
     /// The event is larger than the log takes; nothing was taken.
@@ -71,6 +74,15 @@ pub struct ReadBounds {
     pub events_max: usize,
     /// Payload bytes, about; at least one event is returned.
     pub bytes_max: usize,
+}
+
+/// What a read found in memory.
+#[derive(Debug)]
+pub struct Recent {
+    /// In order.
+    pub events: Vec<Stored>,
+    /// Whether these were all there were. Of later ones the [`CommitListener`] hears after this was read.
+    pub all: bool,
 }
 
 /// What may go from the log.
@@ -158,6 +170,12 @@ pub trait EventLog: Send + Sync {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError>;
+
+    /// The same at once, where all that follows `after` is in memory; `None` where it may not be.
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        let _ = (integration, after, bounds);
+        None
+    }
 
     /// How many bytes of the log an integration's events after `after` take.
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError>;

@@ -18,7 +18,9 @@ use crate::{
     },
     ports::{
         clock::Clock,
-        event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        event_log::{
+            CommitListener, Committing, EventLog, LogError, ReadBounds, Recent, Stored, TrimRequest, Trimmed, id_of,
+        },
         state_store::StateOp,
     },
 };
@@ -87,6 +89,26 @@ impl MemoryLog {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn following_within(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Vec<Stored> {
+        let broken = *self.broken_reads.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(broken != Some(integration), "a fault of the test");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let events = self.events();
+        let from = events.partition_point(|event| event.id <= after);
+        let mut bytes = 0;
+        events[from..]
+            .iter()
+            .filter(|event| event.id.integration() == integration)
+            .take(bounds.events_max)
+            .take_while(|event| {
+                let fits = bytes == 0 || bytes + event.arrival.body.len() <= bounds.bytes_max;
+                bytes += event.arrival.body.len();
+                fits
+            })
+            .map(|event| self.stored(event))
+            .collect()
+    }
+
     fn stored(&self, event: &Arc<Event>) -> Stored {
         match self.damaged.lock().unwrap_or_else(PoisonError::into_inner).contains(&event.id) {
             true => Err(event.id),
@@ -124,23 +146,16 @@ impl EventLog for MemoryLog {
         after: EventId,
         bounds: ReadBounds,
     ) -> Result<Vec<Stored>, LogError> {
-        let broken = *self.broken_reads.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(broken != Some(integration), "a fault of the test");
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let events = self.events();
-        let from = events.partition_point(|event| event.id <= after);
-        let mut bytes = 0;
-        Ok(events[from..]
-            .iter()
-            .filter(|event| event.id.integration() == integration)
-            .take(bounds.events_max)
-            .take_while(|event| {
-                let fits = bytes == 0 || bytes + event.arrival.body.len() <= bounds.bytes_max;
-                bytes += event.arrival.body.len();
-                fits
-            })
-            .map(|event| self.stored(event))
-            .collect())
+        Ok(self.following_within(integration, after, bounds))
+    }
+
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        let events = self.following_within(integration, after, bounds);
+        let upto = events.last().map_or(after, id_of);
+        let stored = self.events();
+        let rest = &stored[stored.partition_point(|event| event.id <= upto)..];
+        let all = !rest.iter().any(|event| event.id.integration() == integration);
+        Some(Recent { events, all })
     }
 
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {

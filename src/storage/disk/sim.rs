@@ -1,4 +1,4 @@
-//! A disk in memory that forgets what was not synced, and fails when told to.
+//! A disk in memory that forgets what was not synced, and fails or hangs when told to.
 //!
 //! A file's unsynced writes may survive a power cut in any subset of 512-byte sectors. Unsynced names survive in the
 //! order they were made, up to some point, as on a journaling file system.
@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex};
 
 use super::*;
 
@@ -64,12 +64,14 @@ struct Controls {
 pub(crate) struct SimDisk {
     image: Arc<Mutex<Image>>,
     controls: Arc<Mutex<Controls>>,
+    /// Whether changing operations wait, and what wakes them.
+    hangs: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl SimDisk {
     /// Starts from what a power cut left.
     pub(crate) fn from_image(image: Image) -> Self {
-        Self { image: Arc::new(Mutex::new(image)), controls: Arc::default() }
+        Self { image: Arc::new(Mutex::new(image)), ..Self::default() }
     }
 
     pub(crate) fn image(&self) -> Image {
@@ -95,7 +97,14 @@ impl SimDisk {
         self.controls.lock().unwrap().free = Some(free);
     }
 
+    /// From now on changing operations wait, until they are told to go on.
+    pub(crate) fn set_hanging(&self, hangs: bool) {
+        *self.hangs.0.lock().unwrap() = hangs;
+        self.hangs.1.notify_all();
+    }
+
     fn changing(&self) -> io::Result<()> {
+        drop(self.hangs.1.wait_while(self.hangs.0.lock().unwrap(), |hangs| *hangs).unwrap());
         let mut controls = self.controls.lock().unwrap();
         controls.ops += 1;
         let ops = controls.ops;

@@ -11,7 +11,12 @@ use hookmill_actors::{
 };
 
 use super::{
-    super::{changes::malformed, keys, runs, values},
+    super::{
+        changes::malformed,
+        keys,
+        runs::{self, Success},
+        values,
+    },
     Shared,
 };
 
@@ -38,8 +43,12 @@ pub(super) fn deliveries(
                 let record = values::decode_record(value).ok_or_else(|| malformed(&key))?;
                 found[place] = DeliveryState::Record(record);
             }
-            None if may_be_in_run(event) => rest.push((*event, place)),
-            None => {}
+            None if !may_be_in_run(event) => {}
+            // Before the tree, into which they go from here.
+            None => match shared.positions.success(subscription, *event) {
+                Some(Success { at_ms, attempt, .. }) => found[place] = DeliveryState::Delivered { at_ms, attempt },
+                None => rest.push((*event, place)),
+            },
         }
     }
     rest.sort_unstable();

@@ -1,11 +1,12 @@
-//! Positions that were applied and stand in memory until many are written at once.
+//! Positions and successes that were applied and stand in memory until many are written at once.
 //!
-//! A position replaces the one before it. With thousands of integrations every commit brings some of most, and to write
-//! each into the tree costs as much as what was delivered. So the tree's are behind: up to where they were written
-//! stands under a key of its own, and a start applies those of later commits again from the log.
+//! A position replaces the one before it, and successes at the first try join into runs. With thousands of integrations
+//! every commit brings some of most, and to write each into the tree costs as much as what was delivered. So the tree's
+//! are behind: up to where they were written stands under a key of its own, and a start applies those of later commits
+//! again from the log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,17 +15,26 @@ use hookmill_actors::{
     domain::{
         delivery::Position,
         ids::{EventId, IntegrationId, SubscriptionId},
+        limits::RUN_IDS_MAX,
     },
     ports::{event_log::LogError, state_store::StateOp},
 };
 
 use super::{Shared, Walk};
-use crate::storage::{LogPlace, changes::Changes, keys, values};
+use crate::storage::{
+    LogPlace,
+    changes::{Changes, successes},
+    keys,
+    runs::Success,
+    values,
+};
 
 /// How long they stand in memory.
 const BEHIND_MAX: Duration = Duration::from_secs(10);
 /// How many are replaced at most before they are written: a start after a crash applies as many again.
 const TAKEN_MAX: u64 = 1_000_000;
+/// How many successes stand in memory, a few MiB; where there are more they are written as they come.
+const SUCCESSES_MAX: usize = 1 << 16;
 /// How many are written while commits wait: about a millisecond.
 const STEP: usize = 256;
 
@@ -34,6 +44,9 @@ pub(super) struct Positions(Mutex<Latest>);
 struct Latest {
     intakes: BTreeMap<IntegrationId, EventId>,
     subscriptions: BTreeMap<SubscriptionId, Position>,
+    successes: BTreeMap<SubscriptionId, Vec<Success>>,
+    /// How many of them there are.
+    held: usize,
     taken: u64,
     written: Instant,
 }
@@ -47,8 +60,14 @@ enum Owner {
 
 impl Default for Positions {
     fn default() -> Self {
-        let (intakes, subscriptions) = (BTreeMap::new(), BTreeMap::new());
-        Self(Mutex::new(Latest { intakes, subscriptions, taken: 0, written: Instant::now() }))
+        Self(Mutex::new(Latest {
+            intakes: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            successes: BTreeMap::new(),
+            held: 0,
+            taken: 0,
+            written: Instant::now(),
+        }))
     }
 }
 
@@ -56,6 +75,29 @@ impl Positions {
     fn lock(&self) -> MutexGuard<'_, Latest> {
         // Each change of it is whole by itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the successes of a commit, before its positions: whoever sees a position finds what it stands for.
+    /// Returns the operations that are to be written now; of a subscription with many successes they are among them, as
+    /// they make runs by themselves.
+    pub(super) fn hold<'o>(&self, ops: &'o [StateOp]) -> Vec<&'o StateOp> {
+        let Latest { successes: held_of, held, .. } = &mut *self.lock();
+        let must_be_written = |op: &&StateOp| {
+            let StateOp::Delivered { subscription, events, .. } = op else { return true };
+            let own = held_of.get(subscription).map_or(0, Vec::len);
+            if own + events.len() > RUN_IDS_MAX || *held + events.len() > SUCCESSES_MAX {
+                return true;
+            }
+            *held += events.len();
+            held_of.entry(*subscription).or_default().extend(successes(op));
+            false
+        };
+        ops.iter().filter(must_be_written).collect()
+    }
+
+    /// What is known in memory of a delivery.
+    pub(super) fn success(&self, subscription: SubscriptionId, event: EventId) -> Option<Success> {
+        self.lock().successes.get(&subscription)?.iter().find(|success| success.event == event).copied()
     }
 
     /// Takes over the positions of a commit.
@@ -84,16 +126,18 @@ impl Positions {
     /// Whether it is time to write them.
     pub(super) fn ripe(&self) -> bool {
         let latest = self.lock();
-        latest.taken >= TAKEN_MAX || latest.written.elapsed() >= BEHIND_MAX
+        let many = latest.taken >= TAKEN_MAX || latest.held >= SUCCESSES_MAX / 2;
+        many || latest.written.elapsed() >= BEHIND_MAX
     }
 
     fn owners(&self) -> Vec<Owner> {
         let latest = self.lock();
         let intakes = latest.intakes.keys().map(|id| Owner::Intake(*id));
-        intakes.chain(latest.subscriptions.keys().map(|id| Owner::Subscription(*id))).collect()
+        let subscriptions: BTreeSet<_> = latest.subscriptions.keys().chain(latest.successes.keys()).collect();
+        intakes.chain(subscriptions.into_iter().map(|id| Owner::Subscription(*id))).collect()
     }
 
-    fn put(&self, changes: &mut Changes<'_>, owners: &[Owner]) {
+    fn put(&self, changes: &mut Changes<'_>, owners: &[Owner]) -> Result<(), LogError> {
         let latest = self.lock();
         for owner in owners {
             match owner {
@@ -107,9 +151,13 @@ impl Positions {
                     for (part, value) in (0..).zip(parts) {
                         changes.put(&keys::position(*id, part), value);
                     }
+                    if let Some(successes) = latest.successes.get(id) {
+                        changes.add_run(*id, successes.clone())?;
+                    }
                 }
             }
         }
+        Ok(())
     }
 
     fn forget(&self, owners: &[Owner]) {
@@ -117,7 +165,10 @@ impl Positions {
         for owner in owners {
             match owner {
                 Owner::Intake(id) => drop(latest.intakes.remove(id)),
-                Owner::Subscription(id) => drop(latest.subscriptions.remove(id)),
+                Owner::Subscription(id) => {
+                    latest.subscriptions.remove(id);
+                    latest.held -= latest.successes.remove(id).map_or(0, |successes| successes.len());
+                }
             }
         }
     }
@@ -156,10 +207,7 @@ impl Shared {
     /// Writes these as they stand now, from memory into the tree within one turn: no commit replaces them in between, and
     /// nobody else who writes has an older one in hand.
     fn write_step(&self, writing: &mut Option<Walk>, owners: &[Owner]) -> Result<(), LogError> {
-        self.change_within(writing, |changes| {
-            self.positions.put(changes, owners);
-            Ok(())
-        })?;
+        self.change_within(writing, |changes| self.positions.put(changes, owners))?;
         self.positions.forget(owners);
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::storage::{LogHealth, disk::sim::SimDisk};
 
-const DIR: &str = "/store";
+pub(super) const DIR: &str = "/store";
 
 #[tokio::test]
 async fn after_the_first_failure_nothing_is_acknowledged_and_nothing_hangs() {
@@ -81,7 +81,7 @@ async fn below_the_reserve_events_are_refused_and_state_goes_until_space_returns
 }
 
 /// Waits until the next segment's file is there, whole.
-async fn prepared(disk: &SimDisk) {
+pub(super) async fn prepared(disk: &SimDisk) {
     let dir = Path::new(DIR).join("log");
     let is_whole = |name: &String| {
         let file = disk.open(&dir.join(name));

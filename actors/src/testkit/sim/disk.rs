@@ -25,7 +25,7 @@ use crate::{
     ports::{
         clock::Clock,
         config_store::ConfigStore,
-        event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Stored, TrimRequest, Trimmed},
+        event_log::{CommitListener, Committing, EventLog, LogError, ReadBounds, Recent, Stored, TrimRequest, Trimmed},
         state_store::{
             DedupKey, DeliveryState, Due, Forgotten, InLane, Mark, Note, NoteFilter, Remembered, StateCounts, StateOp,
             StateStore,
@@ -317,6 +317,18 @@ impl EventLog for SimLog {
         // Fewer than asked for, as where a read reaches the end of a segment.
         let limit = if self.luck.rng().u8(..4) == 0 { bounds.events_max.min(3) } else { bounds.events_max };
         Ok(own.take(limit).map(|(_, event)| Ok(event.clone())).collect())
+    }
+
+    fn recent(&self, integration: IntegrationId, after: EventId, bounds: ReadBounds) -> Option<Recent> {
+        if self.luck.rng().bool() {
+            return None;
+        }
+        let kept = self.disk.kept();
+        let own = kept.events.range(after..).filter(|(id, _)| **id > after && id.integration() == integration);
+        let mut events: Vec<Stored> = own.take(bounds.events_max + 1).map(|(_, event)| Ok(event.clone())).collect();
+        let all = events.len() <= bounds.events_max;
+        events.truncate(bounds.events_max);
+        Some(Recent { events, all })
     }
 
     async fn bytes_after(&self, integration: IntegrationId, after: EventId) -> Result<u64, LogError> {
