@@ -196,6 +196,9 @@ struct Api {
     access: Option<Access>,
 }
 
+/// What is said of a path that is in no version's table but maybe a later one's.
+pub(crate) const NO_SUCH_PATH: &str = "the admin API has no such path";
+
 /// Exports and live tails at once: each holds a connection and asks the store for as long as its reader likes.
 const STREAMS_MAX: usize = 32;
 /// Each may hold a processor for half a second.
@@ -325,7 +328,7 @@ fn router<S: Admits>(
         router = methods.put_on(router, path, &state);
     }
     router
-        .fallback(async || Problem::new(Code::NotFound, "the admin API has no such path"))
+        .fallback(async || Problem::new(Code::NotFound, NO_SUCH_PATH))
         .method_not_allowed_fallback(async |request: Request| {
             Problem::new(Code::MethodNotAllowed, format!("`{}` is not possible here; see `allow`", request.method()))
         })

@@ -32,10 +32,14 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::Context;
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -154,7 +158,10 @@ pub fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Ok((typed(&matches)?, matches)));
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
-        Err(error) => {
+        Err(mut error) => {
+            if let Some(tip) = tip(&error) {
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
             // Nothing can be done where the terminal is gone. `--help` and `--version` come here, too.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
@@ -171,6 +178,24 @@ pub fn main() -> ExitCode {
         tell(&error);
         ExitCode::from(exit_code(&error))
     })
+}
+
+/// What is meant by what other programs take, where the parser has no words for it.
+fn tip(error: &clap::Error) -> Option<String> {
+    let named = |kind| error.get(kind).map(ToString::to_string);
+    match (error.kind(), named(ContextKind::InvalidSubcommand), named(ContextKind::InvalidArg)) {
+        (ErrorKind::ArgumentConflict, Some(command), _) => {
+            Some(format!("what goes with `{command}` stands behind it: `hookmill {command} ... --flag`"))
+        }
+        (ErrorKind::UnknownArgument, _, Some(flag)) => match flag.as_str() {
+            "--output" | "-o" => Some("`--json` writes JSON, `--jsonl` a document on each line".to_owned()),
+            "--json" | "--jsonl" | "--context" | "--url" | "--token-file" | "--ca" | "--timeout" => Some(format!(
+                "a command over the admin API takes it, behind its own words: `hookmill events list {flag}`"
+            )),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// What was typed, where no table has it.
@@ -261,12 +286,27 @@ fn no_color() -> bool {
     std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
+/// Whether the reader of the results has gone.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
+
 /// Writes a result. A reader that has gone, such as `head`, is no failure.
 pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
-    match write!(io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+    print_bytes(text.to_string().as_bytes())
+}
+
+/// The same of what need not be text.
+fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => IS_UNREAD.store(true, Ordering::Relaxed),
+        written => written?,
     }
+    Ok(())
+}
+
+/// Whether whoever read the results has gone: then nothing more need be asked for.
+fn is_unread() -> bool {
+    IS_UNREAD.load(Ordering::Relaxed)
 }
 
 /// Something beside the result, on standard error.
@@ -360,6 +400,23 @@ mod tests {
     #[test]
     fn a_flag_before_the_word_is_refused_rather_than_forgotten() {
         assert!(parse(&["--dev", "serve"]).is_err());
+    }
+
+    #[test]
+    fn what_stands_in_a_wrong_place_is_told_where_to_stand() {
+        for (words, tip_of_it) in [
+            (vec!["--data-dir", "d", "events", "list"], Some("behind it: `hookmill events ...")),
+            (vec!["--json", "events", "list"], Some("`hookmill events list --json`")),
+            (vec!["events", "list", "--output", "json"], Some("`--jsonl`")),
+            (vec!["events", "list", "--statu", "x"], None),
+        ] {
+            let typed = [&["hookmill"], words.as_slice()].concat();
+            let tip = tip(&command().try_get_matches_from(typed).unwrap_err());
+            match tip_of_it {
+                Some(part) => assert!(tip.as_ref().is_some_and(|tip| tip.contains(part)), "{words:?}: {tip:?}"),
+                None => assert_eq!(tip, None, "{words:?}"),
+            }
+        }
     }
 
     #[test]

@@ -95,15 +95,21 @@ impl ServerArgs {
         {
             return Ok(server);
         }
+        if let Some(folder) = self.data_dir.as_deref().filter(|folder| !folder.is_dir()) {
+            return Err(UsageError::new(format!("there is no folder {}", folder.display())));
+        }
         let overrides = Overrides { data_dir: self.data_dir.clone(), ..Overrides::default() };
         let environment = process_environment()?;
         let settings = Settings::load(SettingsSources { config_file: None, environment, overrides })?;
-        let problem = match self.data_dir {
-            Some(_) => "the data folder holds no admin token; give one with `--token-file`, or HOOKMILL_TOKEN",
-            None => {
-                "no server is known; name one with `hookmill context add NAME --url URL`, with HOOKMILL_URL and \
-                 HOOKMILL_TOKEN_FILE, or run this where a server keeps its data (`--data-dir`)"
-            }
+        let problem = match &self.data_dir {
+            Some(folder) => format!(
+                "{} holds no admin token, as the data folder of a server does; name that, or give a token with \
+                 `--token-file` or HOOKMILL_TOKEN",
+                folder.display()
+            ),
+            None => "no server is known; name one with `hookmill context add NAME --url URL`, with HOOKMILL_URL and \
+                     HOOKMILL_TOKEN_FILE, or run this where a server keeps its data (`--data-dir`)"
+                .to_owned(),
         };
         self.local(&settings, None)?.ok_or_else(|| UsageError::new(problem))
     }

@@ -23,7 +23,7 @@ use super::{
     UsageError,
     client::Client,
     context::ServerArgs,
-    note, one_thread, print,
+    is_unread, note, one_thread, print,
     resources::resolved,
     show::{OutputArgs, escaped},
     verify::read_secret,
@@ -112,6 +112,9 @@ async fn listen(args: &ListenArgs) -> anyhow::Result<ExitCode> {
             None => None,
         };
         show(args.output, &item, answer.as_ref())?;
+        if is_unread() {
+            break;
+        }
         left -= 1;
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueHint};
 use clap_complete::Shell;
 
 use super::{command, note, print};
@@ -48,9 +48,18 @@ pub(super) fn openapi() -> anyhow::Result<ExitCode> {
 
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command(), "hookmill", &mut script);
+    clap_complete::generate(args.shell, &mut without_files(command()), "hookmill", &mut script);
     print(String::from_utf8(script).context("a completion script is text")?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The same commands, whose arguments are completed with files only where they are files: else shells take any for one.
+fn without_files(command: clap::Command) -> clap::Command {
+    let hinted = |arg: clap::Arg| match (arg.get_action().takes_values(), arg.get_value_hint()) {
+        (true, ValueHint::Unknown) => arg.value_hint(ValueHint::Other),
+        _ => arg,
+    };
+    command.mut_args(hinted).mut_subcommands(without_files)
 }
 
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {

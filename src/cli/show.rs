@@ -3,10 +3,15 @@
 use std::io::{self, IsTerminal as _};
 
 use clap::Args;
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets::NOTHING};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets::NOTHING};
 use serde_json::{Map, Value, json};
 
 use super::{no_color, print};
+
+/// Blanks beside a cell's text.
+const PADDING: u16 = 2;
+/// Columns of a terminal that a text needs to be broken into lines that can be read.
+const TEXT_COLUMNS_MIN: u16 = 20;
 
 /// In which form a result is wanted.
 #[derive(Clone, Copy, Debug, Default, Args)]
@@ -100,7 +105,7 @@ impl OutputArgs {
             let value = Cell::new(value);
             table.add_row([name, colour.map_or(value.clone(), |colour| value.fg(colour))]);
         }
-        shown(&table)
+        shown(&mut table)
     }
 
     /// A list; `next` is the cursor of what follows.
@@ -146,7 +151,7 @@ pub(super) fn rows(items: &[Value], columns: &[Column], header: bool) -> anyhow:
     for item in items {
         table.add_row(columns.iter().map(|column| column.cell(item, colours)).collect::<Vec<_>>());
     }
-    shown(&table)
+    shown(&mut table)
 }
 
 fn is_control_beyond_ascii(it: char) -> bool {
@@ -183,18 +188,32 @@ pub(super) fn colours() -> bool {
 fn table() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
-    if io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    } else {
+    if !io::stdout().is_terminal() {
         table.force_no_tty();
     }
     table
 }
 
-fn shown(table: &Table) -> anyhow::Result<()> {
+/// The last column, which has the long texts, is broken into lines where the terminal leaves room for that. All others
+/// stay whole, as they are copied from, and so does the table on a terminal that is narrow or does not tell its width.
+fn arrange(table: &mut Table) {
+    let widths = table.column_max_content_widths();
+    let Some((last, others)) = widths.split_last() else { return };
+    let whole: u16 = others.iter().map(|width| width.saturating_add(PADDING)).fold(PADDING, u16::saturating_add);
+    let needed = whole.saturating_add(TEXT_COLUMNS_MIN.min(*last));
+    if table.width().is_some_and(|columns| needed <= columns) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        for column in table.column_iter_mut().take(others.len()) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+}
+
+fn shown(table: &mut Table) -> anyhow::Result<()> {
     if table.row_count() == 0 && table.header().is_none() {
         return Ok(());
     }
+    arrange(table);
     // Without borders each line begins with the first column's padding.
     let lines = table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n");
     print(lines.collect::<String>())
@@ -292,6 +311,19 @@ mod tests {
         let mut lines = Vec::new();
         flatten("", &json!({"a\u{1b}": {"b": "\u{7}"}}), &mut lines);
         assert_eq!(lines, [("a\\u{1b}.b".to_owned(), "\\u{7}".to_owned())]);
+    }
+
+    #[test]
+    fn only_the_last_column_is_broken_and_only_where_there_is_room() {
+        let id = "01a22094-90fa-7000-8000-000000016c18";
+        for (columns, lines) in [(0, 1), (40, 1), (70, 3), (200, 1)] {
+            let mut made = Table::new();
+            made.load_style(NOTHING).force_no_tty().set_width(columns);
+            made.add_row([id, "dead", "connection refused by the service of yours after ten attempts"]);
+            arrange(&mut made);
+            let shown: Vec<String> = made.lines().collect();
+            assert!(shown.len() == lines && shown[0].contains(id), "{columns}: {shown:#?}");
+        }
     }
 
     #[test]

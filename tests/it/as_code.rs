@@ -117,6 +117,8 @@ async fn what_is_exported_is_applied_without_a_change_and_makes_another_server_a
         }
     }
 
+    let nothing = ended(&mut command(&user, &one, &["apply", "-f", "-", "--prune", "--yes"]), "");
+    assert_eq!(nothing.code, 2, "a pipe that broke off takes nothing away: {}", nothing.out);
     let bare = run(&user, &one, &["export", "--without-secrets"]);
     let again = ended(&mut command(&user, &one, &["apply", "-f", "-", "--json"]), &bare.out).json();
     assert_eq!(again["summary"], json!({"create": 0, "update": 0, "delete": 0, "unchanged": 14}));

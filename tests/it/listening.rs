@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     process::{Child, Stdio},
     sync::{Arc, Mutex, mpsc},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -134,6 +134,27 @@ async fn a_server_that_goes_away_is_tried_again_and_nothing_is_left_out() {
     assert_eq!(ids, [first, missed, last]);
     let line: serde_json::Value = serde_json::from_str(&Listener::said(&listener.out)).unwrap();
     assert_eq!((&line["event_type"], &line["answer"]["status"]), (&"order.paid".into(), &200.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_with_its_reader() {
+    let server = Hookmill::start();
+    server.integration("generic_hmac", "in").await;
+    let user = User::new();
+    let mut listener = Listener::start(&user, &format!("http://{}", server.admin), &["--count", "1000"]);
+    assert!(Listener::said(&listener.err).starts_with("ready"));
+    drop(std::mem::replace(&mut listener.out, mpsc::sync_channel(1).1));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ended = loop {
+        // The first of them is still taken: a pipe is only known to be closed once something is written into it.
+        server.post_signed("in", r#"{"type":"t"}"#).await;
+        if let Some(ended) = listener.child.try_wait().unwrap() {
+            break ended;
+        }
+        assert!(Instant::now() < deadline, "it goes on for nobody");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(ended.success(), "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

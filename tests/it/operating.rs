@@ -220,6 +220,10 @@ async fn every_failure_says_what_was_wrong_and_what_to_do() {
         (&["webhooks", "list", "--limit", "0"], 2, "0 is not in 1..=1000000"),
         (&["events", "get", "x"], 3, "the path holds an id that is none"),
         (&["integrations", "nonsense"], 2, "unrecognized subcommand"),
+        (&["events", "list", "--output", "json"], 2, "tip: `--json` writes JSON"),
+        (&["--json", "events", "list"], 2, "tip: a command over the admin API takes it"),
+        (&["events", "list", "--where", "body.a =="], 2, "column 10: it ends too early"),
+        (&["events", "list", "--data-dir", "/no/such/folder"], 2, "there is no folder /no/such/folder"),
     ] {
         let done = user.on(&server, args);
         assert_eq!(done.code, code, "{args:?}: {}", done.err);
@@ -247,7 +251,9 @@ async fn every_failure_says_what_was_wrong_and_what_to_do() {
     // Webhooks come in there; no API is.
     let mut wrong_port = user.command(&["integrations", "list"]);
     wrong_port.env("HOOKMILL_URL", format!("http://{}", server.ingress)).env("HOOKMILL_TOKEN", TOKEN);
-    assert_ne!(ended(&mut wrong_port, "").code, 0);
+    let wrong_port = ended(&mut wrong_port, "");
+    assert_eq!(wrong_port.code, 1, "nothing is missing: {}", wrong_port.err);
+    assert!(wrong_port.err.contains("not that of the webhooks"), "{}", wrong_port.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

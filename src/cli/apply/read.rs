@@ -57,6 +57,10 @@ impl Documents {
     fn add(&mut self, file: &Path) -> anyhow::Result<()> {
         let wrong = |problem: String| UsageError::new(format!("{}: {problem}", file.display()));
         let mut document = document::object(file)?;
+        // As it comes of a command before the pipe that failed; with `--prune` it would take everything away.
+        if document.is_empty() && is_stdin(file) {
+            return Err(UsageError::new("standard input is empty; write `integrations: []` where nothing shall stand"));
+        }
         for (collection, things) in COLLECTIONS.into_iter().zip([&mut self.integrations, &mut self.destinations]) {
             let items = match document.remove(collection) {
                 None => continue,

@@ -8,7 +8,10 @@ use hyper::{
 };
 use serde::Deserialize;
 
-use crate::cli::{EXIT_FAILURE, EXIT_USAGE, show::escaped};
+use crate::{
+    admin::NO_SUCH_PATH,
+    cli::{EXIT_FAILURE, EXIT_USAGE, show::escaped},
+};
 
 /// What was named is not there.
 pub(in crate::cli) const EXIT_NOT_FOUND: u8 = 3;
@@ -21,6 +24,13 @@ const EXIT_TRY_AGAIN: u8 = 6;
 
 /// Faults that are listed; a reply may hold more.
 const FAULTS_SHOWN: usize = 20;
+
+/// What to do where something else answers.
+const OTHER_ADDRESS: &str =
+    "see that the address is the admin API's (8081 where nothing else was set), not that of the webhooks";
+/// What to do where the server does not know what is asked for.
+const OTHER_VERSION: &str = "the server is of another version than this program (`hookmill --version`): \
+    `GET /api/v1/openapi.json` there says which; use a program of that version";
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +184,8 @@ impl ApiError {
         match self {
             Self::Refused(refusal) => match refusal.status.as_u16() {
                 400 | 405 | 411 | 413 | 415 | 421 | 422 => EXIT_USAGE,
+                // Something else that answers there knows nothing of what there is.
+                404 | 410 if refusal.request_id.is_none() => EXIT_FAILURE,
                 404 | 410 => EXIT_NOT_FOUND,
                 401 | 403 => EXIT_DENIED,
                 409 | 412 | 428 => EXIT_CONFLICT,
@@ -189,6 +201,11 @@ impl ApiError {
     pub(in crate::cli) fn next_step(&self) -> String {
         match self {
             Self::Refused(refusal) => refusal.next_step(),
+            Self::Unreachable { url, detail } if url.starts_with("https:") && detail.contains("InvalidContentType") => {
+                "there is no TLS at that address; if it is hookmill's own, without a proxy before it, begin it with \
+                 `http://`"
+                    .to_owned()
+            }
             Self::Unreachable { detail, .. } if detail.contains("certificate") => {
                 "if the server's certificate is of an authority of your own, name that with `--ca FILE`".to_owned()
             }
@@ -202,10 +219,7 @@ impl ApiError {
                     .to_owned()
             }
             Self::Broken { .. } => "a change may have been made all the same: look before you repeat it".to_owned(),
-            Self::Foreign { .. } => {
-                "see that the address is the admin API's (8081 where nothing else was set), not that of the webhooks"
-                    .to_owned()
-            }
+            Self::Foreign { .. } => OTHER_ADDRESS.to_owned(),
         }
     }
 }
@@ -218,13 +232,16 @@ impl Refusal {
                     `hookmill context add` or HOOKMILL_TOKEN_FILE"
             }
             403 => "use a token whose role and scope allow it; `hookmill tokens list` shows which there are",
+            // The admin API names each request.
+            404 | 405 | 410 if self.request_id.is_none() => OTHER_ADDRESS,
+            404 if self.detail == NO_SUCH_PATH => OTHER_VERSION,
             404 | 410 => "the `list` command of the same resource shows what there is",
             409 => "change or remove what stands against it, then run it again",
             412 | 428 => "get it again, look at what was changed, and repeat the change with its new version",
             413 => "make it smaller, or raise `admin.body_bytes_max` of the server",
             421 => "add the host name to `admin.allowed_hosts` of the server",
             400 | 422 => "correct what is named above and run it again; `--help` has examples",
-            405 | 415 => "the server may be of another version than this program; compare `hookmill --version`",
+            405 | 415 => OTHER_VERSION,
             429 | 408 | 502..=504 => match &self.retry_after {
                 Some(wait) => return format!("run it again in {wait} s"),
                 None => "run it again in a moment",
@@ -292,6 +309,18 @@ mod tests {
         )));
         assert_eq!(error.to_string(), "the server answered 502 Bad Gateway");
         assert_eq!(error.next_step(), "run it again in a moment");
+    }
+
+    #[test]
+    fn what_is_not_found_may_be_the_server_s_address_or_its_version() {
+        let problem = json!({"detail": "integration 9 does not exist", "code": "not_found"});
+        assert!(refused(404, &problem).next_step().contains("`list`"));
+        assert_eq!(refused(404, &json!({"detail": NO_SUCH_PATH})).next_step(), OTHER_VERSION);
+        let ingress = Refusal::read(StatusCode::NOT_FOUND, &HeaderMap::new(), problem.to_string().as_bytes());
+        assert_eq!(ingress.next_step(), OTHER_ADDRESS);
+        let url = "https://127.0.0.1:8081".to_owned();
+        let detail = "received corrupt message of type InvalidContentType".to_owned();
+        assert!(ApiError::Unreachable { url, detail }.next_step().contains("http://"));
     }
 
     #[test]

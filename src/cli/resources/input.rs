@@ -141,7 +141,11 @@ pub(in crate::cli) async fn resolved(client: &Client, collection: &str, typed: &
     let one = collection.trim_end_matches('s');
     match found.as_slice() {
         [id] => Ok(*id),
-        [] => Err(NotThere(format!("there is no {one} with the name `{}`", show::escaped(typed))).into()),
+        [] => {
+            let typed = show::escaped(typed);
+            Err(NotThere(format!("there is no {one} with the name `{typed}`; `hookmill {collection} list` shows them"))
+                .into())
+        }
         several => {
             let several: Vec<String> = several.iter().map(u64::to_string).collect();
             Err(UsageError::new(format!("the {one}s {} all have that name; give the number", several.join(", "))))

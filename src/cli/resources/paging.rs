@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Paging;
 use crate::cli::{
     client::{Call, Client},
-    note,
+    is_unread, note,
     show::{self, Column, OutputArgs, items},
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn shown(
     // One document cannot be written in pieces.
     let mut whole = Vec::new();
     let mut is_first = true;
-    while left > 0 && !pages.is_done {
+    while left > 0 && !pages.is_done && !is_unread() {
         let items = pages.next(left.min(PAGE_MAX)).await?;
         left = left.saturating_sub(items.len());
         if output.json {
@@ -48,7 +48,7 @@ pub(super) async fn shown(
     if output.json {
         return output.list(&whole, pages.next.as_deref().filter(|_| !pages.is_done), columns);
     }
-    if !pages.is_done && !output.jsonl {
+    if !pages.is_done && !output.jsonl && !is_unread() {
         match &pages.next {
             Some(next) => note(format_args!("there is more: `--all`, or `--cursor {next}`")),
             None => note("there is more: `--all`, or a higher `--limit`"),

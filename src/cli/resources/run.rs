@@ -20,7 +20,7 @@ use crate::{
         UsageError,
         client::{Call, Client},
         context::ServerArgs,
-        note, print,
+        is_unread, note, print, print_bytes,
         show::{self, OutputArgs},
     },
     secrets::private_file,
@@ -139,7 +139,7 @@ fn bytes(bytes: &[u8], to: Option<&Path>) -> anyhow::Result<()> {
         return new_file(file)?.write_all(bytes).with_context(|| format!("cannot write {}", file.display()));
     }
     if !io::stdout().is_terminal() {
-        return written(bytes);
+        return print_bytes(bytes);
     }
     let Ok(text) = std::str::from_utf8(bytes) else {
         return Err(UsageError::new("it is not text; give `--to FILE`, or send it into a pipe"));
@@ -159,17 +159,11 @@ async fn lines(mut body: Incoming, to: Option<&Path>) -> anyhow::Result<()> {
                 let text = String::from_utf8_lossy(&data);
                 print(text.split('\n').map(show::escaped).collect::<Vec<_>>().join("\n"))?;
             }
-            None => written(&data)?,
+            None => print_bytes(&data)?,
+        }
+        if is_unread() {
+            break;
         }
     }
     Ok(())
-}
-
-/// A reader that has gone, such as `head`, is no failure.
-fn written(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }

@@ -105,7 +105,8 @@ fn syntax(errors: &ParseErrors) -> String {
         return format!("is nested more than {PARSER_DEPTH_MAX} levels deep, or is no CEL expression; split it");
     }
     // What could stand there is a list of nearly all there is.
-    let message = message.split(" expecting {").next().unwrap_or(message).replace("'<EOF>'", "the end");
+    let message = message.split(" expecting {").next().unwrap_or(message);
+    let message = message.replace("mismatched input '<EOF>'", "it ends too early").replace("'<EOF>'", "the end");
     let (line, column) = (error.pos.0.max(1), error.pos.1.max(1));
     format!("line {line}, column {column}: {}", crate::programs::excerpt(&message))
 }

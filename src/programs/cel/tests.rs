@@ -146,7 +146,7 @@ fn what_fails_on_an_event_says_what_would_be_right_and_no_value() {
 fn what_is_wrong_is_said_with_its_place() {
     for (text, words) in [
         ("", "is empty"),
-        ("body.a ==", "line 1, column 10: mismatched input the end"),
+        ("body.a ==", "line 1, column 10: it ends too early"),
         ("true &&\n  ) == 1", "line 2, column 3"),
         ("body.a == 1 &&\n foo == 2", "line 2, column 2: `foo` is not known; known are `event`"),
         ("bodi.a == 1", "known are `event`, `headers`, `query`, `body`"),
