@@ -39,8 +39,8 @@ pub(crate) const CACHE_BYTES: u64 = 32 << 20;
 /// How often sled writes its buffers out and collects its garbage, milliseconds.
 const FLUSH_EVERY_MS: u64 = 500;
 /// The layout of keys and values; a change that older code would misread counts it up. In 1 positions were never behind
-/// the rest, so it is read as it is.
-const FORMAT: u32 = 2;
+/// the rest, in 2 successes were not: both are read as they are.
+const FORMAT: u32 = 3;
 /// Where the format stands: a key of the default tree.
 const FORMAT_KEY: &[u8] = b"format";
 /// What is said of a panic of sled's.
@@ -373,7 +373,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("state");
         filled(&dir);
-        for found in [1u32, FORMAT] {
+        for found in 1..=FORMAT {
             released(&dir).unwrap();
             let db = StateDb::open(&dir, CACHE_BYTES).unwrap();
             assert_eq!(db.tree("t").unwrap().len(), 20_000);

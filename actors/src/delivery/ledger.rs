@@ -150,12 +150,13 @@ impl Ledger {
     /// Everything settled since the last commit, handed in at `at_ms`.
     pub(crate) fn take_commit(&mut self, subscription: SubscriptionId, at_ms: u64) -> Commit {
         let mut ops = std::mem::take(&mut self.ops);
-        self.delivered.sort_unstable();
-        for run in self.delivered.chunks(RUN_IDS_MAX) {
+        // Taken whole: what room it has is let go, as thousands of subscriptions have one now and then.
+        let mut delivered = std::mem::take(&mut self.delivered);
+        delivered.sort_unstable();
+        for run in delivered.chunks(RUN_IDS_MAX) {
             let (events, attempts) = run.iter().copied().unzip();
             ops.push(StateOp::Delivered { subscription, events, at_ms: Some(at_ms), attempts });
         }
-        self.delivered.clear();
         ops.push(StateOp::Position { subscription, position: self.position() });
         self.moved = false;
         Commit {
