@@ -119,7 +119,7 @@ impl StateDb {
         match format.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
             Some(Ok(FORMAT)) => Ok(db),
             Some(Ok(found)) if found > FORMAT => Err(OpenError::Newer { dir: dir.to_owned(), found }),
-            Some(Ok(1)) => {
+            Some(Ok(1..FORMAT)) => {
                 db.first_reads(|| db.guard(db.0.db.insert(FORMAT_KEY, &FORMAT.to_be_bytes())))?;
                 Ok(db)
             }

@@ -105,7 +105,10 @@ impl Maps {
             StateOp::TaskRun(run) => drop(self.task_runs.insert(run.id, *run)),
             StateOp::TaskRunGone { id } => drop(self.task_runs.remove(&id)),
             StateOp::Forward { subscription, event, at_ms } => {
-                self.records.get_mut(&(subscription, event)).map(|record| record.bring_forward(at_ms));
+                let Some(mut record) = self.records.get(&(subscription, event)).cloned() else { return };
+                if record.bring_forward(at_ms) {
+                    self.add(StateOp::Delivery { subscription, event, record });
+                }
             }
         }
     }
