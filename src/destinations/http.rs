@@ -67,8 +67,8 @@ const ATTEMPT: HeaderName = HeaderName::from_static("hookmill-attempt");
 const REPLAY: HeaderName = HeaderName::from_static("hookmill-replay");
 
 const PRODUCT: &str = concat!("hookmill/", env!("CARGO_PKG_VERSION"));
-/// The headers above, those of HTTP itself, and room so that the map never grows.
-const HEADERS_MAX: usize = 12;
+/// The headers above, a sign-in, and what HTTP itself adds: the map never grows, nor has room for twice as many.
+const HEADERS_MAX: usize = 10;
 /// The text of [`HttpTransport::request`]: ids, timestamp, signature, trace.
 const TEXT_BYTES_MAX: usize = 192;
 
