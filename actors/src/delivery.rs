@@ -164,7 +164,7 @@ pub(crate) struct Delivery {
     retrying: HashSet<EventId>,
     failed: bool,
     draining: bool,
-    drained: Option<oneshot::Sender<()>>,
+    drained: Vec<oneshot::Sender<()>>,
 }
 
 impl Drop for Delivery {
@@ -172,6 +172,9 @@ impl Drop for Delivery {
         if let Some((_, timer)) = self.alarm.take() {
             timer.abort();
         }
+        // What ends from now on is for the recorder, not for whoever is gone.
+        self.ledger.hear_of_ends(false);
+        self.ledger.ask(Need::Later);
     }
 }
 
@@ -210,11 +213,9 @@ impl Delivery {
             Need::Now => self.commit(),
             need => self.ledger.ask(need),
         }
-        if self.ledger.in_flight() == 0 && self.due_reserved == 0 && self.drained.is_some() {
+        if self.ledger.in_flight() == 0 && self.due_reserved == 0 && !self.drained.is_empty() {
             if self.failed || self.ledger.clean() {
-                if let Some(reply) = self.drained.take() {
-                    let _ = reply.send(());
-                }
+                self.tell_drained();
             } else {
                 self.commit();
             }
@@ -291,7 +292,7 @@ impl Delivery {
     /// Begins nothing new; answers when everything under way is recorded.
     pub(crate) fn drain(&mut self, reply: oneshot::Sender<()>) {
         self.draining = true;
-        self.drained = Some(reply);
+        self.drained.push(reply);
         self.clear_suspicion();
         self.pump();
     }
@@ -316,7 +317,11 @@ impl Delivery {
             tracing::error!(subscription = self.id.0, %error, "outcomes cannot be recorded; deliveries stop");
         }
         self.failed = true;
-        if let Some(reply) = self.drained.take() {
+        self.tell_drained();
+    }
+
+    fn tell_drained(&mut self) {
+        for reply in self.drained.drain(..) {
             let _ = reply.send(());
         }
     }

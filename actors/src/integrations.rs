@@ -150,9 +150,8 @@ impl Actor for IntegrationsActor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             SupervisionEvent::ActorFailed(who, error) => state.crashed(&me, &who, &fault::of_failed(&error)),
-            SupervisionEvent::ActorTerminated(..)
-            | SupervisionEvent::ActorStarted(_)
-            | SupervisionEvent::ProcessGroupChanged(_) => {}
+            SupervisionEvent::ActorTerminated(who, ..) => state.ended(&me, &who).await,
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         Ok(())
     }
@@ -278,14 +277,23 @@ impl IntegrationsState {
     }
 
     fn crashed(&mut self, me: &ActorRef<IntegrationsMsg>, who: &ActorCell, error: &str) {
-        let crashed = self
-            .children
-            .iter()
-            .find(|(_, child)| child.actor.as_ref().is_some_and(|actor| actor.actor().get_id() == who.get_id()))
-            .map(|(id, _)| *id);
-        if let Some(id) = crashed {
+        if let Some(id) = self.whose(who) {
             self.restart_or_park(me, id, error);
         }
+    }
+
+    /// One ended by being told to, but is configured: its renewal did not wait for it any longer.
+    async fn ended(&mut self, me: &ActorRef<IntegrationsMsg>, who: &ActorCell) {
+        let Some(id) = self.whose(who) else { return };
+        if let Some(child) = self.children.get_mut(&id).filter(|child| !child.renewing) {
+            *child = Child::new(self.args.limit);
+            self.start(me, [id].into()).await;
+        }
+    }
+
+    fn whose(&self, who: &ActorCell) -> Option<IntegrationId> {
+        let is_its = |child: &Child| child.actor.as_ref().is_some_and(|actor| actor.actor().get_id() == who.get_id());
+        self.children.iter().find(|(_, child)| is_its(child)).map(|(id, _)| *id)
     }
 
     fn restart_or_park(&mut self, me: &ActorRef<IntegrationsMsg>, id: IntegrationId, error: &str) {

@@ -1,5 +1,5 @@
 //! Deliveries over HTTP: one signed request with the event's exact bytes, or what its subscription made of them.
-//! Delivery actors make attempts through it. It owns pools of connections; a crash costs the attempts under way,
+//! Deliveries make attempts through it. It owns pools of connections; a crash costs the attempts under way,
 //! which are made again.
 //!
 //! What is sent is in [`HttpTransport::request`]; who we are to the destination in [`auth`]; what an answer means in

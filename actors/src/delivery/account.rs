@@ -184,10 +184,10 @@ impl DeliveryAccount {
     }
 
     /// For whoever looks on.
-    pub(super) fn show(&self, credit: bool, held_bytes: usize) {
+    pub(super) fn show(&self, rests: bool, held_bytes: usize) {
         let book = self.book();
         self.gauges.held_bytes.store(held_bytes, Relaxed);
-        self.gauges.credit.store(if credit { book.ledger.room() } else { 0 }, Relaxed);
+        self.gauges.credit.store(if rests { book.ledger.room() } else { 0 }, Relaxed);
         book.show(&self.gauges);
     }
 

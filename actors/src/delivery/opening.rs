@@ -22,6 +22,9 @@ use crate::{
     recorder::Owner,
 };
 
+/// Records of parked deliveries that are read at once.
+const RESTORED_AT_ONCE: usize = 256;
+
 impl Delivery {
     pub(crate) async fn open(args: DeliveryArgs) -> Result<Self, LogError> {
         let DeliveryArgs { me, plan, intake, marks, ports, wires } = args;
@@ -66,14 +69,15 @@ impl Delivery {
             retrying: HashSet::new(),
             failed: false,
             draining: false,
-            drained: None,
+            drained: Vec::new(),
         };
+        // Before the lanes are read: of what is released meanwhile it hears.
+        state.wires.deliveries.set(id, state.me.clone());
         // What is parked is older than what is open in its lane.
         state.restore_lanes().await?;
         for event in open {
             state.reopen(event).await?;
         }
-        state.wires.deliveries.set(id, state.me.clone());
         Ok(state)
     }
 
@@ -84,8 +88,12 @@ impl Delivery {
         }
         for (lane, events) in lanes {
             let (mut held, mut parked) = (None, VecDeque::new());
-            for event in events {
-                let Known::Record(record) = self.ports.state.delivery(self.id, event).await? else { continue };
+            let mut known = Vec::with_capacity(events.len());
+            for events in events.chunks(RESTORED_AT_ONCE) {
+                known.extend(self.ports.state.deliveries(self.id, events).await?);
+            }
+            for (event, known) in events.into_iter().zip(known) {
+                let Known::Record(record) = known else { continue };
                 match record.status {
                     DeliveryStatus::Parked => parked.push_back(event),
                     DeliveryStatus::Retrying if parked.is_empty() => held = held.or(Some((event, false))),

@@ -46,6 +46,11 @@ impl Sieve {
         Self { plan, snapshot }
     }
 
+    /// Whether a program decides.
+    pub(super) fn runs_program(&self) -> bool {
+        matches!(self.plan.selector, Ok(Some(_)))
+    }
+
     /// Decides about one event. May run programs and parse: never called where a sender waits.
     pub(super) fn fate(&self, event: &Arc<Event>, mark: Option<&Mark>) -> Fate {
         match mark {

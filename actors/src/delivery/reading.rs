@@ -60,9 +60,11 @@ impl Look {
         Ok(prepared)
     }
 
-    /// The same without waiting, where there are few events and all that is known of them is in memory.
+    /// The same without waiting, where there are few events, no program is asked and all that is known of them is in memory.
+    /// A program takes the turns of its siblings.
     fn at_once(&self, after: EventId, events: &[Stored]) -> Option<Vec<Prepared>> {
-        let last = events.last().map(id_of).filter(|_| events.len() < LOOK_RUN)?;
+        let little = events.len() < LOOK_RUN && !self.sieve.runs_program();
+        let last = events.last().map(id_of).filter(|_| little)?;
         let Known { marks, all } = self.marks.between(after, last);
         all.then(|| events.iter().map(|stored| self.at_one(stored.clone(), &marks)).collect())
     }
@@ -102,7 +104,7 @@ impl Delivery {
     pub(crate) fn taken_in(&mut self, prev: EventId, events: &[Stored]) {
         let Some(last) = events.last().map(id_of) else { return };
         self.intake = last;
-        if std::mem::take(&mut self.rests) {
+        if std::mem::take(&mut self.rests) && self.runnable() {
             self.take_batch(prev, events);
             self.pump();
         }

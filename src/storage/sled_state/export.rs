@@ -61,12 +61,17 @@ impl SledState {
     /// Begins an export. One at a time.
     pub fn export(&self) -> Result<StateExport, LogError> {
         let shared = self.0.clone();
-        shared.write_positions()?;
+        // Where the log was not opened after a crash, what it has to apply again is not in memory: its place stays.
+        if shared.positions.any() {
+            shared.write_positions()?;
+        }
         let mut walking = shared.writing();
         if walking.is_some() {
             return Err(LogError::Failed("another export of the state is under way".into()));
         }
-        shared.write_positions_within(&mut walking)?;
+        if shared.positions.any() {
+            shared.write_positions_within(&mut walking)?;
+        }
         let applied = shared.applied()?;
         *walking = Some(Walk { next: Vec::new(), before: BTreeMap::new(), bytes: 0, lost: false });
         drop(walking);

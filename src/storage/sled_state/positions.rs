@@ -35,8 +35,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(10);
 const TAKEN_MAX: u64 = 1_000_000;
 /// How many successes stand in memory, a few MiB; where there are more they are written as they come.
 const SUCCESSES_MAX: usize = 1 << 16;
-/// How many are written while commits wait: about a millisecond.
-const STEP: usize = 256;
+/// Of how many owners they are written while commits wait: about a millisecond.
+const STEP: usize = 64;
 
 /// Those that stand in memory.
 pub(super) struct Positions(Mutex<Latest>);
@@ -130,6 +130,12 @@ impl Positions {
         many || latest.written.elapsed() >= BEHIND_MAX
     }
 
+    /// Whether any stand in memory.
+    pub(super) fn any(&self) -> bool {
+        let latest = self.lock();
+        !(latest.intakes.is_empty() && latest.subscriptions.is_empty() && latest.successes.is_empty())
+    }
+
     fn owners(&self) -> Vec<Owner> {
         let latest = self.lock();
         let intakes = latest.intakes.keys().map(|id| Owner::Intake(*id));
@@ -138,22 +144,21 @@ impl Positions {
     }
 
     fn put(&self, changes: &mut Changes<'_>, owners: &[Owner]) -> Result<(), LogError> {
-        let latest = self.lock();
         for owner in owners {
             match owner {
                 Owner::Intake(id) => {
-                    if let Some(upto) = latest.intakes.get(id) {
+                    if let Some(upto) = self.intake(*id) {
                         changes.put(&keys::intake(*id), upto.to_bytes().to_vec());
                     }
                 }
                 Owner::Subscription(id) => {
-                    let parts = latest.subscriptions.get(id).map(values::encode_position).unwrap_or_default();
+                    let parts = self.subscription(*id).as_ref().map(values::encode_position).unwrap_or_default();
                     for (part, value) in (0..).zip(parts) {
                         changes.put(&keys::position(*id, part), value);
                     }
-                    if let Some(successes) = latest.successes.get(id) {
-                        changes.add_run(*id, successes.clone())?;
-                    }
+                    // Not under the lock: what runs there are is read from the tree.
+                    let successes = self.lock().successes.get(id).cloned();
+                    changes.add_run(*id, successes.unwrap_or_default())?;
                 }
             }
         }
@@ -213,6 +218,10 @@ impl Shared {
     }
 
     fn positions_written(&self, writing: &mut Option<Walk>, upto: LogPlace) -> Result<(), LogError> {
+        // Somebody else who began later was done before: the log may be trimmed up to there.
+        if self.place(&keys::POSITIONS)?.is_some_and(|written| written >= upto) {
+            return Ok(());
+        }
         self.change_within(writing, |changes| {
             changes.put(&keys::POSITIONS, values::pack(&upto));
             Ok(())

@@ -78,3 +78,31 @@ fn successes_stand_in_memory_until_they_make_one_run() {
     assert_eq!(runs(), 5 + 1 + 2);
     assert_eq!((known(quiet), known(busy).len()), (each, 700));
 }
+
+#[test]
+fn what_the_log_has_to_apply_again_is_so_after_an_export_too() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, copied) = (root.path().join("state"), root.path().join("copied"));
+    let state = open(&dir);
+    let subscription = SubscriptionId(1);
+    for n in 1..=5 {
+        let ops = [
+            StateOp::Delivered { subscription, at_ms: None, events: vec![event(n)], attempts: Vec::new() },
+            StateOp::Position { subscription, position: Position { read_upto: event(n), open: Vec::new() } },
+        ];
+        state.apply(&ops, place(n)).unwrap();
+        if n == 3 {
+            state.0.write_positions().unwrap();
+        }
+    }
+    state.0.db.sync().unwrap();
+    std::fs::create_dir(&copied).unwrap();
+    copy(&dir, &copied);
+    let behind = Applied { positions: place(3), all: place(5) };
+    assert_eq!(state.applied(), Ok(behind));
+    // As after a kill, before the log is opened.
+    let state = open(&copied);
+    let mut export = state.export().unwrap();
+    while export.next_chunk().unwrap().is_some() {}
+    assert_eq!(state.applied(), Ok(behind));
+}
