@@ -73,6 +73,9 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(8);
 /// What else a stop does, beside deliveries and webhooks under way; where the disk answers, it takes less than a second.
 const STOP_SLACK: Duration = Duration::from_secs(5);
 
+/// How far the admin API's threads stand back behind those of webhooks: a search takes the time that they leave.
+const CONTROL_NICENESS: i32 = 5;
+
 /// Where a running hookmill is reached.
 #[derive(Clone, Debug)]
 pub struct Addresses {
@@ -101,6 +104,10 @@ pub fn control_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
+        // Linux has it by thread. Where it is refused, who searches is as urgent as who sends.
+        .on_thread_start(|| {
+            let _ = rustix::process::nice(CONTROL_NICENESS);
+        })
         .enable_all()
         .build()
         .context("no runtime for the admin API")
