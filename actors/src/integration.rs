@@ -150,9 +150,10 @@ impl Actor for IntegrationActor {
         args.ports.log.commit(Vec::new())?.await?;
         let intake = args.ports.state.intake(args.id).await?;
         marks.begin(intake);
-        let gate = args.wires.intakes.set(args.id, me.clone());
+        let gate = Gate::default();
+        args.wires.intakes.set(args.id, (me.clone(), gate.clone()));
         let mut state = IntegrationState {
-            me: me.clone(),
+            me,
             args,
             gate,
             intake,
@@ -324,10 +325,11 @@ impl IntegrationState {
 
     /// A message to one of the deliveries; lost where it has crashed since.
     fn pass_on(&mut self, to: Incarnation, msg: DeliveryMsg) {
-        let running = self.deliveries.get(&to.subscription).and_then(|child| child.running.as_ref());
-        if running.is_some_and(|delivery| delivery.incarnation() == to) {
-            self.one_delivery(to.subscription, |delivery| delivery.handle(msg));
-        }
+        self.one_delivery(to.subscription, |delivery| {
+            if delivery.incarnation() == to {
+                delivery.handle(msg);
+            }
+        });
     }
 
     fn each_delivery(&mut self, mut turn: impl FnMut(&mut Delivery)) {

@@ -79,7 +79,7 @@ impl<T: Message> Slot<T> {
 }
 
 /// The present holders of a role that exists once a key. The lock is held for a look-up only.
-pub(crate) struct Roll<K, W>(Arc<RwLock<BTreeMap<K, (W, Gate)>>>);
+pub(crate) struct Roll<K, W>(Arc<RwLock<BTreeMap<K, W>>>);
 
 impl<K, W> Clone for Roll<K, W> {
     fn clone(&self) -> Self {
@@ -93,12 +93,10 @@ impl<K, W> Default for Roll<K, W> {
     }
 }
 
-impl<K: Ord + Copy, W: Way> Roll<K, W> {
-    /// From now on messages for the key go this way. Returns the gate that its wakes pass.
-    pub(crate) fn set(&self, key: K, holder: W) -> Gate {
-        let gate = Gate::default();
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, (holder, gate.clone()));
-        gate
+impl<K: Ord + Copy, W> Roll<K, W> {
+    /// From now on messages for the key go this way.
+    pub(crate) fn set(&self, key: K, holder: W) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, holder);
     }
 
     /// Nobody answers for the key any more.
@@ -111,13 +109,22 @@ impl<K: Ord + Copy, W: Way> Roll<K, W> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(&key)
     }
 
+    /// Every key that has a holder.
+    pub(crate) fn keys(&self) -> Vec<K> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+}
+
+impl<K: Ord + Copy, W: Way> Roll<K, W> {
     /// A hint to the holder.
     pub(crate) fn hint(&self, key: K, msg: W::Msg) {
-        if let Some((holder, _)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(holder) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
             holder.cast(msg);
         }
     }
+}
 
+impl<K: Ord + Copy, W: Way> Roll<K, (W, Gate)> {
     /// A hint of which the holder never has more than one waiting.
     pub(crate) fn wake(&self, key: K, build: impl FnOnce() -> W::Msg) {
         if let Some((holder, gate)) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&key)
@@ -125,11 +132,6 @@ impl<K: Ord + Copy, W: Way> Roll<K, W> {
         {
             holder.cast(build());
         }
-    }
-
-    /// Every key that has a holder.
-    pub(crate) fn keys(&self) -> Vec<K> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 }
 
@@ -141,7 +143,8 @@ pub(crate) struct Wires {
     pub(crate) router: Slot<RouterMsg>,
     pub(crate) integrations: Slot<IntegrationsMsg>,
     pub(crate) changed: Arc<ChangeBoard>,
-    pub(crate) intakes: Roll<IntegrationId, Post<IntegrationMsg>>,
+    /// Each with the gate that its wakes pass.
+    pub(crate) intakes: Roll<IntegrationId, (Post<IntegrationMsg>, Gate)>,
     pub(crate) deliveries: Roll<SubscriptionId, DeliveryPost>,
     pub(crate) records: RecordDesk,
     pub(crate) retry: RetryDesk,

@@ -6,7 +6,7 @@
 //! again from the log.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -43,12 +43,18 @@ pub(super) struct Positions(Mutex<Latest>);
 
 struct Latest {
     intakes: BTreeMap<IntegrationId, EventId>,
-    subscriptions: BTreeMap<SubscriptionId, Position>,
-    successes: BTreeMap<SubscriptionId, Vec<Success>>,
-    /// How many of them there are.
+    subscriptions: BTreeMap<SubscriptionId, Standing>,
+    /// How many successes there are.
     held: usize,
     taken: u64,
     written: Instant,
+}
+
+/// What stands of a subscription.
+#[derive(Default)]
+struct Standing {
+    position: Option<Position>,
+    successes: Vec<Success>,
 }
 
 /// Whose a position is.
@@ -63,7 +69,6 @@ impl Default for Positions {
         Self(Mutex::new(Latest {
             intakes: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
-            successes: BTreeMap::new(),
             held: 0,
             taken: 0,
             written: Instant::now(),
@@ -81,15 +86,15 @@ impl Positions {
     /// Returns the operations that are to be written now; of a subscription with many successes they are among them, as
     /// they make runs by themselves.
     pub(super) fn hold<'o>(&self, ops: &'o [StateOp]) -> Vec<&'o StateOp> {
-        let Latest { successes: held_of, held, .. } = &mut *self.lock();
+        let Latest { subscriptions, held, .. } = &mut *self.lock();
         let must_be_written = |op: &&StateOp| {
             let StateOp::Delivered { subscription, events, .. } = op else { return true };
-            let own = held_of.get(subscription).map_or(0, Vec::len);
+            let own = subscriptions.get(subscription).map_or(0, |standing| standing.successes.len());
             if own + events.len() > RUN_IDS_MAX || *held + events.len() > SUCCESSES_MAX {
                 return true;
             }
             *held += events.len();
-            held_of.entry(*subscription).or_default().extend(successes(op));
+            subscriptions.entry(*subscription).or_default().successes.extend(successes(op));
             false
         };
         ops.iter().filter(must_be_written).collect()
@@ -97,7 +102,7 @@ impl Positions {
 
     /// What is known in memory of a delivery.
     pub(super) fn success(&self, subscription: SubscriptionId, event: EventId) -> Option<Success> {
-        self.lock().successes.get(&subscription)?.iter().find(|success| success.event == event).copied()
+        self.lock().subscriptions.get(&subscription)?.successes.iter().find(|success| success.event == event).copied()
     }
 
     /// Takes over the positions of a commit.
@@ -107,7 +112,7 @@ impl Positions {
             match op {
                 StateOp::Intake { integration, upto, .. } => drop(latest.intakes.insert(*integration, *upto)),
                 StateOp::Position { subscription, position } => {
-                    drop(latest.subscriptions.insert(*subscription, position.clone()));
+                    latest.subscriptions.entry(*subscription).or_default().position = Some(position.clone());
                 }
                 _ => continue,
             }
@@ -120,7 +125,7 @@ impl Positions {
     }
 
     pub(super) fn subscription(&self, subscription: SubscriptionId) -> Option<Position> {
-        self.lock().subscriptions.get(&subscription).cloned()
+        self.lock().subscriptions.get(&subscription)?.position.clone()
     }
 
     /// Whether it is time to write them.
@@ -133,14 +138,13 @@ impl Positions {
     /// Whether any stand in memory.
     pub(super) fn any(&self) -> bool {
         let latest = self.lock();
-        !(latest.intakes.is_empty() && latest.subscriptions.is_empty() && latest.successes.is_empty())
+        !(latest.intakes.is_empty() && latest.subscriptions.is_empty())
     }
 
     fn owners(&self) -> Vec<Owner> {
         let latest = self.lock();
         let intakes = latest.intakes.keys().map(|id| Owner::Intake(*id));
-        let subscriptions: BTreeSet<_> = latest.subscriptions.keys().chain(latest.successes.keys()).collect();
-        intakes.chain(subscriptions.into_iter().map(|id| Owner::Subscription(*id))).collect()
+        intakes.chain(latest.subscriptions.keys().map(|id| Owner::Subscription(*id))).collect()
     }
 
     fn put(&self, changes: &mut Changes<'_>, owners: &[Owner]) -> Result<(), LogError> {
@@ -157,7 +161,7 @@ impl Positions {
                         changes.put(&keys::position(*id, part), value);
                     }
                     // Not under the lock: what runs there are is read from the tree.
-                    let successes = self.lock().successes.get(id).cloned();
+                    let successes = self.lock().subscriptions.get(id).map(|standing| standing.successes.clone());
                     changes.add_run(*id, successes.unwrap_or_default())?;
                 }
             }
@@ -171,8 +175,7 @@ impl Positions {
             match owner {
                 Owner::Intake(id) => drop(latest.intakes.remove(id)),
                 Owner::Subscription(id) => {
-                    latest.subscriptions.remove(id);
-                    latest.held -= latest.successes.remove(id).map_or(0, |successes| successes.len());
+                    latest.held -= latest.subscriptions.remove(id).map_or(0, |standing| standing.successes.len());
                 }
             }
         }
